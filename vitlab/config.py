@@ -1,0 +1,651 @@
+"""What an experiment is: five frozen dataclasses, validated when they are made.
+
+A field is a fact about the experiment. Where it runs (device, folders) and how much it
+prints are arguments of a verb, not fields. Off is None or 0. Values that follow from
+other values are properties, so an override can never leave them behind. The string
+under a field is its `--help` text.
+
+Only the standard library is imported here: `vitlab --help` must not wait for torch.
+"""
+
+import ast
+import dataclasses
+import difflib
+import functools
+import hashlib
+import inspect
+import json
+import math
+import textwrap
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Self, get_args, get_origin
+
+from vitlab.errors import ConfigError
+
+SCHEMA = 1
+"""Number of the config.json layout; a run of another number is refused, not guessed at."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A group of fields that checks its types, its vocabularies and then its own rules."""
+
+    def __post_init__(self):
+        problems = [
+            f"{name}={value!r} is not {describe(hint)}"
+            for name, hint in hints(type(self)).items()
+            if not fits(value := getattr(self, name), hint)
+        ]
+        problems += self.problems() if not problems else []
+        if problems:
+            raise ConfigError(problems)
+
+    def problems(self) -> Iterator[str]:
+        """Yield one sentence per rule that the fields break together."""
+        yield from ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(Section):
+    """Which images, in which form, and how they are split."""
+
+    dataset: str = "cifar10"
+    """A known name (`vitlab datasets`), a folder of class folders, or a folder of Parquet files."""
+    image_size: tuple[int, int] | None = None
+    """Height and width in pixels that every image is brought to; None takes the data set's own."""
+    channels: Literal[1, 3] | None = None
+    """1 for grey, 3 for colour; None takes the data set's own."""
+    classes: int | None = None
+    """Number of classes; None takes the data set's own."""
+    validation_fraction: float = 0.1
+    """Share of the training images set aside for validation, the same share of every class."""
+    test_fraction: float = 0.2
+    """Share of all images kept as the test split where the data set comes without one."""
+    train_fraction: float = 1.0
+    """Share of the training images (validation taken off) that is trained on."""
+    split_seed: int = 0
+    """Seed of the splits; separate from the training seed, so that all seeds share one split."""
+
+    def problems(self) -> Iterator[str]:
+        if not self.dataset:
+            yield "dataset='' names nothing: give a known name or a folder"
+        if self.image_size is not None and min(self.image_size) < 1:
+            yield f"image_size={self.image_size} needs two positive numbers of pixels"
+        if self.classes is not None and self.classes < 2:
+            yield f"classes={self.classes}: a classifier needs at least two"
+        yield from within(self, "validation_fraction", 0, 1, open_end=True)
+        yield from within(self, "test_fraction", 0, 1, open_start=True, open_end=True)
+        yield from within(self, "train_fraction", 0, 1, open_start=True)
+        yield from within(self, "split_seed", 0)
+
+    @property
+    def resolved(self) -> bool:
+        """True once image size, channels and classes are known."""
+        return None not in (self.image_size, self.channels, self.classes)
+
+
+Patch = Literal["linear", "conv", "cct", "overlap", "whitened"]
+Position = Literal["none", "learned", "sin1d", "sin2d", "rope"]
+Norm = Literal["layer", "rms"]
+Ffn = Literal["gelu", "swiglu"]
+Pool = Literal["cls", "mean", "cls+mean", "seqpool"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViTConfig(Section):
+    """A Vision Transformer: one field per architectural axis."""
+
+    kind: Literal["vit"] = "vit"
+    """The family of the model."""
+    patch: Patch = "linear"
+    """How an image becomes patch tokens."""
+    patch_size: int = 4
+    """Pixels a token spans on each side: the total stride of the patch embedding."""
+    patch_convs: int | None = None
+    """3x3 convolutions of patch='conv', 1 to 3; None takes 3."""
+    embed_norm: bool = False
+    """A norm on the patch tokens before the position is added."""
+    width: int = 192
+    """Numbers per token in the residual stream."""
+    depth: int = 12
+    """Number of blocks."""
+    heads: int = 3
+    """Attention heads; width must be a multiple."""
+    position: Position = "learned"
+    """How tokens know where they are."""
+    position_on_cls: bool = False
+    """Give the CLS token a position as well."""
+    init_std: float = 0.02
+    """Standard deviation of CLS, registers and learned positions at the start."""
+    norm: Norm = "layer"
+    """The normalisation used everywhere."""
+    norm_place: Literal["pre", "post"] = "pre"
+    """Before each branch (and once at the end), or after each residual sum."""
+    ffn: Ffn = "gelu"
+    """The feed-forward network of a block."""
+    ffn_ratio: float = 4.0
+    """Hidden width of the feed-forward network over `width`; swiglu is shrunk to match parameters."""
+    qkv_bias: bool = True
+    """A bias on queries, keys and values."""
+    qk_norm: bool = False
+    """Normalise queries and keys per head before their product."""
+    cls_token: bool = True
+    """A learned token that gathers the image."""
+    registers: int = 0
+    """Learned tokens that hold scratch values and are never read out."""
+    pool: Pool = "cls"
+    """How tokens become the one vector the head sees."""
+    dropout: float = 0.0
+    """Dropout after attention projections and inside feed-forward networks."""
+    attention_dropout: float = 0.0
+    """Dropout on attention weights."""
+    embed_dropout: float = 0.0
+    """Dropout on tokens after the position is added."""
+    drop_path: float = 0.0
+    """Stochastic depth: the last block's rate, growing linearly from 0 at the first."""
+    layer_scale: float = 0.0
+    """Start value of a learned scale on each branch; 0 is off."""
+
+    def problems(self) -> Iterator[str]:
+        for name in ("patch_size", "width", "depth", "heads"):
+            yield from within(self, name, 1)
+        for name in ("dropout", "attention_dropout", "embed_dropout", "drop_path"):
+            yield from within(self, name, 0, 1, open_end=True)
+        yield from within(self, "registers", 0)
+        yield from within(self, "layer_scale", 0)
+        yield from within(self, "init_std", 0)
+        yield from within(self, "ffn_ratio", 0, open_start=True)
+        if self.heads > 0 and self.width % self.heads:
+            yield f"width={self.width} is not a multiple of heads={self.heads}"
+        elif self.position == "rope" and self.head_width % 4:
+            yield (
+                f"position='rope' rotates pairs along two axes: width/heads={self.head_width} "
+                "must be a multiple of 4"
+            )
+        if self.position == "sin2d" and self.width % 4:
+            yield f"position='sin2d' needs a width that is a multiple of 4, not {self.width}"
+        if self.position == "sin1d" and self.width % 2:
+            yield f"position='sin1d' needs an even width, not {self.width}"
+        if self.position_on_cls and self.position in ("none", "rope"):
+            yield f"position_on_cls=True has no meaning with position={self.position!r}"
+        if self.position_on_cls and not self.cls_token:
+            yield "position_on_cls=True needs cls_token=True"
+        if "cls" in self.pool and not self.cls_token:
+            yield f"pool={self.pool!r} needs cls_token=True"
+        yield from self._patch_problems()
+
+    def _patch_problems(self) -> Iterator[str]:
+        power_of_two = self.patch_size & (self.patch_size - 1) == 0
+        if self.patch == "conv":
+            if not 1 <= self.convs <= 3:
+                yield f"patch_convs={self.patch_convs}: patch='conv' has 1 to 3 convolutions"
+            elif not power_of_two or self.patch_size > 2**self.convs:
+                yield (
+                    f"patch_size={self.patch_size} cannot be reached by {self.convs} convolutions "
+                    f"of stride 1 or 2: use a power of two up to {2**self.convs}"
+                )
+        elif self.patch_convs is not None:
+            yield f"patch_convs={self.patch_convs} has no meaning with patch={self.patch!r}"
+        if self.patch == "cct" and (not power_of_two or not 2 <= self.patch_size <= 8):
+            yield f"patch='cct' halves the image: patch_size is 2, 4 or 8, not {self.patch_size}"
+        if self.patch == "whitened" and (not power_of_two or not 2 <= self.patch_size <= 8):
+            yield f"patch='whitened' starts at stride 2: patch_size is 2, 4 or 8, not {self.patch_size}"
+
+    @property
+    def convs(self) -> int:
+        """Number of convolutions of patch='conv'."""
+        return 3 if self.patch_convs is None else self.patch_convs
+
+    @property
+    def head_width(self) -> int:
+        """Numbers per head."""
+        return self.width // self.heads
+
+    @property
+    def prefix(self) -> int:
+        """Number of tokens before the patches: CLS, then registers."""
+        return int(self.cls_token) + self.registers
+
+    def grid(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of patch tokens for an image of (height, width) pixels."""
+        return image_size[0] // self.patch_size, image_size[1] // self.patch_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResNet18Config(Section):
+    """ResNet-18 for small images (He et al., 2016): 3x3 stem, no max-pooling."""
+
+    kind: Literal["resnet18"] = "resnet18"
+    """The family of the model."""
+    width: int = 64
+    """Channels of the first stage; each later stage doubles them."""
+
+    def problems(self) -> Iterator[str]:
+        yield from within(self, "width", 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CNN6Config(Section):
+    """Six 3x3 convolutions in three pairs, then three fully connected layers."""
+
+    kind: Literal["cnn6"] = "cnn6"
+    """The family of the model."""
+    width: int = 32
+    """Channels of the first convolution; later ones keep their published ratios to it."""
+
+    def problems(self) -> Iterator[str]:
+        yield from within(self, "width", 1)
+
+
+ModelConfig = ViTConfig | ResNet18Config | CNN6Config
+MODELS: dict[str, type[ModelConfig]] = {
+    "vit": ViTConfig,
+    "resnet18": ResNet18Config,
+    "cnn6": CNN6Config,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig(Section):
+    """What happens to training images and their labels, in this order."""
+
+    crop_padding: int = 0
+    """Pixels of padding on each side before a random crop back to size; 0 is off."""
+    crop_fill: Literal["zero", "reflect"] = "zero"
+    """What the padding holds."""
+    resized_crop: float = 0.0
+    """Smallest area share of a random crop scaled back to size (ratio 0.9 to 1.1); 0 is off."""
+    flip: Literal["none", "random", "alternating"] = "none"
+    """Left-right flip: by a coin per image, or by a coin once and then every second epoch."""
+    policy: Literal["none", "randaugment", "trivialaugment"] = "none"
+    """Colour and shape operations: RandAugment or TrivialAugmentWide, drawn per image."""
+    policy_operations: int = 2
+    """Operations RandAugment applies to an image, one after another."""
+    policy_magnitude: int = 9
+    """Strength of RandAugment's operations, from 0 to 30."""
+    erasing: float = 0.0
+    """Probability of overwriting a random rectangle with noise (2 to 33 % of the area)."""
+    cutout: int = 0
+    """Side in pixels of a grey square put at a random place; 0 is off."""
+    mixup: float = 0.0
+    """Beta parameter of MixUp; 0 is off. With CutMix on as well, a coin per batch decides."""
+    cutmix: float = 0.0
+    """Beta parameter of CutMix; 0 is off."""
+    label_smoothing: float = 0.0
+    """Share of the target spread evenly over all classes."""
+
+    def problems(self) -> Iterator[str]:
+        for name in ("crop_padding", "policy_operations", "cutout", "mixup", "cutmix"):
+            yield from within(self, name, 0)
+        yield from within(self, "policy_magnitude", 0, 30)
+        yield from within(self, "erasing", 0, 1)
+        yield from within(self, "resized_crop", 0, 1)
+        yield from within(self, "label_smoothing", 0, 1, open_end=True)
+        if self.resized_crop and self.crop_padding:
+            yield "resized_crop and crop_padding are two crops: set one of them to 0"
+
+    @property
+    def mixes(self) -> bool:
+        """True when images of a batch are mixed with one another."""
+        return self.mixup > 0 or self.cutmix > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig(Section):
+    """How weights move: the optimiser, its schedule and the weight average."""
+
+    optimizer: Literal["adamw", "adam", "sgd", "muon"] = "adamw"
+    """`muon` moves the hidden matrices; AdamW with `lr` moves the rest."""
+    lr: float = 1e-3
+    """Peak learning rate."""
+    muon_lr: float = 0.02
+    """Peak learning rate of Muon's matrices; other optimisers do not read it."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of AdamW's and Adam's two moments."""
+    momentum: float = 0.9
+    """Momentum of SGD and Muon."""
+    nesterov: bool = False
+    """Look ahead along SGD's momentum; Muon always does."""
+    weight_decay: float = 0.05
+    """Decoupled for AdamW and Muon, part of the gradient for Adam and SGD."""
+    decay: Literal["matrices", "all"] = "matrices"
+    """Decay matrices and convolutions only, or every parameter."""
+    schedule: Literal["constant", "cosine", "linear", "steps", "plateau"] = "cosine"
+    """Shape of the learning rate after the warm-up."""
+    warmup_epochs: float = 0.0
+    """Epochs of linear growth from 0."""
+    final_lr: float = 0.0
+    """Where cosine and linear end."""
+    step_epochs: tuple[float, ...] = ()
+    """Epochs at which schedule='steps' changes the rate."""
+    step_factors: tuple[float, ...] = ()
+    """Multiples of `lr` from each of `step_epochs` on."""
+    plateau_factor: float = 0.1
+    """What schedule='plateau' multiplies the rate with."""
+    plateau_patience: int = 10
+    """Epochs without a lower validation loss that schedule='plateau' endures."""
+    clip_norm: float = 0.0
+    """Largest gradient norm; 0 is off."""
+    average_decay: float = 0.0
+    """Decay per step of the exponential weight average, which is then the model; 0 is off."""
+
+    def problems(self) -> Iterator[str]:
+        for name in ("lr", "muon_lr"):
+            yield from within(self, name, 0, open_start=True)
+        for name in ("momentum", "plateau_factor", "average_decay"):
+            yield from within(self, name, 0, 1, open_end=True)
+        for name in ("weight_decay", "warmup_epochs", "final_lr", "plateau_patience", "clip_norm"):
+            yield from within(self, name, 0)
+        if not all(0 <= beta < 1 for beta in self.betas):
+            yield f"betas={self.betas} lie between 0 and 1"
+        if len(self.step_epochs) != len(self.step_factors):
+            yield (
+                f"step_epochs={self.step_epochs} and step_factors={self.step_factors} "
+                "need equally many numbers"
+            )
+        if list(self.step_epochs) != sorted(self.step_epochs):
+            yield f"step_epochs={self.step_epochs} must grow"
+        if self.schedule == "steps" and not self.step_epochs:
+            yield "schedule='steps' needs step_epochs and step_factors"
+        if self.nesterov and not self.momentum:
+            yield "nesterov=True needs momentum above 0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Section):
+    """How long, in which batches and with which numbers."""
+
+    epochs: int = 100
+    """Passes over the training images."""
+    batch_size: int = 128
+    """Images per step."""
+    drop_last: bool = False
+    """Leave out the last batch of an epoch when it is not full."""
+    seed: int = 0
+    """Seed of the weights, the order, the augmentation and the dropout."""
+    small_size: tuple[int, int] | None = None
+    """Height and width in pixels of the first `small_epochs`; None is off."""
+    small_epochs: int = 0
+    """Epochs at `small_size` before the full size."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Numbers of the forward pass; weights stay fp32. auto: bf16 on GPUs that have it, else fp32."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile. auto: on a GPU, for runs long enough to repay it."""
+    deterministic: bool = False
+    """Refuse kernels whose result depends on timing. A CPU is deterministic without it."""
+    log_steps: int = 50
+    """Steps between two lines of training loss in the metrics."""
+    evaluate_epochs: float = 1.0
+    """Epochs between two validations."""
+    checkpoint_epochs: float = 1.0
+    """Epochs between two checkpoints: what a crash can cost at most."""
+
+    def problems(self) -> Iterator[str]:
+        for name in ("epochs", "batch_size", "log_steps"):
+            yield from within(self, name, 1)
+        for name in ("evaluate_epochs", "checkpoint_epochs"):
+            yield from within(self, name, 0, open_start=True)
+        yield from within(self, "seed", 0)
+        yield from within(self, "small_epochs", 0)
+        if (self.small_size is None) != (self.small_epochs == 0):
+            yield (
+                f"small_size={self.small_size} and small_epochs={self.small_epochs} "
+                "go together: set both or neither"
+            )
+        if self.small_epochs and self.small_epochs >= self.epochs:
+            yield (
+                f"small_epochs={self.small_epochs} leaves no epoch at full size: "
+                f"epochs={self.epochs}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Section):
+    """A whole experiment. Two equal configs on equal data give equal weights."""
+
+    recipe: str = "custom"
+    """Name of the recipe this config started from."""
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ViTConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    SECTIONS: ClassVar[tuple[str, ...]] = ("data", "model", "augment", "optim", "train")
+
+    def problems(self) -> Iterator[str]:
+        sizes = {"data.image_size": self.data.image_size, "train.small_size": self.train.small_size}
+        for name, size in sizes.items():
+            if size is not None and isinstance(self.model, ViTConfig):
+                patch = self.model.patch_size
+                if size[0] % patch or size[1] % patch:
+                    yield f"{name}={size} is not a multiple of model.patch_size={patch}"
+        if self.optim.schedule == "plateau" and not self.data.validation_fraction:
+            yield (
+                "optim.schedule='plateau' watches the validation loss: it needs "
+                "data.validation_fraction above 0, or use schedule='steps'"
+            )
+        if self.optim.warmup_epochs > self.train.epochs:
+            yield (
+                f"optim.warmup_epochs={self.optim.warmup_epochs} is longer than "
+                f"train.epochs={self.train.epochs}"
+            )
+
+    def override(self, values: dict[str, Any]) -> Self:
+        """Return a copy with dotted fields set: `{"model.norm": "rms", "train.epochs": 5}`.
+
+        Values may be text, as typed at a command line. Every unknown name and every bad
+        value is reported in one ConfigError.
+        """
+        tree = self.to_dict()
+        problems = []
+        for path, value in values.items():
+            section, _, name = path.partition(".")
+            if section not in self.SECTIONS or path not in fields_of(self):
+                problems.append(unknown(path, fields_of(self)))
+            elif path == "model.kind" and value in MODELS and value != self.model.kind:
+                tree["model"] = {"kind": value}
+            else:
+                tree[section][name] = value
+        return self._parse(tree, problems)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The config as nested dictionaries of JSON values, complete, with its schema number."""
+        return {"schema": SCHEMA, **json.loads(json.dumps(dataclasses.asdict(self)))}
+
+    @classmethod
+    def from_dict(cls, tree: dict[str, Any]) -> Self:
+        """Read what `to_dict` wrote. Strict: missing or unknown names are errors, all listed."""
+        if tree.get("schema") != SCHEMA:
+            raise ConfigError(
+                [f"schema {tree.get('schema')!r} is not {SCHEMA}, the one this version reads"]
+            )
+        problems = [
+            f"{section}.{name} is missing"
+            for section in cls.SECTIONS
+            for name in hints(_section_type(cls, section, tree.get(section, {})))
+            if name not in tree.get(section, {})
+        ]
+        return cls._parse(tree, problems)
+
+    @classmethod
+    def _parse(cls, tree: dict[str, Any], problems: list[str]) -> Self:
+        parts: dict[str, Any] = {}
+        for section in cls.SECTIONS:
+            kind = _section_type(cls, section, tree.get(section, {}))
+            values = {}
+            for name, value in tree.get(section, {}).items():
+                if name not in hints(kind):
+                    problems.append(unknown(f"{section}.{name}", [f"{section}.{n}" for n in hints(kind)]))
+                    continue
+                values[name] = parsed = parse(value, hints(kind)[name])
+                if not fits(parsed, hints(kind)[name]):
+                    problems.append(f"{section}.{name}={value!r} is not {describe(hints(kind)[name])}")
+                    del values[name]
+            try:
+                parts[section] = kind(**values)
+            except ConfigError as error:
+                problems += [f"{section}.{problem}" for problem in error.problems]
+        problems += [
+            unknown(name, cls.SECTIONS)
+            for name in tree
+            if name not in (*cls.SECTIONS, "schema", "recipe")
+        ]
+        try:
+            # A section that failed stands in with its defaults, so that rules between the
+            # others are still checked and everything wrong is told at once.
+            config = cls(recipe=tree.get("recipe", "custom"), **parts)
+        except ConfigError as error:
+            problems += error.problems
+        if problems:
+            raise ConfigError(problems)
+        return config
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the complete config, the name under which results are compared."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+
+
+def _section_type(cls: type[Config], section: str, values: dict[str, Any]) -> type[Section]:
+    if section == "model":
+        kind = values.get("kind", "vit")
+        if kind not in MODELS:
+            raise ConfigError([f"model.kind={kind!r} is not one of {', '.join(MODELS)}"])
+        return MODELS[kind]
+    return typing.get_type_hints(cls)[section]
+
+
+def fields_of(config: Config) -> dict[str, Any]:
+    """Every dotted field name of a config, with its value."""
+    return {
+        f"{section}.{name}": getattr(getattr(config, section), name)
+        for section in config.SECTIONS
+        for name in hints(type(getattr(config, section)))
+    }
+
+
+def unknown(name: str, known: typing.Iterable[str]) -> str:
+    """Say that a name is unknown, and which known one was probably meant."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    tail = f": did you mean {close[0]}?" if close else f": choose from {', '.join(sorted(known))}"
+    return f"unknown name {name}{tail}"
+
+
+def within(
+    section: Section,
+    name: str,
+    low: float,
+    high: float = math.inf,
+    *,
+    open_start: bool = False,
+    open_end: bool = False,
+) -> Iterator[str]:
+    """Yield a problem unless the field is finite and between two bounds."""
+    value = getattr(section, name)
+    above = value > low if open_start else value >= low
+    below = value < high if open_end else value <= high
+    if not (math.isfinite(value) and above and below):
+        least = f"{'above' if open_start else 'at least'} {low}"
+        most = f" and {'below' if open_end else 'at most'} {high}" if high < math.inf else ""
+        yield f"{name}={value} must be {least}{most}"
+
+
+# Types of fields: a small closed set, so that reading JSON, reading the command line and
+# checking a Python call share one definition.
+
+
+@functools.cache
+def hints(section: type[Section]) -> dict[str, Any]:
+    """Field names and types of a section, in order."""
+    resolved = typing.get_type_hints(section)
+    return {f.name: resolved[f.name] for f in dataclasses.fields(section)}
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """True if a value is of the field's type."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return any(value == word and type(value) is type(word) for word in args)
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, arg) for arg in args)
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        if args[-1] is Ellipsis:
+            return all(fits(item, args[0]) for item in value)
+        return len(value) == len(args) and all(map(fits, value, args))
+    if hint is float:
+        return isinstance(value, float | int) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def parse(value: Any, hint: Any) -> Any:
+    """Turn JSON values and command-line text into the field's type; return what does not fit as is."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if isinstance(value, str) and value.lower() == "none" and type(None) in args:
+            return None
+        tries = (parse(value, arg) for arg in args if arg is not type(None))
+        return next((done for done, arg in zip(tries, args, strict=False) if fits(done, arg)), value)
+    if origin is tuple and isinstance(value, list | str):
+        items = [part for part in value.split(",") if part] if isinstance(value, str) else value
+        return tuple(parse(item, args[0]) for item in items)
+    if origin is Literal and isinstance(value, str):
+        return next((word for word in args if str(word) == value), value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, str):
+        return value
+    if hint is bool:
+        return {"true": True, "on": True, "yes": True, "1": True}.get(
+            value.lower(), {"false": False, "off": False, "no": False, "0": False}.get(value.lower(), value)
+        )
+    if hint in (int, float):
+        try:
+            return hint(value)
+        except ValueError:
+            return value
+    return value
+
+
+def text(value: Any) -> str:
+    """A field's value as one would type it at a command line; `parse` reads it back."""
+    return ",".join(map(text, value)) if isinstance(value, tuple) else str(value).lower()
+
+
+def describe(hint: Any) -> str:
+    """A field's type in words: 'a number', 'one of layer, rms'."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return "one of " + ", ".join(str(word) for word in args)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join("none" if arg is type(None) else describe(arg) for arg in args)
+    if origin is tuple:
+        count = "" if args[-1] is Ellipsis else f"{len(args)} "
+        return f"{count}{describe(args[0]).removeprefix('a ').removeprefix('whole ')}s with commas between"
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    return names.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+@functools.cache
+def field_help(section: type[Section]) -> dict[str, str]:
+    """The string under each field of a section."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(section))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    pairs = zip(body.body, body.body[1:], strict=False)
+    return {
+        first.target.id: inspect.cleandoc(second.value.value)
+        for first, second in pairs
+        if isinstance(first, ast.AnnAssign)
+        and isinstance(first.target, ast.Name)
+        and isinstance(second, ast.Expr)
+        and isinstance(second.value, ast.Constant)
+        and isinstance(second.value.value, str)
+    }

@@ -1,0 +1,29 @@
+"""Images and labels: where they come from, how they are split, what happens to them in training.
+
+`vitlab.data.augment` and `vitlab.data.batches` need torch and are imported by their own names.
+"""
+
+from vitlab.data.known import KNOWN
+from vitlab.data.sources import (
+    Examples,
+    decode,
+    from_arrays,
+    load_test,
+    load_train,
+    resolve,
+    statistics,
+)
+from vitlab.data.splits import index_sha256, train_validation
+
+__all__ = [
+    "KNOWN",
+    "Examples",
+    "decode",
+    "from_arrays",
+    "index_sha256",
+    "load_test",
+    "load_train",
+    "resolve",
+    "statistics",
+    "train_validation",
+]

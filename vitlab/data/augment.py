@@ -1,0 +1,277 @@
+"""Training images and labels, changed at random: batched tensor code on any device.
+
+Randomness is addressed, never streamed. Every technique draws its own numbers from the seed,
+the step and its own number, on the CPU and with numpy. So equal moments give equal batches, on
+a CPU as on a GPU; switching one technique on changes nothing that another draws; and torch's
+global generator stays where it was. Only the drawn numbers travel to the device, where the
+pixels are changed without waiting for it.
+
+Shapes: B images in the batch, C channels, H rows, W columns, K classes.
+"""
+
+import enum
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vitlab.config import AugmentConfig
+from vitlab.data.operations import OPERATIONS, STRENGTHS, apply, magnitudes, to_device
+
+
+@enum.unique
+class Technique(enum.IntEnum):
+    """What draws random numbers here. A number is part of every result: never give it away.
+
+    They start at 1, because numpy reads [seed, step] and [seed, step, 0] as the same address.
+    """
+
+    CROP = 1
+    RESIZED_CROP = 2
+    FLIP = 3
+    POLICY = 4
+    ERASING = 5
+    CUTOUT = 6
+    MIX = 7
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where training stands: the address of all random numbers of one batch."""
+
+    seed: int
+    """The training seed."""
+    step: int
+    """Steps since the start of the run."""
+    epoch: int
+    """Passes over the training images completed so far."""
+    index: np.ndarray
+    """Place in the training set of each image of the batch: int64 (B,)."""
+    size: int
+    """Number of training images."""
+
+    def draws(self, technique: Technique) -> np.random.Generator:
+        """The random numbers of one technique for this batch."""
+        return np.random.default_rng([self.seed, self.step, technique])
+
+
+def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Map uint8 images (B, C, H, W) to float32: (pixel / 255 - mean) / std, per channel."""
+    line = np.stack([1 / (255 * np.array(std)), -np.array(mean) / np.array(std)])
+    scale, shift = to_device(line.astype(np.float32), images.device)[:, :, None, None]
+    return torch.addcmul(shift, images.float(), scale)
+
+
+def augment(
+    images: Tensor,
+    labels: Tensor,
+    config: AugmentConfig,
+    moment: Moment,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    classes: int,
+) -> tuple[Tensor, Tensor]:
+    """Map uint8 images (B, C, H, W) and labels (B,) to float32 images and targets (B, K).
+
+    With everything off this is `normalize` and one-hot labels. The arguments stay unchanged.
+    """
+    if config.crop_padding:
+        draws = moment.draws(Technique.CROP)
+        images = crop(images, config.crop_padding, config.crop_fill, draws)
+    if config.resized_crop:
+        draws = moment.draws(Technique.RESIZED_CROP)
+        images = resized_crop(images, config.resized_crop, draws)
+    if config.flip != "none":
+        images = flip(images, _flipped(config.flip, moment))
+    if config.policy != "none":
+        images = _policy(images, config, moment.draws(Technique.POLICY))
+    images = normalize(images, mean, std)
+    if config.erasing:
+        images = erase(images, config.erasing, moment.draws(Technique.ERASING))
+    if config.cutout:
+        images = cutout(images, config.cutout, moment.draws(Technique.CUTOUT))
+    if config.mixes:
+        return mix(images, labels, config, moment.draws(Technique.MIX), classes)
+    return images, targets(labels, labels, 1.0, config.label_smoothing, classes)
+
+
+def targets(
+    labels: Tensor, partner_labels: Tensor, lam: float, smoothing: float, classes: int
+) -> Tensor:
+    """Map the labels (B,) of images and of what is mixed into them to targets (B, K).
+
+    An image's own label weighs `lam`, its partner's 1 - `lam`; then the share `smoothing` is
+    spread evenly over all classes. Rows sum to 1. Mixing and smoothing meet here and nowhere
+    else, so the loss must not smooth again.
+    """
+    each = torch.arange(classes, device=labels.device)
+    own = (labels[:, None] == each).float()  # (B, K)
+    partner = (partner_labels[:, None] == each).float()
+    return (1 - smoothing) * (lam * own + (1 - lam) * partner) + smoothing / classes
+
+
+def crop(images: Tensor, padding: int, fill: str, draws: np.random.Generator) -> Tensor:
+    """Pad all four sides with `fill` (zero or reflect) and cut the size back out at random."""
+    B, C, H, W = images.shape
+    top, left = to_device(draws.integers(2 * padding + 1, size=(2, B, 1)), images.device)
+    rows = top + torch.arange(H, device=images.device)  # (B, H)
+    columns = left + torch.arange(W, device=images.device)  # (B, W)
+    if fill == "zero":
+        images = F.pad(images, (padding,) * 4)
+    else:
+        rows, columns = _reflect(rows - padding, H), _reflect(columns - padding, W)
+    pixels = rows[:, :, None] * images.shape[3] + columns[:, None, :]  # (B, H, W)
+    pixels = pixels.view(B, 1, H * W).expand(-1, C, -1)
+    return images.flatten(2).gather(2, pixels).view(B, C, H, W)
+
+
+def _reflect(places: Tensor, side: int) -> Tensor:
+    """Fold places outside 0..side-1 back in, without repeating the border pixel."""
+    period = max(2 * (side - 1), 1)
+    places = places % period
+    return torch.minimum(places, period - places)
+
+
+def resized_crop(images: Tensor, share: float, draws: np.random.Generator) -> Tensor:
+    """Cut out `share` to all of the area and bring it back to size, bilinearly.
+
+    The ratio of width to height is 0.9 to 1.1 times the image's own, as far as the cut fits.
+    """
+    B, _, H, W = images.shape
+    area = draws.uniform(share, 1, B)
+    widest = np.log(np.minimum(1.1, 1 / area))
+    narrowest = np.log(np.maximum(0.9, area))
+    ratio = np.exp(narrowest + draws.random(B) * (widest - narrowest))
+    rows = _resampling(H, np.sqrt(area / ratio), draws.random(B), images.device)
+    columns = _resampling(W, np.sqrt(area * ratio), draws.random(B), images.device)
+    resized = rows[:, None] @ images.float() @ columns[:, None].mT
+    return resized.round_().to(torch.uint8)
+
+
+def _resampling(side: int, share: np.ndarray, place: np.ndarray, device: torch.device) -> Tensor:
+    """Matrices (B, side, side) that stretch a part of a line over the whole line."""
+    length = np.clip(np.round(side * share), 1, side)[:, None]
+    start = np.floor(place[:, None] * (side - length + 1))
+    # Pixel i of the result looks at this place; outside the cut, at the cut's last pixel.
+    place = start - 0.5 + (np.arange(side) + 0.5) * length / side
+    place = np.clip(place, start, start + length - 1).astype(np.float32)
+    distance = to_device(place, device)[:, :, None] - torch.arange(side, device=device)
+    return (1 - distance.abs()).clamp_(min=0)
+
+
+def flip(images: Tensor, flipped: np.ndarray) -> Tensor:
+    """Mirror left and right the images whose entry in `flipped` (B,) is true."""
+    chosen = to_device(flipped, images.device).view(-1, 1, 1, 1)
+    return torch.where(chosen, images.flip(3), images)
+
+
+def _flipped(kind: str, moment: Moment) -> np.ndarray:
+    """Which images of the batch are mirrored: bool (B,).
+
+    Alternating: a coin per training image, thrown once, decides the even epochs, and the odd
+    epochs show the other side, so two epochs always show both (Jordan, 2024).
+    """
+    if kind == "random":
+        return moment.draws(Technique.FLIP).integers(2, size=len(moment.index), dtype=bool)
+    first = np.random.default_rng([moment.seed, 0, Technique.FLIP])
+    coins = first.integers(2, size=moment.size, dtype=bool)
+    return coins[moment.index] ^ bool(moment.epoch % 2)
+
+
+def _policy(images: Tensor, config: AugmentConfig, draws: np.random.Generator) -> Tensor:
+    """Apply operations drawn per image: several of one strength, or one of any strength."""
+    B, _, H, W = images.shape
+    trivial = config.policy == "trivialaugment"
+    rounds = (1 if trivial else config.policy_operations, B)
+    choice = draws.integers(len(OPERATIONS), size=rounds)
+    direction = draws.integers(2, size=rounds)
+    strength = draws.integers(STRENGTHS, size=rounds) if trivial else config.policy_magnitude
+    magnitude = magnitudes(config.policy, H, W)[choice, direction, strength]
+    for operation, amount in zip(choice, magnitude, strict=True):
+        images = apply(images, operation, amount)
+    return images
+
+
+def erase(images: Tensor, probability: float, draws: np.random.Generator) -> Tensor:
+    """Overwrite a rectangle of some normalised images with noise from N(0, 1) (Zhong, 2020).
+
+    It covers 2 to 33 % of the area, with a ratio of height to width of 0.3 to 3.3. Ten are
+    drawn per image and the first that fits is used; where none fits, the image stays.
+    """
+    B, _, H, W = images.shape
+    chosen = draws.random(B) < probability
+    area = draws.uniform(0.02, 0.33, (B, 10)) * H * W
+    ratio = np.exp(draws.uniform(math.log(0.3), math.log(3.3), (B, 10)))
+    height, width = np.round(np.sqrt(area * ratio)), np.round(np.sqrt(area / ratio))
+    fits = (height > 0) & (height <= H) & (width > 0) & (width <= W)
+    first = np.arange(B), fits.argmax(axis=1)
+    height, width = height[first], width[first]
+    top = np.floor(draws.random(B) * (H - height + 1))
+    left = np.floor(draws.random(B) * (W - width + 1))
+    places = np.flatnonzero(chosen & fits[first])
+    where = to_device(places, images.device)
+    part = images[where]
+    box = _inside(part, top[places], left[places], height[places], width[places])
+    noise = to_device(draws.standard_normal(part.shape, np.float32), images.device)
+    return images.index_copy(0, where, torch.where(box, noise, part))
+
+
+def cutout(images: Tensor, side: int, draws: np.random.Generator) -> Tensor:
+    """Set a square of normalised images to 0, the mean colour (DeVries, 2017).
+
+    Its centre is any pixel, so the square may hang over the border.
+    """
+    B, _, H, W = images.shape
+    top = draws.integers(H, size=B) - side // 2
+    left = draws.integers(W, size=B) - side // 2
+    sides = np.full(B, side)
+    return images.masked_fill(_inside(images, top, left, sides, sides), 0)
+
+
+def _inside(
+    images: Tensor, top: np.ndarray, left: np.ndarray, height: np.ndarray, width: np.ndarray
+) -> Tensor:
+    """True inside one rectangle per image: bool (B, 1, H, W), from four arrays (B,)."""
+    edges = np.stack([top, top + height, left, left + width]).astype(np.int64)
+    top_edge, bottom_edge, left_edge, right_edge = to_device(edges, images.device)[:, :, None]
+    row = torch.arange(images.shape[2], device=images.device)
+    column = torch.arange(images.shape[3], device=images.device)
+    rows = (top_edge <= row) & (row < bottom_edge)  # (B, H)
+    columns = (left_edge <= column) & (column < right_edge)  # (B, W)
+    return rows[:, None, :, None] & columns[:, None, None, :]
+
+
+def mix(
+    images: Tensor,
+    labels: Tensor,
+    config: AugmentConfig,
+    draws: np.random.Generator,
+    classes: int,
+) -> tuple[Tensor, Tensor]:
+    """Mix each image with another of its batch, by MixUp (Zhang, 2018) or CutMix (Yun, 2019).
+
+    The share comes from a Beta distribution, once per batch; CutMix's is then corrected to
+    the pixels that were really replaced.
+    """
+    B, _, H, W = images.shape
+    partner = to_device(draws.permutation(B), images.device)
+    y, x = draws.integers(H), draws.integers(W)
+    coin = draws.random() < 0.5
+    cuts = config.cutmix > 0 and (config.mixup == 0 or coin)
+    alpha = config.cutmix if cuts else config.mixup
+    lam = draws.beta(alpha, alpha)
+    if cuts:
+        height, width = int(H * math.sqrt(1 - lam)), int(W * math.sqrt(1 - lam))
+        top, left = y - height // 2, x - width // 2
+        rows, columns = slice(max(top, 0), top + height), slice(max(left, 0), left + width)
+        mixed = images.clone()
+        mixed[:, :, rows, columns] = images[partner, :, rows, columns]
+        lam = 1 - mixed[0, 0, rows, columns].numel() / (H * W)
+    else:
+        mixed = images.lerp(images[partner], 1 - lam)
+    return mixed, targets(labels, labels[partner], lam, config.label_smoothing, classes)

@@ -1,0 +1,118 @@
+"""Training batches: `batch(step)` is a pure function of data, config, seed and step.
+
+Nothing is streamed and nothing is shuffled in place, so resuming needs a step number and
+no loader state, and two arms of a study with one seed see the same images. The whole data
+set lies on the device as uint8; a set too large for that stays where it is and is gathered
+batch by batch.
+"""
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vitlab.config import Config
+from vitlab.data.augment import Moment, augment
+from vitlab.data.sources import Examples
+
+ORDER = 100
+"""Number of the order among what draws from a seed, beside the techniques of augment.py."""
+
+RESIDENT_SHARE = 0.25
+"""Share of a GPU's memory that images may take before they stay on the host."""
+
+
+class Images:
+    """uint8 images (N, C, H, W) and labels (N,) of a set, fetched by index onto a device."""
+
+    def __init__(self, examples: Examples, index: np.ndarray, device: torch.device):
+        self._host = examples.images
+        self._index = index
+        self.device = device
+        self.labels = torch.from_numpy(examples.labels[index]).to(device)
+        bytes_needed = len(index) * math.prod(examples.images.shape[1:])
+        resident = device.type != "cuda" or (
+            bytes_needed < RESIDENT_SHARE * torch.cuda.get_device_properties(device).total_memory
+        )
+        self._resident = self._fetch(index) if resident else None
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, index: np.ndarray | slice) -> Tensor:
+        """Images (B, C, H, W) uint8 on the device."""
+        if self._resident is None:
+            return self._fetch(self._index[index])
+        if isinstance(index, slice):
+            return self._resident[index]
+        return self._resident[torch.from_numpy(index).to(self.device)]
+
+    def _fetch(self, index: np.ndarray) -> Tensor:
+        images = torch.from_numpy(np.ascontiguousarray(self._host[index])).to(self.device)
+        return images.permute(0, 3, 1, 2).contiguous()  # (N, H, W, C) -> (N, C, H, W)
+
+
+class Batches:
+    """The steps of a training.
+
+    Args:
+        images: the training images.
+        config: a resolved config.
+        mean, std: statistics of the training images per channel, in 0..1.
+    """
+
+    def __init__(
+        self, images: Images, config: Config, mean: tuple[float, ...], std: tuple[float, ...]
+    ):
+        self.images = images
+        self.config = config
+        self.mean, self.std = mean, std
+        rounding = math.floor if config.train.drop_last else math.ceil
+        self.steps_per_epoch = rounding(len(images) / config.train.batch_size)
+        self.steps = self.steps_per_epoch * config.train.epochs
+
+    def size(self, step: int) -> tuple[int, int]:
+        """Height and width in pixels at a step."""
+        train, data = self.config.train, self.config.data
+        small = step < train.small_epochs * self.steps_per_epoch
+        size = train.small_size if small else data.image_size
+        assert size is not None
+        return size
+
+    def index(self, step: int) -> np.ndarray:
+        """Places of a step's images in the training set, (B,) int64."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        order = np.random.default_rng([self.config.train.seed, epoch, ORDER])
+        width = self.config.train.batch_size
+        return order.permutation(len(self.images))[place * width : (place + 1) * width]
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Augmented normalised images (B, C, H, W) and soft targets (B, K) of a step."""
+        index = self.index(step)
+        moment = Moment(
+            seed=self.config.train.seed,
+            step=step,
+            epoch=step // self.steps_per_epoch,
+            index=index,
+            size=len(self.images),
+        )
+        assert self.config.data.classes is not None
+        images, targets = augment(
+            self.images[index],
+            self.images.labels[torch.from_numpy(index).to(self.images.device)],
+            self.config.augment,
+            moment,
+            mean=self.mean,
+            std=self.std,
+            classes=self.config.data.classes,
+        )
+        return resize(images, self.size(step)), targets
+
+
+def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bring float images (B, C, H, W) to another height and width, smoothly."""
+    if images.shape[-2:] == size:
+        return images
+    return F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)

@@ -1,0 +1,91 @@
+"""One image, from a file or from bytes, becomes a uint8 array of the asked size and channels.
+
+Training, evaluation and prediction all read images here, so that no two of them can
+disagree about what an image is.
+"""
+
+import io
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vitlab.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp")
+FORMATS = ("PNG", "JPEG", "WEBP")
+MAX_PIXELS = 50_000_000
+"""Largest image that is decoded; the header is asked first, so a bomb never unfolds."""
+
+ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 lay the image on its side
+
+
+def decode(source: bytes | Path, image_size: tuple[int, int], channels: int) -> np.ndarray:
+    """Read one PNG, JPEG or WebP image as uint8 (H, W, C).
+
+    The EXIF orientation is applied, transparency is laid on white, 16 bits are scaled to
+    8, colour becomes grey by ITU-R 601 luma, and another size is resampled bicubically
+    (antialiased) to `image_size` = (height, width) without keeping the aspect ratio.
+    Raises DataError with the file's name and the reason if it cannot be read.
+    """
+    from PIL import ImageOps
+
+    try:
+        with _open(source) as image:
+            return conform(ImageOps.exif_transpose(image), image_size, channels)
+    except Exception as error:  # Pillow's parsers raise whatever damaged bytes lead them to
+        raise _unreadable(source, error) from error
+
+
+def header(source: bytes | Path) -> tuple[tuple[int, int], int]:
+    """Tell the (height, width) and the channels, 1 or 3, of an image without resampling it."""
+    try:
+        with _open(source) as image:
+            width, height = image.size
+            if image.getexif().get(ORIENTATION, 1) >= 5:
+                width, height = height, width
+            return (height, width), 1 if _is_grey(image) else 3
+    except Exception as error:
+        raise _unreadable(source, error) from error
+
+
+def conform(image: "Image", image_size: tuple[int, int], channels: int) -> np.ndarray:
+    """Bring a Pillow image of any mode and size to uint8 (H, W, C)."""
+    from PIL import Image
+
+    if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip at 255
+        image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = image.convert("L" if channels == 1 else "RGB")
+    height, width = image_size
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(image).reshape(height, width, channels)
+
+
+def _open(source: bytes | Path) -> "Image":
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+    if image.width * image.height > MAX_PIXELS:
+        image.close()
+        raise ValueError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
+    return image
+
+
+def _is_grey(image: "Image") -> bool:
+    return image.mode[0] in "1LI"
+
+
+def _unreadable(source: bytes | Path, error: Exception) -> DataError:
+    name = f"{len(source)} bytes" if isinstance(source, bytes) else ascii(str(source)).strip("'")
+    reason = "not a PNG, JPEG or WebP image" if "cannot identify" in str(error) else str(error)
+    return DataError(f"{name}: {reason or type(error).__name__}")

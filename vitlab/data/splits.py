@@ -1,0 +1,67 @@
+"""Which images are trained on and which are only looked at: seeded, stratified splits.
+
+A split is a sorted index into the labels. Every class gives the same share, and what is
+drawn depends on the labels and `split_seed` alone, so all seeds of a study share one split.
+A smaller share is drawn from inside the larger.
+"""
+
+import hashlib
+from typing import Literal
+
+import numpy as np
+
+from vitlab.config import DataConfig
+from vitlab.errors import DataError
+
+Part = Literal["test", "validation", "train"]
+STREAMS: dict[Part, int] = {"test": 0, "validation": 1, "train": 2}
+
+
+def train_validation(labels: np.ndarray, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Split labels (N,) into a training and a validation index, int64 and sorted.
+
+    First `validation_fraction` of every class is set aside, then `train_fraction` of what is
+    left is kept. Raises DataError where a class has too few images to be in both.
+    """
+    rest, validation = hold_out(labels, config, "validation")
+    return rest[draw(labels[rest], config.train_fraction, config.split_seed, "train")], validation
+
+
+def hold_out(
+    labels: np.ndarray, config: DataConfig, part: Literal["test", "validation"]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split labels (N,) into the index of the rest and the index of the part held out."""
+    fraction = {"test": config.test_fraction, "validation": config.validation_fraction}[part]
+    counts = np.bincount(labels, minlength=config.classes or 0)
+    least = 1 if fraction == 0 else 2
+    if counts.min(initial=least) < least or not len(labels):
+        small = np.flatnonzero(counts < least)
+        raise DataError(
+            f"too few images of class {', '.join(map(str, small[:5]))} ({counts[small[:5]].tolist()}): "
+            f"data.{part}_fraction={fraction} needs at least {least} of every class"
+        )
+    held = draw(labels, fraction, config.split_seed, part)
+    return np.setdiff1d(np.arange(len(labels)), held), held
+
+
+def draw(labels: np.ndarray, fraction: float, seed: int, part: Part) -> np.ndarray:
+    """Draw the same share of every class: a sorted int64 index into labels (N,).
+
+    The share is rounded to whole images, at least one and, below 1, not the whole class.
+    """
+    drawn = [np.empty(0, np.int64)]
+    for label in np.unique(labels) if fraction else ():
+        places = np.flatnonzero(labels == label)
+        count = max(1, round(fraction * len(places)))
+        if part != "train":
+            count = min(count, len(places) - 1)
+        # Sorting uniform numbers: numpy keeps these the same from version to version,
+        # which it does not promise for its own shuffles.
+        order = np.random.default_rng([seed, STREAMS[part], int(label)]).random(len(places)).argsort()
+        drawn.append(places[order[:count]])
+    return np.sort(np.concatenate(drawn))
+
+
+def index_sha256(index: np.ndarray) -> str:
+    """Hash of an index, to prove that two runs share a split."""
+    return hashlib.sha256(np.asarray(index, "<i8").tobytes()).hexdigest()

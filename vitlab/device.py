@@ -1,0 +1,62 @@
+"""Where a computation runs and with which numbers: every choice comes with its reason."""
+
+from typing import NamedTuple
+
+import torch
+
+from vitlab.config import TrainConfig
+from vitlab.errors import VitlabError
+
+
+class Choice(NamedTuple):
+    """A resolved word and why it was taken."""
+
+    word: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.word} ({self.reason})"
+
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Resolve auto, cpu, cuda, cuda:1, mps ...; VitlabError if this machine lacks it."""
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        return accelerator or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise VitlabError(f"device {name!r} cannot be used here: {reason}") from error
+    return device
+
+
+def choose_precision(config: TrainConfig, device: torch.device) -> Choice:
+    """Resolve the precision of the forward pass."""
+    if config.precision == "auto":
+        if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+            return Choice("bf16", "this GPU computes it natively")
+        return Choice("fp32", f"bf16 is not a safe gain on {device.type}")
+    if config.precision == "fp16" and device.type == "cpu":
+        return Choice("fp32", "fp16 was asked for, but a CPU has no fast fp16")
+    return Choice(config.precision, "asked for")
+
+
+def choose_compile(config: TrainConfig, device: torch.device, steps: int) -> Choice:
+    """Resolve whether torch.compile pays for a run of so many steps."""
+    if config.compile != "auto":
+        return Choice(config.compile, "asked for")
+    if device.type != "cuda":
+        return Choice("off", f"no reliable gain on {device.type}")
+    if steps < 2_000:
+        return Choice("off", f"{steps} steps do not repay about a minute of compilation")
+    return Choice("on", f"repaid over {steps} steps")
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The context in which a forward pass runs at a precision."""
+    return torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32")

@@ -1,0 +1,109 @@
+"""Writing files so that a crash leaves the old content or the new, never a half.
+
+Everything vitlab stores goes through `write_bytes`: a temporary file in the same folder,
+flushed to the disk, renamed over the target, and the folder flushed as well. `Lock` keeps a
+second process out; the kernel releases it when its holder dies, however it dies.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any, Self
+
+from vitlab.errors import RunError
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace a file's content in one step; parent folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    sync_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file's content by UTF-8 text in one step."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a file's content by indented JSON in one step."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def append_json(path: Path, value: Any) -> None:
+    """Add one object as a line of its own and flush it to the disk."""
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(value) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Read one object a line; a last line that a crash cut short is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's own entries, so that a rename in it survives a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Lock:
+    """One writer at a time: `with Lock(path): ...`, refused with the holder's pid otherwise.
+
+    Raises:
+        OSError: when made, if the file cannot be opened for writing.
+        RunError: when entered, if another process holds the lock.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - held until __exit__
+
+    def __enter__(self) -> Self:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.seek(0)
+            holder = self._file.read().strip() or "an unknown process"
+            self._file.close()
+            raise RunError(
+                f"{self.path.parent} is being written by {holder}: wait for it or stop it"
+            ) from None
+        self._file.truncate(0)
+        started = time.strftime("%Y-%m-%d %H:%M:%S")
+        self._file.write(f"pid {os.getpid()} on {socket.gethostname()}, started {started}")
+        self._file.flush()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.truncate(0)
+        self._file.close()

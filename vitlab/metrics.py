@@ -1,0 +1,239 @@
+"""What logits say about labels: pure functions from arrays to numbers.
+
+    N images   K classes   logits (N, K)   labels (N,), whole numbers from 0 to K - 1
+
+Every share is a fraction from 0 to 1. A class without images has no recall, no F1 and no
+AUC: these are NaN in arrays and null in JSON, and a mean over classes is a mean over the
+classes that have images. Logits that are not finite give NaN, which no comparison calls good.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+from vitlab.errors import VitlabError
+
+BINS = 15
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Log-probabilities (N, K) in float64; exact for differences that overflow an exponential."""
+    with np.errstate(invalid="ignore"):  # inf - inf is NaN, and meant to be
+        shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+        return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def loss(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Mean cross-entropy in nats."""
+    return float(-log_softmax(logits)[np.arange(len(labels)), labels].mean())
+
+
+def top_accuracy(logits: np.ndarray, labels: np.ndarray, k: int) -> float:
+    """Share of images whose label is among the k highest logits; of equals, the lower class wins."""
+    if not np.isfinite(logits).all():
+        return float("nan")
+    best = np.argsort(-logits, axis=1, kind="stable")[:, :k]  # (N, k)
+    return float((best == labels[:, None]).any(axis=1).mean())
+
+
+def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Share of images whose label has the highest logit."""
+    return top_accuracy(logits, labels, 1)
+
+
+def accuracy_interval(correct: int, images: int, level: float = 0.95) -> tuple[float, float]:
+    """Interval of an accuracy that `correct` of `images` estimate (Wilson, 1927)."""
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share = correct / images
+    centre = (share + z**2 / (2 * images)) / (1 + z**2 / images)
+    half = z / (1 + z**2 / images) * (share * (1 - share) / images + z**2 / (4 * images**2)) ** 0.5
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def confusion_matrix(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Counts (K, K): row is the true class, column the predicted one."""
+    from sklearn.metrics import confusion_matrix
+
+    return confusion_matrix(labels, logits.argmax(axis=1), labels=np.arange(logits.shape[1]))
+
+
+@dataclass(frozen=True)
+class PerClass:
+    """One number per class, each (K,)."""
+
+    images: np.ndarray
+    accuracy: np.ndarray
+    precision: np.ndarray
+    recall: np.ndarray
+    f1: np.ndarray
+    auc: np.ndarray
+    confidence: np.ndarray
+
+
+def per_class(logits: np.ndarray, labels: np.ndarray) -> PerClass:
+    """Judge every class by itself; NaN for a class without images.
+
+    The accuracy of a class is the share of its images that are recognised, which is its
+    recall. The precision of a class that is never predicted is 0. AUC is one-vs-rest, by
+    probability. Confidence is the mean highest probability over the images of the class.
+    """
+    from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
+
+    classes = np.arange(logits.shape[1])
+    scores = log_softmax(logits)
+    precision, recall, f1, images = (
+        np.asarray(column)
+        for column in precision_recall_fscore_support(
+            labels, logits.argmax(axis=1), labels=classes, zero_division=0.0
+        )
+    )
+    present = images > 0
+    precision, recall, f1 = (np.where(present, column, np.nan) for column in (precision, recall, f1))
+    defined = present & (images < len(labels))  # a curve needs images of the class and others
+    auc = [roc_auc_score(labels == k, scores[:, k]) if defined[k] else np.nan for k in classes]
+    confidence = np.exp(scores.max(axis=1))
+    means = [confidence[labels == k].mean() if present[k] else np.nan for k in classes]
+    return PerClass(images, recall, precision, recall, f1, np.array(auc), np.array(means))
+
+
+def roc(logits: np.ndarray, labels: np.ndarray) -> list[np.ndarray | None]:
+    """One-vs-rest curve of every class: (false positive rate, true positive rate) rows (M, 2).
+
+    Points are rounded to a thousandth, finer than a figure shows, and repeats left out. None
+    where no curve is defined.
+    """
+    from sklearn.metrics import roc_curve
+
+    scores = log_softmax(logits)
+    curves: list[np.ndarray | None] = []
+    for k in range(logits.shape[1]):
+        if 0 < (labels == k).sum() < len(labels):
+            false, true, _ = roc_curve(labels == k, scores[:, k])
+            curves.append(np.unique(np.stack([false, true], axis=1).round(3), axis=0))
+        else:
+            curves.append(None)
+    return curves
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Confidence against accuracy in bins of equal width, each array (BINS,); NaN in empty bins."""
+
+    edges: np.ndarray
+    images: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
+
+    @property
+    def calibration_error(self) -> float:
+        """Expected calibration error (Guo et al., 2017): mean gap, weighted by images."""
+        gaps = np.abs(self.confidence - self.accuracy)
+        return float(np.nansum(self.images * gaps) / self.images.sum())
+
+
+def reliability(logits: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Reliability:
+    """Sort images by their highest probability into bins closed on the right, so 1.0 has a place.
+
+    Edges are (bins + 1,). Logits must be finite.
+    """
+    confidence = np.exp(log_softmax(logits).max(axis=1))
+    correct = logits.argmax(axis=1) == labels
+    edges = np.linspace(0, 1, bins + 1)
+    place = np.searchsorted(edges, confidence, side="left") - 1
+    images = np.bincount(place, minlength=bins)
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: an empty bin has no accuracy
+        return Reliability(
+            edges=edges,
+            images=images,
+            confidence=np.bincount(place, confidence, bins) / images,
+            accuracy=np.bincount(place, correct, bins) / images,
+        )
+
+
+def top_confusions(
+    matrix: np.ndarray, class_names: Sequence[str], count: int = 10
+) -> list[dict[str, Any]]:
+    """The most frequent mistakes of a confusion matrix, most frequent first.
+
+    `share` is the part of all errors that the mistake makes, `pair_share` the part that it
+    makes together with its reverse.
+    """
+    wrong = matrix - np.diag(np.diag(matrix))
+    errors = wrong.sum()
+    order = np.argsort(-wrong, axis=None, kind="stable")[:count]
+    places = zip(*np.unravel_index(order, wrong.shape), strict=True)
+    return [
+        {
+            "true": class_names[true],
+            "predicted": class_names[predicted],
+            "count": int(wrong[true, predicted]),
+            "share": float(wrong[true, predicted] / errors),
+            "pair_share": float((wrong[true, predicted] + wrong[predicted, true]) / errors),
+        }
+        for true, predicted in places
+        if wrong[true, predicted]
+    ]
+
+
+def summarize(logits: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
+    """Everything above as JSON values; VitlabError if a logit is not finite.
+
+    Means over classes leave out `absent_classes`, whose own numbers are None.
+    """
+    broken = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    if len(broken):
+        raise VitlabError(
+            f"{len(broken)} of {len(logits)} images have logits that are not finite "
+            f"(first: {broken[:5].tolist()}): the weights have diverged or the precision is "
+            "too small; evaluate an earlier checkpoint or train with train.precision=fp32"
+        )
+    matrix = confusion_matrix(logits, labels)
+    classes = per_class(logits, labels)
+    bins = reliability(logits, labels)
+    correct = int(np.trace(matrix))
+    return {
+        "images": len(labels),
+        "loss": loss(logits, labels),
+        "accuracy": correct / len(labels),
+        "accuracy_interval": list(accuracy_interval(correct, len(labels))),
+        "top3_accuracy": top_accuracy(logits, labels, 3),
+        "mean_precision": _mean(classes.precision),
+        "mean_recall": _mean(classes.recall),
+        "mean_f1": _mean(classes.f1),
+        "mean_auc": _mean(classes.auc),
+        "mean_confidence": float(np.exp(log_softmax(logits).max(axis=1)).mean()),
+        "calibration_error": bins.calibration_error,
+        "absent_classes": [class_names[k] for k in np.flatnonzero(classes.images == 0)],
+        "per_class": [
+            {"class": name, "images": int(classes.images[k])}
+            | {
+                field: _json(getattr(classes, field)[k])
+                for field in ("accuracy", "precision", "recall", "f1", "auc", "confidence")
+            }
+            for k, name in enumerate(class_names)
+        ],
+        "top_confusions": top_confusions(matrix, class_names),
+        "confusion": matrix.tolist(),
+        "reliability": [
+            {
+                "above": float(bins.edges[b]),
+                "to": float(bins.edges[b + 1]),
+                "images": int(bins.images[b]),
+                "confidence": _json(bins.confidence[b]),
+                "accuracy": _json(bins.accuracy[b]),
+            }
+            for b in range(BINS)
+        ],
+    }
+
+
+def _mean(values: np.ndarray) -> float | None:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else None
+
+
+def _json(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

@@ -1,0 +1,139 @@
+"""What a model costs: parameters and multiply-adds, per component and per layer.
+
+The convention: a multiply-add (MAC) is one multiplication and one addition of a matrix product
+or a convolution, attention's two products QK^T and AV included; FLOPs are twice the MACs. Norms,
+activations, biases, softmax, sums and poolings are not counted. Figures hold for one image of
+`data.image_size`, forward; a training step costs about three times as much.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from vitlab.config import Config
+from vitlab.models import build_model
+from vitlab.models.convnet import Basic
+from vitlab.models.patch import Whitening
+from vitlab.models.vit import Attention, Block
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer of the summary table; shapes are without the batch, megabytes those of fp32."""
+
+    name: str
+    type: str
+    parameters: int
+    input: tuple[int, ...]
+    output: tuple[int, ...]
+    megabytes: float
+    macs: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Parameters and multiply-adds per image, altogether and as component -> (parameters, macs)."""
+
+    parameters: int
+    macs: int
+    components: dict[str, tuple[int, int]]
+
+
+def cost(config: Config) -> Cost:
+    """Count a model's parameters and multiply-adds without giving it any memory."""
+    rows = summary(config)
+    parameters, macs = Counter(), Counter()
+    for row in rows:
+        parameters[component(row.name)] += row.parameters
+        macs[component(row.name)] += row.macs
+    components = {name: (parameters[name], macs[name]) for name in parameters}
+    return Cost(parameters.total(), macs.total(), components)
+
+
+def summary(config: Config) -> list[Row]:
+    """Return a row for every layer with parameters, in the order of the model's names.
+
+    A ViT has one row for the patch embedding and one for each attention, feed-forward network
+    and norm; a convolutional network has one for each convolution, norm and linear layer.
+    """
+    with torch.device("meta"):
+        model = build_model(config).eval()
+        assert config.data.image_size and config.data.channels
+        images = torch.zeros(1, config.data.channels, *config.data.image_size)
+
+    found = dict(layers(model))
+    shapes: dict[str, tuple[Tensor, Tensor]] = {}
+    macs = Counter()
+
+    def record(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        macs[name] += multiply_adds(module, output)
+        if module is found[name]:
+            shapes[name] = inputs[0], output
+
+    for name, layer in found.items():
+        for module in layer.modules() if isinstance(layer, nn.Module) else ():
+            module.register_forward_hook(partial(record, name))
+    model(images)
+
+    rows = []
+    for name, layer in found.items():
+        weights = list(layer.parameters()) if isinstance(layer, nn.Module) else [layer]
+        if weights:
+            # Tokens and positions are not called: what goes in is nothing, what comes out a table.
+            given, made = shapes.get(name, (torch.empty(1), weights[0]))
+            parameters = sum(weight.numel() for weight in weights)
+            rows.append(
+                Row(
+                    name=name,
+                    type=type(layer).__name__,
+                    parameters=parameters,
+                    input=tuple(given.shape[1:]),
+                    output=tuple(made.shape[1:]),
+                    megabytes=4 * parameters / 1e6,
+                    macs=macs[name],
+                )
+            )
+    return rows
+
+
+def layers(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module | nn.Parameter]]:
+    """Yield what gets a row: learned tokens, and modules that are not mere containers."""
+    for name, parameter in module.named_parameters(recurse=False):
+        yield path + name, parameter
+    for name, child in module.named_children():
+        if isinstance(child, nn.Sequential | nn.ModuleList | Block | Basic):
+            yield from layers(child, f"{path}{name}.")
+        else:
+            yield path + name, child
+
+
+def multiply_adds(module: nn.Module, output: Tensor) -> int:
+    """The multiply-adds of a module's own products, those of its children not included."""
+    match module:
+        case nn.Linear():
+            return output.numel() * module.in_features
+        case nn.Conv2d() | Whitening():
+            return output.numel() * module.weight[0].numel()
+        case Attention():
+            # QK^T and AV: every number of the output is met by T keys, and by T values.
+            return 2 * output.numel() * output.shape[1]
+    return 0
+
+
+def component(name: str) -> str:
+    """The component that a layer belongs to: `blocks.3.norm1` -> `norms`."""
+    path = name.split(".")
+    word = path[{"blocks": 2, "stages": 1}.get(path[0], 0)]
+    return {
+        "cls_token": "tokens",
+        "reg_token": "tokens",
+        "norm1": "norms",
+        "norm2": "norms",
+        "norm": "norms",
+        "ls1": "layer_scale",
+        "ls2": "layer_scale",
+    }.get(word, word)

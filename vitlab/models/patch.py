@@ -1,0 +1,162 @@
+"""How an image becomes patch tokens: the axis `patch`.
+
+Every word ends in the same map of one token per square of patch_size pixels, read row by row;
+the words differ in the layers of `proj` alone.
+
+B images  C channels  H x W pixels  D width  N tokens = rows * columns
+"""
+
+from abc import ABC, abstractmethod
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitlab.config import ViTConfig
+from vitlab.models.norm import NORMS
+
+STEM = 64
+"""Channels between the convolutions of `cct` and `whitened`, whatever the width."""
+
+
+class Patch(nn.Module, ABC):
+    """Maps images (B, C, H, W) to tokens (B, N, D)."""
+
+    def __init__(self, cfg: ViTConfig, channels: int):
+        super().__init__()
+        self.proj = self.build(cfg, channels)
+        self.norm = NORMS[cfg.norm](cfg.width) if cfg.embed_norm else nn.Identity()
+
+    @staticmethod
+    @abstractmethod
+    def build(cfg: ViTConfig, channels: int) -> nn.Module:
+        """The layers that map (B, C, H, W) to (B, D, rows, columns)."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) to tokens (B, N, D)."""
+        grid = self.proj(images)  # (B, D, rows, columns)
+        return self.norm(grid.flatten(2).transpose(1, 2))  # (B, N, D)
+
+    def start(self, images: Tensor) -> None:
+        """Learn from training images (B, C, H, W), before step 0, what is not trained."""
+
+
+class Linear(Patch):
+    """Cuts the image into squares and maps the pixels of each to a token with one linear layer. A
+    convolution whose kernel is its stride is that very map (Dosovitskiy et al., 2021).
+    """
+
+    @staticmethod
+    def build(cfg: ViTConfig, channels: int) -> nn.Module:
+        """One convolution that steps from square to square."""
+        return nn.Conv2d(channels, cfg.width, cfg.patch_size, stride=cfg.patch_size)
+
+
+class Overlap(Patch):
+    """One linear layer on squares almost twice as wide as their distance, so that neighbours
+    share pixels. An edge on the border of two patches is seen whole (Wang et al., 2022).
+    """
+
+    @staticmethod
+    def build(cfg: ViTConfig, channels: int) -> nn.Module:
+        """One convolution padded so that the grid stays that of `linear`."""
+        reach = cfg.patch_size - 1
+        return nn.Conv2d(channels, cfg.width, 2 * reach + 1, stride=cfg.patch_size, padding=reach)
+
+
+class Conv(Patch):
+    """One to three 3x3 convolutions, with batch norm and GELU between them, halve the image until
+    a token spans a patch. Local features come cheap and training gets steadier (Xiao et al., 2021).
+    """
+
+    @staticmethod
+    def build(cfg: ViTConfig, channels: int) -> nn.Module:
+        """Convolutions that double the channels up to the width, those of stride 2 last."""
+        halvings = cfg.patch_size.bit_length() - 1
+        widths = [cfg.width // 2**step for step in reversed(range(cfg.convs))]
+        strides = [1] * (cfg.convs - halvings) + [2] * halvings
+        return nn.Sequential(*stem([channels, *widths], strides))
+
+
+class Cct(Patch):
+    """The tokenizer of the Compact Convolutional Transformer: a 3x3 convolution, ReLU and
+    max-pooling, once per halving. Pooling overlaps, so no patch has a hard border
+    (Hassani et al., 2021).
+    """
+
+    @staticmethod
+    def build(cfg: ViTConfig, channels: int) -> nn.Module:
+        """As many convolutions as halvings, the last one making tokens."""
+        halvings = cfg.patch_size.bit_length() - 1
+        layers = []
+        for inputs, outputs in pairwise([channels, *[STEM] * (halvings - 1), cfg.width]):
+            convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+            layers += [convolution, nn.ReLU(), nn.MaxPool2d(3, stride=2, padding=1)]
+        return nn.Sequential(*layers)
+
+
+class Whitened(Patch):
+    """Starts with frozen 2x2 filters that decorrelate the pixels of the training images, each in
+    both signs, then learns 3x3 convolutions. The first layer needs no training, so that short
+    runs go further (Page, 2019; Jordan, 2024).
+    """
+
+    @staticmethod
+    def build(cfg: ViTConfig, channels: int) -> nn.Module:
+        """Whitening at stride 2, a convolution at that size, then one per further halving."""
+        halvings = cfg.patch_size.bit_length() - 2
+        strides = [2] * halvings or [1]
+        widths = [8 * channels, *[STEM] * len(strides), cfg.width]
+        return nn.Sequential(Whitening(channels), nn.GELU(), *stem(widths, [1, *strides]))
+
+    def start(self, images: Tensor) -> None:
+        """Compute the filters from normalised training images (B, C, H, W)."""
+        whitening = self.proj.get_submodule("0")
+        assert isinstance(whitening, Whitening)
+        whitening.start(images)
+
+
+class Whitening(nn.Module):
+    """Fixed 2x2 filters of stride 2 and their negatives: (B, C, H, W) to (B, 8C, H/2, W/2).
+
+    Until `start` has seen images, the filters pass the four pixels on as they are.
+    """
+
+    weight: Tensor
+    EPSILON = 5e-4
+
+    def __init__(self, channels: int):
+        super().__init__()
+        pixels = torch.eye(4 * channels).view(-1, channels, 2, 2)
+        self.register_buffer("weight", torch.cat([pixels, -pixels]))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) to (B, 8C, H/2, W/2)."""
+        return F.conv2d(images, self.weight, stride=2)
+
+    @torch.no_grad()
+    def start(self, images: Tensor) -> None:
+        """Take the principal axes of the images' 2x2 squares, scaled to unit variance."""
+        squares = F.unfold(images, 2, stride=2).transpose(0, 1).flatten(1)  # (4C, squares)
+        variances, axes = torch.linalg.eigh(squares.cov().double().cpu())
+        filters = (axes / (variances + self.EPSILON).sqrt()).T.view(-1, *self.weight.shape[1:])
+        self.weight.copy_(torch.cat([filters, -filters]))
+
+
+def stem(widths: list[int], strides: list[int]) -> list[nn.Module]:
+    """3x3 convolutions from width to width, batch norm and GELU between them."""
+    layers: list[nn.Module] = []
+    for (inputs, outputs), stride in zip(pairwise(widths[:-1]), strides[:-1], strict=True):
+        convolution = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+        layers += [convolution, nn.BatchNorm2d(outputs), nn.GELU()]
+    return [*layers, nn.Conv2d(*widths[-2:], 3, stride=strides[-1], padding=1)]
+
+
+PATCHES = {
+    "linear": Linear,
+    "conv": Conv,
+    "cct": Cct,
+    "overlap": Overlap,
+    "whitened": Whitened,
+}

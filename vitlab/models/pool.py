@@ -1,0 +1,73 @@
+"""How tokens become the one vector the head reads: the axis `pool`.
+
+Registers are never read. Tokens come in the order CLS, registers, patches.
+
+B images  T tokens  N patches  D width
+"""
+
+import torch
+from torch import Tensor, nn
+
+from vitlab.config import ViTConfig
+
+
+class Pool(nn.Module):
+    """Maps tokens (B, T, D) to one vector per image (B, `width`)."""
+
+    def __init__(self, cfg: ViTConfig):
+        super().__init__()
+        self.prefix = cfg.prefix
+        self.width = cfg.width
+
+
+class Cls(Pool):
+    """Reads the CLS token alone. It has gathered from the patches, in every block, what the label
+    needs (Dosovitskiy et al., 2021).
+    """
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, T, D) to (B, D)."""
+        return tokens[:, 0]  # (B, D)
+
+
+class Mean(Pool):
+    """Averages the patch tokens. Every place of the image has the same say, and no CLS token is
+    needed (Beyer et al., 2022).
+    """
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, T, D) to (B, D)."""
+        return tokens[:, self.prefix :].mean(dim=1)  # (B, D)
+
+
+class ClsMean(Pool):
+    """Puts the CLS token and the mean of the patch tokens side by side. The head, twice as wide,
+    learns how much to trust each (Oquab et al., 2024).
+    """
+
+    def __init__(self, cfg: ViTConfig):
+        super().__init__(cfg)
+        self.width = 2 * cfg.width
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, T, D) to (B, 2D)."""
+        return torch.cat([tokens[:, 0], tokens[:, self.prefix :].mean(dim=1)], dim=-1)  # (B, 2D)
+
+
+class SeqPool(Pool):
+    """Scores every patch token with one linear layer and averages them with the softmax of the
+    scores. Patches that show the object weigh more than background (Hassani et al., 2021).
+    """
+
+    def __init__(self, cfg: ViTConfig):
+        super().__init__(cfg)
+        self.score = nn.Linear(cfg.width, 1)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, T, D) to (B, D)."""
+        patches = tokens[:, self.prefix :]  # (B, N, D)
+        weights = self.score(patches).softmax(dim=1)  # (B, N, 1)
+        return (weights * patches).sum(dim=1)  # (B, D)
+
+
+POOLS = {"cls": Cls, "mean": Mean, "cls+mean": ClsMean, "seqpool": SeqPool}

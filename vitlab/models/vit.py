@@ -1,0 +1,215 @@
+"""The Vision Transformer (Dosovitskiy et al., 2021), one field of ViTConfig per axis.
+
+    images -> patch_embed -> [CLS, registers, patches] + pos_embed -> blocks -> norm -> pool -> head
+
+What the words of an axis mean is in patch.py, position.py, norm.py, ffn.py and pool.py; this file
+uses whatever their dictionaries hold. Names of modules follow timm, so that weights travel.
+
+B images  C channels  K classes  T tokens: CLS, then registers, then N patches
+D width  H heads  d = D / H numbers per head
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitlab.config import ViTConfig
+from vitlab.models.ffn import FFNS
+from vitlab.models.norm import NORMS
+from vitlab.models.patch import PATCHES
+from vitlab.models.pool import POOLS
+from vitlab.models.position import POSITIONS, Learned, Position
+
+Trace = dict[str, Tensor] | None
+
+
+class Attention(nn.Module):
+    """Every token takes a mean of all tokens, weighted by how well their keys fit its query."""
+
+    def __init__(self, cfg: ViTConfig):
+        super().__init__()
+        self.heads = (cfg.heads, cfg.head_width)
+        self.dropout = cfg.attention_dropout
+        self.qkv = nn.Linear(cfg.width, 3 * cfg.width, bias=cfg.qkv_bias)
+        self.q_norm = NORMS[cfg.norm](cfg.head_width) if cfg.qk_norm else nn.Identity()
+        self.k_norm = NORMS[cfg.norm](cfg.head_width) if cfg.qk_norm else nn.Identity()
+        self.proj = nn.Linear(cfg.width, cfg.width)
+        self.proj_drop = nn.Dropout(cfg.dropout)
+
+    def forward(self, tokens: Tensor, position: Position, trace: Trace, name: str) -> Tensor:
+        """Tokens (B, T, D) to tokens (B, T, D); `trace` gets the weights (B, H, T, T)."""
+        qkv = self.qkv(tokens).unflatten(-1, (3, *self.heads))  # (B, T, 3, H, d)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, H, T, d) each
+        q, k = position.rotate(self.q_norm(q)), position.rotate(self.k_norm(k))
+        dropout = self.dropout if self.training else 0.0
+        if trace is None:
+            mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+        else:
+            # The fused kernel never holds the weights, so looking at them needs the long way.
+            weights = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(dim=-1)
+            trace[f"{name}.attention"] = weights
+            mixed = F.dropout(weights, dropout) @ v
+        return self.proj_drop(self.proj(mixed.transpose(1, 2).flatten(2)))  # (B, T, D)
+
+
+class LayerScale(nn.Module):
+    """A learned factor per channel on a branch, small at the start (Touvron et al., 2021)."""
+
+    def __init__(self, cfg: ViTConfig):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((cfg.width,), cfg.layer_scale))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, T, D) to (B, T, D)."""
+        return tokens * self.gamma
+
+
+class DropPath(nn.Module):
+    """Leaves a branch out for some images and scales it up for the rest (Huang et al., 2016)."""
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.keep = 1 - rate
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, T, D) to (B, T, D)."""
+        if not self.training:
+            return tokens
+        return tokens * tokens.new_empty(tokens.shape[0], 1, 1).bernoulli_(self.keep) / self.keep
+
+
+class Block(nn.Module, ABC):
+    """Two residual branches: attention mixes tokens, the feed-forward network works on each."""
+
+    def __init__(self, cfg: ViTConfig, index: int):
+        super().__init__()
+        rate = cfg.drop_path * index / max(1, cfg.depth - 1)
+        self.norm1 = NORMS[cfg.norm](cfg.width)
+        self.attn = Attention(cfg)
+        self.ls1 = LayerScale(cfg) if cfg.layer_scale else nn.Identity()
+        self.norm2 = NORMS[cfg.norm](cfg.width)
+        self.mlp = FFNS[cfg.ffn](cfg)
+        self.ls2 = LayerScale(cfg) if cfg.layer_scale else nn.Identity()
+        self.drop_path = DropPath(rate) if rate else nn.Identity()
+
+    @abstractmethod
+    def forward(self, tokens: Tensor, position: Position, trace: Trace, name: str) -> Tensor:
+        """Tokens (B, T, D) to tokens (B, T, D)."""
+
+    def attend(self, tokens: Tensor, position: Position, trace: Trace, name: str) -> Tensor:
+        """The first branch, (B, T, D) to (B, T, D)."""
+        return self.drop_path(self.ls1(self.attn(tokens, position, trace, name)))
+
+    def think(self, tokens: Tensor) -> Tensor:
+        """The second branch, (B, T, D) to (B, T, D)."""
+        return self.drop_path(self.ls2(self.mlp(tokens)))
+
+
+class PreNorm(Block):
+    """Norms inside the branches: the residual stream itself is never touched."""
+
+    def forward(self, tokens: Tensor, position: Position, trace: Trace, name: str) -> Tensor:
+        """Tokens (B, T, D) to tokens (B, T, D)."""
+        tokens = tokens + self.attend(self.norm1(tokens), position, trace, name)
+        return tokens + self.think(self.norm2(tokens))
+
+
+class PostNorm(Block):
+    """Norms after each residual sum, as in the first Transformer (Vaswani et al., 2017)."""
+
+    def forward(self, tokens: Tensor, position: Position, trace: Trace, name: str) -> Tensor:
+        """Tokens (B, T, D) to tokens (B, T, D)."""
+        tokens = self.norm1(tokens + self.attend(tokens, position, trace, name))
+        return self.norm2(tokens + self.think(tokens))
+
+
+BLOCKS = {"pre": PreNorm, "post": PostNorm}
+
+
+class ViT(nn.Module):
+    """Maps normalised images (B, C, height, width) to logits (B, K)."""
+
+    def __init__(self, cfg: ViTConfig, image_size: tuple[int, int], channels: int, classes: int):
+        super().__init__()
+        self.cfg = cfg
+        self.patch_embed = PATCHES[cfg.patch](cfg, channels)
+        self.cls_token = token(1, cfg) if cfg.cls_token else None
+        self.reg_token = token(cfg.registers, cfg) if cfg.registers else None
+        self.pos_embed = POSITIONS[cfg.position](cfg, cfg.grid(image_size))
+        self.pos_drop = nn.Dropout(cfg.embed_dropout)
+        self.blocks = nn.ModuleList(BLOCKS[cfg.norm_place](cfg, i) for i in range(cfg.depth))
+        # The last post-norm block has just normalised: a final norm would do it twice.
+        self.norm = NORMS[cfg.norm](cfg.width) if cfg.norm_place == "pre" else nn.Identity()
+        self.pool = POOLS[cfg.pool](cfg)
+        self.head = nn.Linear(self.pool.width, classes)
+        self.initialise()
+
+    def forward(self, images: Tensor, trace: Trace = None) -> Tensor:
+        """Images (B, C, height, width) to logits (B, K).
+
+        A dictionary given as `trace` is filled with `patches` (B, T, D), the tokens that enter
+        the first block, and for every block `block03` (B, T, D) and `block03.attention`
+        (B, H, T, T), rows being queries. Without it attention is fused.
+        """
+        return self.head(self.pool(self.features(images, trace)))  # (B, K)
+
+    def features(self, images: Tensor, trace: Trace = None) -> Tensor:
+        """Images (B, C, height, width) to the tokens (B, T, D) that are pooled."""
+        patches = self.patch_embed(images)  # (B, N, D)
+        learned = [given for given in (self.cls_token, self.reg_token) if given is not None]
+        prefix = [given.expand(images.shape[0], -1, -1) for given in learned]
+        tokens = torch.cat([*prefix, patches], dim=1)  # (B, T, D)
+        tokens = self.pos_drop(self.pos_embed.add(tokens))
+        if trace is not None:
+            trace["patches"] = tokens
+        for index, block in enumerate(self.blocks):
+            name = f"block{index:02d}"
+            tokens = block(tokens, self.pos_embed, trace, name)
+            if trace is not None:
+                trace[name] = tokens
+        return self.norm(tokens)
+
+    def resize(self, image_size: tuple[int, int]) -> None:
+        """Take images of another (height, width) in pixels from now on."""
+        self.pos_embed.resize(self.cfg.grid(image_size))
+
+    def start(self, images: Tensor) -> None:
+        """Compute from normalised training images (B, C, height, width) what is not trained."""
+        self.patch_embed.start(images)
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """Draw every weight, so that the first loss is about log(K).
+
+        linear layers                      Xavier uniform, bias 0
+        queries, keys, values              Xavier uniform, each a D x D matrix of its own
+        patches, one convolution           Xavier uniform, as the linear layer that it is
+        patches, several convolutions      Kaiming normal over the inputs, bias 0
+        CLS, registers, learned positions  N(0, init_std)
+        head                               N(0, 0.01), bias 0
+        norms                              scale 1, shift 0, as they are made
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+            if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+            if isinstance(module, Attention):
+                for matrix in module.qkv.weight.chunk(3):
+                    nn.init.xavier_uniform_(matrix)
+        if isinstance(self.patch_embed.proj, nn.Conv2d):
+            nn.init.xavier_uniform_(self.patch_embed.proj.weight.flatten(1))
+        learned = self.pos_embed.weight if isinstance(self.pos_embed, Learned) else None
+        for vectors in (self.cls_token, self.reg_token, learned):
+            if vectors is not None:
+                nn.init.normal_(vectors, std=self.cfg.init_std)
+        nn.init.normal_(self.head.weight, std=0.01)
+
+
+def token(count: int, cfg: ViTConfig) -> nn.Parameter:
+    """Learned tokens (1, count, D), the same for every image."""
+    return nn.Parameter(torch.zeros(1, count, cfg.width))

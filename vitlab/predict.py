@@ -1,0 +1,109 @@
+"""From images to logits: the one path that evaluation, prediction and service share.
+
+    (model, uint8 images) -> logits
+    (run, uint8 images)   -> logits, by the model the run ended with
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from vitlab.data.augment import normalize
+from vitlab.data.batches import resize
+from vitlab.device import autocast, choose_device, choose_precision
+from vitlab.errors import DataError, RunError
+from vitlab.models import build_model
+from vitlab.run import Checkpoint, Run
+
+BATCH = 500
+
+
+def compute_logits(
+    model: nn.Module,
+    images: Tensor,
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    size: tuple[int, int],
+    precision: str = "fp32",
+) -> Tensor:
+    """Run a model over images in batches.
+
+    Args:
+        images: uint8 (N, C, H, W), on the model's device.
+        mean, std: statistics per channel in 0..1, as stored in the run.
+        size: height and width in pixels the model is set to.
+
+    Returns:
+        Logits (N, K), float32, on the same device. The model's mode is left as it was.
+    """
+    with evaluating(model), torch.inference_mode(), autocast(images.device, precision):
+        parts = [
+            model(resize(normalize(part, mean, std), size)).float() for part in images.split(BATCH)
+        ]
+    return torch.cat(parts)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode for a while."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def open_model(run: Run, checkpoint: Checkpoint, device: torch.device) -> nn.Module:
+    """Build a run's model with a checkpoint's weights: the weight average where there is one."""
+    config = run.config
+    with torch.random.fork_rng(devices=[]):
+        model = build_model(config)
+    size = checkpoint.state["image_size"]
+    model.resize(tuple(size))
+    weights = checkpoint.average if config.optim.average_decay else checkpoint.model
+    try:
+        model.load_state_dict(load_file(weights))
+    except RuntimeError as error:
+        raise RunError(f"{weights} does not fit the run's config: {error}") from error
+    return model.to(device).eval()
+
+
+def predict(run: Run | str | os.PathLike[str], images: np.ndarray, device: str = "auto") -> np.ndarray:
+    """Classify images with a trained run.
+
+    Args:
+        run: a Run or its path.
+        images: uint8 (N, H, W, C) or a single (H, W, C), of the run's channels; any other
+            height and width are resized.
+
+    Returns:
+        Logits (N, K) float32.
+    """
+    run = run if isinstance(run, Run) else Run(run)
+    images = np.asarray(images)
+    batch = images[None] if images.ndim == 3 else images
+    channels = run.config.data.channels
+    if batch.ndim != 4 or batch.shape[-1] != channels or batch.dtype != np.uint8:
+        raise DataError(
+            f"images of shape {images.shape} and type {images.dtype} do not fit: "
+            f"expected uint8 (N, H, W, {channels})"
+        )
+    where = choose_device(device)
+    checkpoint = run.checkpoint()
+    statistics = run.origin["data"]
+    logits = compute_logits(
+        open_model(run, checkpoint, where),
+        torch.from_numpy(np.ascontiguousarray(batch)).permute(0, 3, 1, 2).to(where),
+        mean=tuple(statistics["mean"]),
+        std=tuple(statistics["std"]),
+        size=tuple(checkpoint.state["image_size"]),
+        precision=choose_precision(run.config.train, where).word,
+    )
+    return logits.cpu().numpy()

@@ -1,0 +1,289 @@
+"""A run directory: everything one training leaves behind, and the only file that knows its names.
+
+    config.json                complete and strict; written first, never again
+    origin.json                command, versions, hardware, threads, data fingerprint and statistics
+    metrics.jsonl              one object a line, in order of step
+    checkpoints/step-NNNNNN/   model, average and optimizer as safetensors, state.json, and a
+                               manifest.json of sizes and hashes
+    finished.json              final numbers; its presence means the run is finished
+    results.json predictions/ figures/     owned by evaluate
+
+Nothing here is a pickle. A checkpoint is written in a hidden folder and renamed when it is
+complete, and is believed only while its files match its manifest. Which checkpoint is the last
+and which the best is read off the folder each time, so no pointer can ever be wrong.
+"""
+
+import json
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from vitlab.config import Config
+from vitlab.errors import ConfigError, RunError
+from vitlab.files import Lock, append_json, read_json_lines, sha256, sync_folder, write_bytes
+from vitlab.files import write_json as write_json
+from vitlab.files import write_text as write_text
+
+KEEP = 2
+"""Newest checkpoints kept beside the best: two, so that a damaged one has a predecessor."""
+
+Which = Literal["last", "best"]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One complete checkpoint folder: the training state before step `step`."""
+
+    path: Path
+
+    @property
+    def step(self) -> int:
+        """Number of steps taken when it was written."""
+        return int(self.path.name.removeprefix("step-"))
+
+    @cached_property
+    def state(self) -> dict[str, Any]:
+        """What a human can read of it: step, clocks, validation so far."""
+        return _read_json(self.path / "state.json")
+
+    @property
+    def model(self) -> Path:
+        """Weights under training, as safetensors."""
+        return self.path / "model.safetensors"
+
+    @property
+    def average(self) -> Path:
+        """The weight average, as safetensors; exists when the config has one."""
+        return self.path / "average.safetensors"
+
+    @property
+    def optimizer(self) -> Path:
+        """Moments and momenta by parameter name, as safetensors."""
+        return self.path / "optimizer.safetensors"
+
+    @cached_property
+    def damage(self) -> str | None:
+        """What is wrong with its files, or None."""
+        manifest = self.path / "manifest.json"
+        if not manifest.is_file():
+            return "manifest.json is missing"
+        try:
+            entries = json.loads(manifest.read_text())
+        except ValueError:
+            return "manifest.json is not JSON"
+        for name, entry in entries.items():
+            file = self.path / name
+            if not file.is_file():
+                return f"{name} is missing"
+            if file.stat().st_size != entry["bytes"]:
+                return f"{name} has {file.stat().st_size} bytes instead of {entry['bytes']}"
+            if sha256(file) != entry["sha256"]:
+                return f"the content of {name} has changed"
+        return None
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the manifest, and so of everything in the checkpoint."""
+        return sha256(self.path / "manifest.json")
+
+
+class Run:
+    """A run on disk. Reading is strict and never writes.
+
+    Args:
+        path: the run directory; RunError if it holds no readable config.json.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = Path(path)
+        if not (self.path / "config.json").is_file():
+            raise RunError(f"{self.path} is not a run: it holds no config.json")
+        try:
+            self.config = Config.from_dict(_read_json(self.path / "config.json"))
+        except ConfigError as error:
+            raise RunError(f"{self.path / 'config.json'}: {error}") from error
+
+    @classmethod
+    def create(cls, path: Path, config: Config) -> "Run":
+        """Begin a run in a claimed folder, config first; refuse one that already holds something."""
+        if any(not entry.name.startswith(".") for entry in path.iterdir()):
+            raise RunError(f"{path} is not empty: choose another --name, or --resume it")
+        write_json(path / "config.json", config.to_dict())
+        return cls(path)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @property
+    def name(self) -> str:
+        """Name of the directory."""
+        return self.path.resolve().name
+
+    # Readers
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Where the run comes from: versions, hardware, data fingerprint and statistics."""
+        return _read_json(self.path / "origin.json")
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """Every line of metrics.jsonl, in order."""
+        return read_json_lines(self.path / "metrics.jsonl")
+
+    @property
+    def finished(self) -> dict[str, Any] | None:
+        """Final numbers, or None while the run is not finished."""
+        file = self.path / "finished.json"
+        return _read_json(file) if file.exists() else None
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """Evaluations so far, by split; fractions from 0 to 1."""
+        file = self.path / "results.json"
+        return _read_json(file) if file.exists() else {}
+
+    def predictions(self, split: str) -> Path:
+        """File of logits, labels and indices of a split, as npz."""
+        return self.path / "predictions" / f"{split}.npz"
+
+    @property
+    def figures(self) -> Path:
+        """Folder of the pictures that evaluate draws."""
+        return self.path / "figures"
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """All checkpoint folders, oldest first, unchecked."""
+        folders = (self.path / "checkpoints").glob("step-*")
+        found = [Checkpoint(path) for path in folders if re.fullmatch(r"step-\d+", path.name)]
+        return sorted(found, key=lambda checkpoint: checkpoint.step)
+
+    def checkpoint(self, which: Which = "last") -> Checkpoint:
+        """The newest sound checkpoint, or the sound one of the highest validation accuracy.
+
+        Damaged ones are passed over with a warning that names the damage.
+        """
+        sound = []
+        for checkpoint in reversed(self.checkpoints()):
+            if checkpoint.damage is None:
+                sound.append(checkpoint)
+                if which == "last":
+                    break
+            else:
+                warnings.warn(
+                    f"{checkpoint.path} is damaged ({checkpoint.damage}): "
+                    "falling back to an earlier checkpoint",
+                    stacklevel=2,
+                )
+        if not sound:
+            raise RunError(f"{self.path} holds no sound checkpoint: start the training again")
+        return best_of(sound) if which == "best" else sound[0]
+
+    # Writers: called by train while it holds the lock
+
+    @staticmethod
+    @contextmanager
+    def claim(path: Path) -> Iterator[None]:
+        """Make a run's folder if need be and hold the right to write it.
+
+        RunError names the holder if another process has it.
+        """
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            lock = Lock(path / ".lock")
+        except OSError as error:
+            raise RunError(f"cannot write a run at {path}: {error.strerror}") from error
+        with lock:
+            yield
+
+    def write_origin(self, origin: Mapping[str, Any]) -> None:
+        """Store where the run comes from."""
+        write_json(self.path / "origin.json", origin)
+
+    def append_metrics(self, record: Mapping[str, Any]) -> None:
+        """Add one line of metrics."""
+        append_json(self.path / "metrics.jsonl", record)
+
+    def truncate_metrics(self, step: int) -> None:
+        """Forget the metrics of steps after `step`, which will be taken again."""
+        kept = [json.dumps(record) + "\n" for record in self.metrics if record["step"] <= step]
+        write_text(self.path / "metrics.jsonl", "".join(kept))
+
+    def write_checkpoint(self, step: int, files: Mapping[str, bytes], state: Any) -> None:
+        """Store a checkpoint of some safetensors files and a readable state, then prune old ones."""
+        folder = self.path / "checkpoints"
+        hidden = folder / f".step-{step:06d}.tmp"
+        shutil.rmtree(hidden, ignore_errors=True)
+        try:
+            contents = {**files, "state.json": (json.dumps(state, indent=2) + "\n").encode()}
+            for name, data in contents.items():
+                write_bytes(hidden / name, data)
+            manifest = {
+                name: {"bytes": len(data), "sha256": sha256(hidden / name)}
+                for name, data in contents.items()
+            }
+            write_json(hidden / "manifest.json", manifest)
+            target = folder / f"step-{step:06d}"
+            shutil.rmtree(target, ignore_errors=True)
+            hidden.rename(target)
+        except OSError as error:
+            shutil.rmtree(hidden, ignore_errors=True)
+            raise _no_room(self.path, files, error) from error
+        sync_folder(folder)
+        self._prune()
+
+    def _prune(self) -> None:
+        sound = [checkpoint for checkpoint in self.checkpoints() if checkpoint.damage is None]
+        keep = {checkpoint.step for checkpoint in (*sound[-KEEP:], best_of(sound))}
+        for checkpoint in self.checkpoints():
+            if checkpoint.step not in keep:
+                # Renamed first: a half-removed folder must not look like a checkpoint.
+                doomed = checkpoint.path.with_name(f".{checkpoint.path.name}.old")
+                checkpoint.path.rename(doomed)
+                shutil.rmtree(doomed)
+
+    def sweep(self) -> None:
+        """Remove what an interrupted writer left half-done."""
+        for pattern in (".*.tmp", "checkpoints/.*"):
+            for leftover in self.path.glob(pattern):
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+
+    def finish(self, numbers: Mapping[str, Any]) -> None:
+        """Declare the run finished; the last write of a training."""
+        write_json(self.path / "finished.json", numbers)
+
+
+def best_of(checkpoints: Iterable[Checkpoint]) -> Checkpoint:
+    """The checkpoint of the highest validation accuracy, the earliest of equals, else the newest."""
+
+    def merit(checkpoint: Checkpoint) -> tuple[float, int]:
+        accuracy = checkpoint.state["judged"].get("validation", {}).get("accuracy")
+        return (accuracy, -checkpoint.step) if accuracy is not None else (-1.0, checkpoint.step)
+
+    return max(checkpoints, key=merit)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{path} is missing: the run was never started or is damaged") from None
+    except ValueError as error:
+        raise RunError(f"{path} is not JSON: {error}") from error
+
+
+def _no_room(path: Path, files: Mapping[str, bytes], error: OSError) -> RunError:
+    needed = sum(map(len, files.values())) / 1e6
+    free = shutil.disk_usage(path).free / 1e6
+    return RunError(
+        f"cannot write a checkpoint to {path}: {error.strerror} "
+        f"({needed:.1f} MB needed, {free:.1f} MB free). Earlier checkpoints are intact; "
+        "make room and --resume the run"
+    )

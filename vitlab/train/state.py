@@ -1,0 +1,188 @@
+"""Everything that a training carries from one step to the next, and its way to disk and back.
+
+If it is not in `TrainState.save`, a resumed run does not know it; a test compares the
+weights, average and moments of interrupted and uninterrupted runs bit by bit. Random
+numbers are absent on purpose: they are addressed by (seed, step) and have no state.
+"""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from vitlab.config import OptimConfig
+from vitlab.errors import RunError
+from vitlab.run import Checkpoint, Run
+from vitlab.train.optim import build_optimizers
+
+
+@dataclass
+class Plateau:
+    """The memory of schedule='plateau': when the validation loss last fell."""
+
+    best: float | None = None
+    bad_epochs: int = 0
+    reductions: int = 0
+
+    def judge(self, loss: float, patience: int) -> None:
+        """Take note of an epoch's validation loss; reduce after `patience` epochs in vain."""
+        if self.best is None or loss < self.best * (1 - 1e-4):
+            self.best, self.bad_epochs = loss, 0
+        else:
+            self.bad_epochs += 1
+        if self.bad_epochs > patience:
+            self.bad_epochs = 0
+            self.reductions += 1
+
+
+@dataclass
+class Clock:
+    """Seconds spent so far, over all the sittings of a run."""
+
+    wall: float = 0.0
+    process: float = 0.0
+    steps: float = 0.0
+
+
+@dataclass
+class TrainState:
+    """Model, average, optimisers and everything else that a step reads and writes."""
+
+    model: nn.Module
+    average: AveragedModel | None
+    optimizers: list[torch.optim.Optimizer]
+    scaler: torch.amp.GradScaler
+    image_size: tuple[int, int]
+    step: int = 0
+    plateau: Plateau = field(default_factory=Plateau)
+    clock: Clock = field(default_factory=Clock)
+    recent: list[float] = field(default_factory=list)
+    """Losses since the last line of metrics."""
+    judged: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Loss and accuracy by split, if they were measured at this very step."""
+    best: dict[str, float] = field(default_factory=dict)
+    """Step, loss and accuracy of the best validation so far."""
+    alarms: list[str] = field(default_factory=list)
+
+    @classmethod
+    def build(
+        cls, model: nn.Module, config: OptimConfig, image_size: tuple[int, int], precision: str
+    ) -> "TrainState":
+        """The state before step 0."""
+        device = next(model.parameters()).device
+        average = None
+        if config.average_decay:
+            average = AveragedModel(model, multi_avg_fn=averaging(config.average_decay))
+        return cls(
+            model=model,
+            average=average,
+            optimizers=build_optimizers(model, config),
+            scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
+            image_size=image_size,
+        )
+
+    @property
+    def result(self) -> nn.Module:
+        """The model that is evaluated: the average where there is one."""
+        return self.model if self.average is None else self.average.module
+
+    def resize(self, size: tuple[int, int]) -> None:
+        """Move to another image size; moments of resampled tables start again from nothing."""
+        for model in (self.model, *([self.average.module] if self.average else [])):
+            resize = model.resize
+            assert callable(resize)
+            resize(size)
+        for optimizer in self.optimizers:
+            for parameter, moments in list(optimizer.state.items()):
+                shapes = {value.shape for value in moments.values() if value.ndim}
+                if shapes - {parameter.shape}:
+                    del optimizer.state[parameter]
+        self.image_size = size
+
+    def save(self, run: Run) -> None:
+        """Write a checkpoint."""
+        files = {
+            "model.safetensors": save(tensors(self.model)),
+            "optimizer.safetensors": save(self._moments()),
+        }
+        if self.average is not None:
+            files["average.safetensors"] = save(tensors(self.average.module))
+        readable = {
+            "step": self.step,
+            "image_size": self.image_size,
+            "averaged_steps": int(self.average.n_averaged) if self.average is not None else 0,
+            "scaler": self.scaler.state_dict(),
+            "plateau": asdict(self.plateau),
+            "clock": asdict(self.clock),
+            "recent": self.recent,
+            "judged": self.judged,
+            "best": self.best,
+            "alarms": self.alarms,
+        }
+        run.write_checkpoint(self.step, files, readable)
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Take up a checkpoint; everything is built, and at its image size, before."""
+        readable = checkpoint.state
+        try:
+            self.model.load_state_dict(load_file(checkpoint.model))
+            if self.average is not None:
+                self.average.module.load_state_dict(load_file(checkpoint.average))
+                self.average.n_averaged.fill_(readable["averaged_steps"])
+        except RuntimeError as error:
+            raise RunError(f"{checkpoint.path} does not fit the run's config: {error}") from error
+        self._load_moments(load_file(checkpoint.optimizer))
+        self.scaler.load_state_dict(readable["scaler"])
+        self.step = readable["step"]
+        self.plateau = Plateau(**readable["plateau"])
+        self.clock = Clock(**readable["clock"])
+        self.recent = readable["recent"]
+        self.judged = readable["judged"]
+        self.best = readable["best"]
+        self.alarms = readable["alarms"]
+
+    def _moments(self) -> dict[str, Tensor]:
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        return {
+            f"{names[parameter]}/{key}": value.contiguous()
+            for optimizer in self.optimizers
+            for parameter, moments in optimizer.state.items()
+            for key, value in moments.items()
+            if value is not None
+        }
+
+    def _load_moments(self, stored: dict[str, Tensor]) -> None:
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        by_name: dict[str, dict[str, Any]] = {}
+        for key, value in stored.items():
+            name, _, moment = key.rpartition("/")
+            by_name.setdefault(name, {})[moment] = value
+        for optimizer in self.optimizers:
+            # load_state_dict numbers parameters in order of the groups, and knows which
+            # moments belong on the parameter's device.
+            layout = optimizer.state_dict()
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            layout["state"] = {
+                place: by_name[names[parameter]]
+                for place, parameter in enumerate(parameters)
+                if names[parameter] in by_name
+            }
+            optimizer.load_state_dict(layout)
+
+
+def tensors(model: nn.Module) -> dict[str, Tensor]:
+    """A model's state as contiguous tensors, ready for safetensors."""
+    return {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+
+
+def averaging(decay: float) -> Any:
+    """An exponential average that forgets its first steps faster, as they are the worst."""
+
+    def update(average: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+        warm = (1 + int(count)) / (10 + int(count))
+        torch._foreach_lerp_(average, current, 1 - min(decay, warm))
+
+    return update
