@@ -21,6 +21,7 @@ from vitlab.files import write_bytes, write_text
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
 
 BLUE, SKY, ORANGE, RED = "#0072B2", "#56B4E9", "#E69F00", "#D55E00"
 GREEN, PINK, GREY, PALE = "#009E73", "#CC79A7", "#767676", "#D9D9D9"
@@ -46,21 +47,27 @@ STYLE = {
     "ytick.color": "#333333",
 }
 
-LINES = {
-    "train": ("training batches", PALE),
-    "train_clean": ("training images, clean", ORANGE),
-    "validation": ("validation", BLUE),
-}
-"""Name and colour of each split of the metrics."""
+LABEL = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+"""What keeps a number readable on a grid line."""
 
-BANDS = ((0.9, "above 90 %", BLUE), (0.8, "80 to 90 %", SKY), (-1.0, "below 80 %", RED))
-"""Accuracy above which a band begins, its name and colour; 90 % itself is in the second."""
+LINES = {
+    "train": ("training batches", "#ABABAB", 1.2),
+    "train_clean": ("training images, clean", ORANGE, 2.2),
+    "validation": ("validation", BLUE, 2.2),
+}
+"""Name, colour and width of each split of the metrics."""
+
+BANDS = ((0.9, "above 90 %", BLUE), (0.8, "80 to 90 %", SKY), (0.0, "below 80 %", RED))
+"""Least accuracy of each band, its name and colour; 90 % itself is in the second."""
 
 BARS = 25
-"""Classes in one column of bars."""
+"""Most classes in one column of bars."""
 
-NAMED = 20
+COUNTED = 20
 """Most classes whose confusions are written as counts."""
+
+LABELLED = 100
+"""Most classes named beside a confusion matrix."""
 
 CURVES = 10
 """Most classes that get a ROC curve of their own colour."""
@@ -72,28 +79,26 @@ def curves(metrics: Iterable[Mapping[str, Any]], path: Path, *, title: str = "")
     The loss of training batches is that of mixed and augmented images; accuracy is measured
     on clean ones only.
     """
-    from matplotlib.ticker import MultipleLocator, PercentFormatter
+    from matplotlib.ticker import MultipleLocator
 
     metrics = list(metrics)
-    with _figure(path, 14, 4.8, title) as figure:
+    with _figure(path, 14, 5.2, title) as figure:
         loss, accuracy, rate = figure.subplots(1, 3, width_ratios=(3, 3, 2))
-        for split, (label, colour) in LINES.items():
+        for split, (label, colour, width) in LINES.items():
             lines = [record for record in metrics if record["split"] == split]
-            _line(loss, lines, "loss", label, colour)
-            _line(accuracy, lines, "accuracy", label, colour)
-            _line(rate, lines, "lr", label, GREEN)
+            for axes, name in ((loss, "loss"), (accuracy, "accuracy")):
+                _line(axes, lines, name, color=colour, linewidth=width, label=label)
+            _line(rate, lines, "lr", color=GREEN)
         accuracy.set_ylim(0, 1)
         accuracy.yaxis.set_major_locator(MultipleLocator(0.1))
-        accuracy.yaxis.set_major_formatter(PercentFormatter(1))
-        rate.ticklabel_format(axis="y", scilimits=(-3, 3))
+        accuracy.yaxis.set_major_formatter(_percent())
+        rate.set_ylim(bottom=0)
+        rate.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         for axes, name in ((loss, "loss"), (accuracy, "accuracy"), (rate, "learning rate")):
             axes.set_title(name)
             axes.set_xlabel("epoch")
             axes.set_xlim(left=0)
-        rate.set_ylim(bottom=0)
-        for axes, place in ((loss, "upper right"), (accuracy, "lower right")):
-            if axes.lines:
-                axes.legend(loc=place)
+        figure.legend(handles=loss.lines, loc="outside lower center", ncols=len(LINES))
     columns = ("step", "epoch", "split", "loss", "accuracy", "lr", "grad_norm", "images_per_second")
     _numbers(path, columns, ([record.get(name) for name in columns] for record in metrics))
 
@@ -106,34 +111,29 @@ def per_class_bars(
     None stands for a class without images.
     """
     from matplotlib.patches import Patch
-    from matplotlib.ticker import PercentFormatter
 
     panels = math.ceil(len(names) / BARS)
     columns = min(4, panels)
     rows = math.ceil(panels / columns)
-    height = rows * (0.34 * math.ceil(len(names) / panels) + 0.5) + 1.3
-    with _figure(path, max(8, 5 * columns), height, title) as figure:
+    bars = math.ceil(len(names) / panels)
+    with _figure(path, max(8, 5.5 * columns), rows * (0.34 * bars + 0.5) + 1.3, title) as figure:
         for panel, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
-            part = range(panel * BARS, min(len(names), (panel + 1) * BARS))
-            if not part:
-                axes.set_axis_off()
-                continue
-            places = range(len(part))
-            axes.barh(
-                places, [accuracies[k] or 0 for k in part], 0.72, color=[_band(accuracies[k]) for k in part]
-            )
-            for place, value in zip(places, (accuracies[k] for k in part), strict=True):
-                text = "no images" if value is None else f"{100 * value:.1f}"
-                axes.text((value or 0) + 0.012, place, text, va="center", fontsize=11)
-            axes.set_yticks(places, [_short(names[k]) for k in part], fontsize=12)
-            axes.set_ylim(max(places[-1], BARS - 1 if panels > 1 else 0) + 0.6, -0.6)
-            axes.set_xlim(0, 1.13)
-            axes.set_xticks(np.linspace(0, 1, 6))
-            axes.xaxis.set_major_formatter(PercentFormatter(1))
+            part = range(len(names))[panel * bars : (panel + 1) * bars]
+            for place, k in enumerate(part):
+                value = accuracies[k] or 0.0
+                text = "no images" if accuracies[k] is None else f"{100 * value:.1f}"
+                axes.barh(place, value, 0.72, color=_band(value))
+                axes.text(value + 0.015, place, text, va="center", fontsize=11, bbox=LABEL)
+            axes.set_yticks(range(len(part)), [_short(names[k]) for k in part], fontsize=12)
+            axes.set_ylim(bars - 0.4, -0.6)
+            axes.set_xlim(0, 1.15)
+            axes.set_xticks(np.linspace(0, 1, 6 if panels == 1 else 3))
+            axes.xaxis.set_major_formatter(_percent())
             axes.grid(axis="y", visible=False)
             axes.tick_params(axis="y", length=0)
+            axes.set_visible(bool(part))
         bands = [Patch(color=colour, label=label) for _, label, colour in BANDS]
-        figure.legend(handles=bands, loc="outside lower center", ncols=3)
+        figure.legend(handles=bands, loc="outside lower center", ncols=len(BANDS))
     _numbers(path, ("class", "accuracy"), zip(names, accuracies, strict=True))
 
 
@@ -150,33 +150,33 @@ def confusion(
     root of the share, or the mistakes of a good model would all look white.
     """
     from matplotlib.colors import PowerNorm
-    from matplotlib.ticker import PercentFormatter
 
     counts = np.asarray(matrix)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    named = len(names) <= NAMED
     side = min(max(0.72 * len(names), 4.2), 13)
-    size = 11 if named else max(4.5, min(10, 580 / len(names) / 1.2))
-    with _figure(path, side + 3, side + 1.8, title) as figure:
+    size = 11 if len(names) <= COUNTED else 7
+    with _figure(path, side + 3, side + 1.5, title) as figure:
+        figure.set_layout_engine("compressed")
         axes = figure.subplots()
         picture = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
-        for true, predicted in zip(*np.nonzero(counts), strict=True) if named else ():
-            light = "white" if shares[true, predicted] > 0.35 else "black"
+        for true, predicted in zip(*np.nonzero(counts), strict=True) if size == 11 else ():
+            colour = "white" if shares[true, predicted] > 0.35 else "black"
             text = str(counts[true, predicted])
-            axes.text(predicted, true, text, ha="center", va="center", color=light, fontsize=size)
-        labels = [_short(name) for name in names]
-        slant = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if named else {"rotation": 90}
-        axes.set_xticks(range(len(names)), labels, fontsize=size, **slant)
-        axes.set_yticks(range(len(names)), labels, fontsize=size)
+            axes.text(predicted, true, text, ha="center", va="center", color=colour, fontsize=size)
+        ticks = range(0, len(names), math.ceil(len(names) / LABELLED))
+        labels = [_short(names[k]) for k in ticks]
+        slant = max(map(len, labels)) * size / 110 > side / len(names)
+        axes.set_xticks(ticks, labels, fontsize=size, rotation=90 if slant else 0)
+        axes.set_yticks(ticks, labels, fontsize=size)
         axes.set_xlabel("predicted class")
         axes.set_ylabel("true class")
         axes.grid(visible=False)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-        bar = figure.colorbar(picture, ax=axes, shrink=0.8, ticks=(0, 0.01, 0.05, 0.2, 0.5, 1))
-        bar.ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        ticks = (0, 0.01, 0.05, 0.2, 0.5, 1)
+        bar = figure.colorbar(picture, ax=axes, shrink=0.8, ticks=ticks, format=_percent())
         bar.set_label("share of the true class")
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.ax.spines[:].set_visible(False)
     rows = ([name, *row] for name, row in zip(names, counts.tolist(), strict=True))
     _numbers(path, ("true", *names), rows)
 
@@ -189,7 +189,7 @@ def roc(
     *,
     title: str = "",
 ) -> None:
-    """Draw one-vs-rest ROC curves, whole and the corner that good models live in.
+    """Draw one-vs-rest ROC curves, whole and in the corner where good models live.
 
     Args:
         points: per class (M, 2) rows of false and true positive rate, or None.
@@ -197,39 +197,34 @@ def roc(
     """
     from matplotlib.lines import Line2D
 
-    known = [(area, k) for k, area in enumerate(areas) if area is not None]
-    shown = sorted(sorted(known)[:CURVES], key=lambda pair: pair[1])
-    chosen = {k for _, k in shown}
-    styles = [(c, s) for s in ("-", "--") for c in (BLUE, ORANGE, GREEN, RED, PINK, SKY, "black")]
-    handles, labels = [], []
-    with _figure(path, 14, 5.6, title) as figure:
-        panels = figure.subplots(1, 2)
-        for k, curve in enumerate(points):
-            if curve is not None and k not in chosen:
-                for axes in panels:
-                    axes.plot(*curve.T, color=PALE, linewidth=1)
-        for (area, k), (colour, style) in zip(shown, styles, strict=False):
-            for axes in panels:
-                axes.plot(*np.asarray(points[k]).T, color=colour, linestyle=style)
-            handles.append(Line2D([], [], color=colour, linestyle=style))
-            labels.append(f"{_short(names[k])}: {area:.4f}")
-        if len(known) > len(shown):
-            handles.append(Line2D([], [], color=PALE))
-            labels.append(f"{len(known) - len(shown)} others, all higher")
-        for axes, span, name in zip(panels, (1.0, 0.2), ("ROC, one class against the rest",
-                                                         "its upper left corner"), strict=True):
+    ranked = sorted((area, k) for k, area in enumerate(areas) if area is not None)
+    shown = sorted(k for _, k in ranked[:CURVES])
+    colours = (BLUE, ORANGE, GREEN, RED, PINK, SKY, "black")
+    looks = [{"color": colour, "linestyle": dash} for dash in ("-", "--") for colour in colours]
+    lines = {k: {"color": PALE, "linewidth": 1} for _, k in ranked[CURVES:]}
+    lines |= dict(zip(shown, looks, strict=False))  # drawn last, and so on top
+    legend = [(Line2D([], [], **lines[k]), f"{_short(names[k])}: {areas[k]:.4f}") for k in shown]
+    if len(ranked) > CURVES:
+        others = f"{len(ranked) - CURVES} others, none lower"
+        legend.append((Line2D([], [], color=PALE, linewidth=1), others))
+    with _figure(path, 15, 5.8, title) as figure:
+        whole, corner = figure.subplots(1, 2)
+        for axes, span in ((whole, 1.0), (corner, 0.2)):
+            for k, look in lines.items():
+                axes.plot(*np.asarray(points[k]).T, **look)
             axes.plot((0, 1), (0, 1), color=GREY, linewidth=1, linestyle=":")
-            margin = 0.01 * span
-            axes.set_xlim(-margin, span)
-            axes.set_ylim(1 - span, 1 + margin)
-            axes.set_aspect("equal")
-            axes.set_title(name)
+            axes.set_xlim(-0.01 * span, span)
+            axes.set_ylim(1 - span, 1 + 0.01 * span)
+            axes.set_xticks(np.linspace(0, span, 5))
+            axes.set_yticks(np.linspace(1 - span, 1, 5))
             axes.set_xlabel("false positive rate")
             axes.set_ylabel("true positive rate")
-        mean = f"AUC (mean {np.mean([area for area, _ in known]):.4f})" if known else "no AUC"
-        figure.legend(
-            handles, labels, title=mean, loc="outside right center", alignment="left"
-        )
+        whole.set_title("each class against the rest")
+        corner.set_title("upper left corner")
+        mean = f"mean AUC {np.mean([area for area, _ in ranked]):.4f}" if ranked else "no AUC"
+        handles, labels = zip(*legend, strict=True) if legend else ((), ())
+        place = {"loc": "outside right center", "alignment": "left"}
+        figure.legend(handles, labels, title=mean, **place)
     rows = (
         [name, area, *point]
         for name, area, curve in zip(names, areas, points, strict=True)
@@ -239,52 +234,34 @@ def roc(
     _numbers(path, ("class", "auc", "false_positive_rate", "true_positive_rate"), rows)
 
 
-def reliability(bins: Sequence[Mapping[str, Any]], error: float, path: Path, *, title: str = "") -> None:
+def reliability(bins: Sequence[Mapping[str, Any]], path: Path, *, title: str = "") -> None:
     """Draw accuracy against confidence, and how many images have which confidence.
 
     Args:
         bins: {"above", "to", "images", "confidence", "accuracy"}, None where a bin is empty.
-        error: expected calibration error, 0 to 1.
     """
-    from matplotlib.ticker import PercentFormatter
-
-    left = [b["above"] for b in bins]
-    width = [b["to"] - b["above"] for b in bins]
-    total = sum(b["images"] for b in bins)
-    with _figure(path, 7.5, 8, title) as figure:
+    known = [one for one in bins if one["images"]]
+    total = sum(one["images"] for one in known)
+    left = [one["above"] for one in known]
+    accuracy = [one["accuracy"] for one in known]
+    confidence = [one["confidence"] for one in known]
+    bars = {"width": 1 / len(bins), "align": "edge", "edgecolor": "white"}
+    with _figure(path, 8, 8, title) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-        upper.bar(
-            left,
-            [b["accuracy"] or 0 for b in bins],
-            width,
-            align="edge",
-            color=BLUE,
-            edgecolor="white",
-            label="accuracy",
-        )
-        known = [b for b in bins if b["images"]]
-        upper.plot(
-            [b["confidence"] for b in known],
-            [b["accuracy"] for b in known],
-            "o",
-            color=RED,
-            label="mean confidence of the bin",
-        )
+        upper.bar(left, accuracy, color=BLUE, label="accuracy", **bars)
         upper.plot((0, 1), (0, 1), color=GREY, linestyle=":", label="perfect calibration")
+        upper.plot(confidence, accuracy, "o", color=RED, label="mean confidence of the bin")
         upper.set_ylim(0, 1.02)
         upper.set_ylabel("accuracy")
-        upper.set_title(f"expected calibration error {100 * error:.2f} %")
-        upper.legend(loc="upper left")
-        lower.bar(
-            left, [b["images"] / total for b in bins], width, align="edge", color=GREY, edgecolor="white"
-        )
+        lower.bar(left, [one["images"] / total for one in known], color=GREY, **bars)
         lower.set_ylabel("images")
         lower.set_xlabel("confidence")
         lower.set_xlim(0, 1)
         for axis in (upper.yaxis, lower.yaxis, lower.xaxis):
-            axis.set_major_formatter(PercentFormatter(1, decimals=0))
+            axis.set_major_formatter(_percent())
+        figure.legend(loc="outside lower center", ncols=3)
     columns = ("above", "to", "images", "confidence", "accuracy")
-    _numbers(path, columns, ([b[name] for name in columns] for b in bins))
+    _numbers(path, columns, ([one[name] for name in columns] for one in bins))
 
 
 @contextmanager
@@ -315,15 +292,22 @@ def _numbers(path: Path, columns: Sequence[str], rows: Iterable[Iterable[Any]]) 
     write_text(path.with_name(f"{path.name}.csv"), text.getvalue())
 
 
-def _line(axes: "Axes", records: list[Mapping[str, Any]], name: str, label: str, colour: str) -> None:
+def _line(axes: "Axes", records: list[Mapping[str, Any]], name: str, **look: Any) -> None:
     points = [(record["epoch"], record[name]) for record in records if name in record]
     if points:
         marker = "o" if len(points) <= 10 else ""  # a single point has no line to be seen by
-        axes.plot(*zip(*points, strict=True), color=colour, label=label, marker=marker)
+        axes.plot(*zip(*points, strict=True), marker=marker, **look)
 
 
-def _band(accuracy: float | None) -> str:
-    return next(colour for least, _, colour in BANDS if (accuracy or 0) > least)
+def _percent() -> "PercentFormatter":
+    from matplotlib.ticker import PercentFormatter
+
+    return PercentFormatter(1, decimals=0, symbol=" %")
+
+
+def _band(accuracy: float) -> str:
+    (high, _, best), (middle, _, fair), (_, _, weak) = BANDS
+    return best if accuracy > high else fair if accuracy >= middle else weak
 
 
 def _short(name: str, most: int = 20) -> str:

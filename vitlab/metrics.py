@@ -32,7 +32,7 @@ def loss(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def top_accuracy(logits: np.ndarray, labels: np.ndarray, k: int) -> float:
-    """Share of images whose label is among the k highest logits; of equals, the lower class wins."""
+    """Share of images whose label is among the k highest logits; of equals the lower class wins."""
     if not np.isfinite(logits).all():
         return float("nan")
     best = np.argsort(-logits, axis=1, kind="stable")[:, :k]  # (N, k)
@@ -91,7 +91,7 @@ def per_class(logits: np.ndarray, labels: np.ndarray) -> PerClass:
         )
     )
     present = images > 0
-    precision, recall, f1 = (np.where(present, column, np.nan) for column in (precision, recall, f1))
+    precision, recall, f1 = np.where(present, (precision, recall, f1), np.nan)
     defined = present & (images < len(labels))  # a curve needs images of the class and others
     auc = [roc_auc_score(labels == k, scores[:, k]) if defined[k] else np.nan for k in classes]
     confidence = np.exp(scores.max(axis=1))

@@ -70,7 +70,7 @@ def cpu() -> Config:
             lr=3e-3,
             muon_lr=0.02,
             momentum=0.95,
-            betas=(0.9, 0.95),
+            betas=(0.9, 0.98),
             schedule="linear",
             warmup_epochs=2,
             average_decay=0.999,

@@ -2,36 +2,35 @@
 
 import http.client
 import os
-import shutil
 import urllib.error
 import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from vitlab.data.known import File, KnownSet, Source
+from vitlab.data.known import File, KnownSet
 from vitlab.errors import DataError
 from vitlab.files import Lock, sha256, sync_folder
 
-ATTEMPTS = 5
-"""Connections a host may drop in a row without sending anything before the next is tried."""
-TIMEOUT = 30  # seconds without a byte
-CHUNK = 1 << 18
+TIMEOUT = 30
+"""Seconds a host may stay silent."""
 
 
 def fetch(name: str, known: KnownSet, cache: Path) -> Path:
-    """Fetch a known set into `cache`/`name`, which appears only when it is complete.
+    """Fetch a known set into `cache`/`name`, which appears only once it is whole.
 
-    The environment variable VITLAB_<NAME>_URL (http, https or file) replaces the known
-    addresses. Raises one DataError that lists what was tried and the ways by hand.
+    The environment variable VITLAB_<NAME>_URL, the address (http, https or file) of an archive
+    in either edition, takes the place of the known addresses. Raises one DataError that lists
+    what was tried and the ways to get the set by hand.
     """
-    cache.mkdir(parents=True, exist_ok=True)
     variable = f"VITLAB_{name.upper()}_URL"
-    address = os.environ.get(variable)
-    sources = _override(name, known, address) if address else known.sources
-    partial, complete = cache / f"{name}.part", cache / name
+    sources = known.sources
+    if address := os.environ.get(variable):
+        archive = File(address, None)
+        sources = ((File(address, known.sha256(archive.name)),),)
+    complete, partial = cache / name, cache / f"{name}.part"
     failures = []
+    partial.mkdir(parents=True, exist_ok=True)
     with Lock(cache / f"{name}.lock"):
-        partial.mkdir(exist_ok=True)
         for source in sources:
             try:
                 for file in source:
@@ -44,35 +43,74 @@ def fetch(name: str, known: KnownSet, cache: Path) -> Path:
             os.replace(partial, complete)
             sync_folder(cache)
             return complete
+    archive = known.sources[-1][0]
     raise DataError(
         "\n".join(
-            [f"{name} could not be fetched:", *failures, *_by_hand(name, known, complete, variable)]
+            [
+                f"{name} could not be fetched:",
+                *failures,
+                "Get it by hand in one of these ways:",
+                f"  put {archive.name} (SHA-256 {archive.sha256}) into {complete};",
+                f"  put it into FOLDER/{name} and set VITLAB_DATA=FOLDER, or --data-root FOLDER;",
+                f"  hf download uoft-cs/{name} --repo-type dataset --local-dir FOLDER/{name};",
+                f"  set {variable} to another address of the archive (http, https or file).",
+            ]
         )
     )
 
 
-def _override(name: str, known: KnownSet, address: str) -> tuple[Source, ...]:
-    return ((File(address, known.sha256(File(address, None).name)),),)
-
-
-def _by_hand(name: str, known: KnownSet, complete: Path, variable: str) -> list[str]:
-    archive = known.sources[-1][0].name
-    return [
-        "Get it by hand, in one of these ways:",
-        f"  put {archive} (SHA-256 {known.sha256(archive)}) into {complete},",
-        f"  or into FOLDER/{name} and set VITLAB_DATA=FOLDER (or --data-root FOLDER);",
-        f"  hf download uoft-cs/{name} --repo-type dataset --local-dir FOLDER/{name};",
-        f"  or set {variable} to another address of {archive} (http, https or file).",
-    ]
-
-
 def _download(file: File, target: Path) -> None:
+    """Fetch one file; a host that drops the connection is asked for the rest while it sends."""
     if target.exists():
         return
     if urlsplit(file.url).scheme not in ("http", "https", "file"):
         raise DataError("not an http, https or file address")
     part = target.with_name(f"{target.name}.part")
-    dropped = 0
-    while not _receive(file, part):
-        dropped += 1
-        print(dropped)
+    part.touch()
+    while True:
+        before = part.stat().st_size
+        try:
+            _receive(file.url, part)
+            break
+        except (OSError, http.client.HTTPException):
+            if part.stat().st_size <= before:
+                raise
+    if file.sha256 and (actual := sha256(part)) != file.sha256:
+        part.unlink()
+        raise DataError(f"the file's SHA-256 is {actual}, expected {file.sha256}")
+    os.replace(part, target)
+
+
+def _receive(url: str, part: Path) -> None:
+    """Append what is missing of `url` to `part`; raises OSError when the connection ends early."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+
+    have = part.stat().st_size
+    headers = {"User-Agent": "vitlab"} | ({"Range": f"bytes={have}-"} if have else {})
+    try:
+        response = urllib.request.urlopen(
+            urllib.request.Request(url, headers=headers), timeout=TIMEOUT
+        )
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # nothing is missing: the last process died before it renamed
+            return
+        raise
+    with response:
+        if response.status != 206:
+            have = 0
+        length = response.headers["Content-Length"]
+        total = have + int(length) if length else None
+        columns = "{task.description}", BarColumn(), DownloadColumn(), TimeRemainingColumn()
+        with (
+            open(part, "ab" if have else "wb") as out,
+            Progress(*columns, console=Console(stderr=True)) as progress,
+        ):
+            task = progress.add_task(url, total=total, completed=have)
+            while chunk := response.read(1 << 18):
+                out.write(chunk)
+                progress.advance(task, len(chunk))
+            out.flush()
+            os.fsync(out.fileno())
+    if total and part.stat().st_size != total:
+        raise OSError(f"the connection ended after {part.stat().st_size:,} of {total:,} bytes")

@@ -1,8 +1,8 @@
 """The ways a labelled set of images can lie on a disk, each read into items and labels.
 
 A format tells its class names, whether it has a test split of its own, and the files of a
-split; `read(split)` gives the items, encoded images (bytes or paths) or one uint8 array
-(N, H, W, C), and their labels, int64 (N,).
+split. `read(split)` gives the items, which are encoded images (bytes or paths) or one uint8
+array (N, H, W, C), and their labels, int64 (N,). Where there is no test split, `train` is all.
 """
 
 import json
@@ -16,23 +16,31 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from vitlab.data.images import EXTENSIONS
-from vitlab.data.known import DIGITS
+from vitlab.data.known import KNOWN
 from vitlab.errors import DataError
 
 Split = Literal["train", "test"]
-Items = Sequence[bytes] | Sequence[Path] | np.ndarray
+Items = Sequence[bytes | Path] | np.ndarray
+
 TEST_NAMES = ("test", "validation", "valid", "val")
-"""What a test split is called, in the order of preference."""
+"""What a test split is called, the first one found. vitlab draws its own validation images."""
 
 
 class Format(Protocol):
     """What every format tells of itself."""
 
-    class_names: tuple[str, ...]
-    has_test: bool
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names in the order of the labels."""
+        ...
+
+    @property
+    def has_test(self) -> bool:
+        """True if the set comes with a test split."""
+        ...
 
     def files(self, split: Split) -> list[Path]:
-        """The files that hold a split; without a test split, all of them."""
+        """The files that hold a split."""
         ...
 
     def read(self, split: Split) -> tuple[Items, np.ndarray]:
@@ -43,149 +51,144 @@ class Format(Protocol):
 class Digits:
     """scikit-learn's handwritten digits, 8x8 and grey, 0..16 scaled to 0..255."""
 
-    class_names = DIGITS
+    class_names = KNOWN["digits"].class_names
     has_test = False
 
     def files(self, split: Split) -> list[Path]:
-        """None: the digits lie inside scikit-learn."""
+        """None: they lie inside scikit-learn."""
         return []
 
     def read(self, split: Split) -> tuple[Items, np.ndarray]:
-        """All images (1797, 8, 8, 1) and their labels."""
+        """Images (1797, 8, 8, 1) and labels."""
         from sklearn.datasets import load_digits
 
-        digits: Any = load_digits()
-        images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
-        return images[..., None], digits.target.astype(np.int64)
+        images, labels = load_digits(return_X_y=True)
+        images = np.rint(images * (255 / 16)).astype(np.uint8)
+        return images.reshape(-1, 8, 8, 1), labels.astype(np.int64)
 
 
 class Folder:
-    """A folder per class, in FOLDER itself or in FOLDER/train and FOLDER/test.
+    """One folder per class, in FOLDER itself or in FOLDER/train and FOLDER/test.
 
     Classes are numbered in the code-point order of their names. Hidden files and folders are
-    passed over, as is every file that is not named like an image. `validation`, `valid` or
-    `val` is the test split of a set that has no `test`; beside a `test` it is not read.
+    passed over, and so are files that are not named like an image. Raises DataError for class
+    names that not every disk can hold, and for classes that only the test split has.
     """
 
     def __init__(self, path: Path):
-        self.train = path / "train" if (path / "train").is_dir() else path
-        tests = [path / name for name in TEST_NAMES if (path / name).is_dir()]
-        self.test = tests[0] if tests and self.train != path else None
-        self.has_test = self.test is not None
-        self.class_names = tuple(sorted(p.name for p in _visible_folders(self.train)))
-        self._check(path)
-
-    def _check(self, path: Path) -> None:
+        split = [path / name for name in TEST_NAMES if any(_folders(path / name))]
+        self.train = path / "train" if any(_folders(path / "train")) else path
+        self.test = split[0] if split else None
+        self.has_test = bool(split)
+        self.class_names = tuple(_folders(self.train))
+        if self.test and self.train == path:
+            raise DataError(f"{path} has a folder {self.test.name!r} and no folder 'train': add it")
         if not self.class_names:
             raise DataError(
-                f"{path} holds neither Parquet files nor class folders: put the images of each "
-                "class into a folder of its own, or name a known set (`vitlab datasets`)"
+                f"{path} holds neither class folders nor Parquet files: put the images of each "
+                "class into a folder named like it"
             )
-        folded: dict[str, str] = {}
+        self._check_names(path)
+
+    def _check_names(self, path: Path) -> None:
+        seen: dict[str, str] = {}
         for name in self.class_names:
-            try:
-                name.encode()
-            except UnicodeEncodeError:
-                raise DataError(f"{path}: class folder {os.fsencode(name)!r} is not UTF-8") from None
-            twin = folded.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+            twin = seen.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+            if not name.isprintable():
+                raise DataError(f"{path}: class folder {ascii(name)} is not printable: rename it")
             if twin != name:
                 raise DataError(
-                    f"{path}: class folders {twin!r} and {name!r} differ only in case or accents' "
-                    "encoding, which some disks cannot tell apart: rename one"
+                    f"{path}: class folders {twin} and {name} differ only in case or in how "
+                    "accents are stored, which not every disk can tell apart: rename one"
                 )
-        if self.test:
-            extra = {p.name for p in _visible_folders(self.test)} - set(self.class_names)
-            if extra:
-                raise DataError(
-                    f"{self.test} has classes without training images: {', '.join(sorted(extra))}"
-                )
+        unseen = set(_folders(self.test)) - {*self.class_names} if self.test else ()
+        if unseen:
+            raise DataError(
+                f"{self.test} has classes without training images: {', '.join(sorted(unseen))}. "
+                f"Add them to {self.train} or remove them"
+            )
 
     def files(self, split: Split) -> list[Path]:
-        """Every image of a split, class by class, sorted."""
-        return [path for paths in self._by_class(split).values() for path in paths]
-
-    def _by_class(self, split: Split) -> dict[str, list[Path]]:
-        folder = self.test if split == "test" and self.test else self.train
-        return {name: sorted(_images(folder / name)) for name in self.class_names}
+        """The images of a split, class by class, sorted."""
+        return self._files_and_labels(split)[0]
 
     def read(self, split: Split) -> tuple[Items, np.ndarray]:
-        """Paths and labels; raises DataError for a training class without images."""
-        by_class = self._by_class(split)
-        empty = [name for name, paths in by_class.items() if not paths]
-        if empty and split == "train":
-            raise DataError(
-                f"{self.train}: no {'/'.join(EXTENSIONS)} image of class {', '.join(empty[:5])}: "
-                "add some or remove the folder"
-            )
-        counts = [len(paths) for paths in by_class.values()]
-        return self.files(split), np.repeat(np.arange(len(counts)), counts)
+        """Paths and labels."""
+        return self._files_and_labels(split)
+
+    def _files_and_labels(self, split: Split) -> tuple[list[Path], np.ndarray]:
+        folder = self.test if split == "test" and self.test else self.train
+        by_class = [sorted(_images(folder / name)) for name in self.class_names]
+        labels = np.repeat(np.arange(len(by_class)), [len(paths) for paths in by_class])
+        return [path for paths in by_class for path in paths], labels
 
 
-def _visible_folders(folder: Path) -> Iterator[Path]:
-    return (p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+def _folders(path: Path) -> list[str]:
+    if not path.is_dir():
+        return []
+    return sorted(p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
 def _images(folder: Path) -> Iterator[Path]:
-    seen = set()
+    seen = set()  # real folders, so that a circle of links ends
     for where, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(where)
-        folders[:] = [] if real in seen else [name for name in folders if not name.startswith(".")]
-        if real not in seen:
-            seen.add(real)
-            for name in names:
-                if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
-                    yield Path(where, name)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
+                yield Path(where, name)
 
 
 class Parquet:
-    """Parquet files in the Hugging Face image schema.
+    """Parquet files in the Hugging Face image schema, whatever the columns are called.
 
-    The image column is the struct of `bytes` and `path`, the label column the integers; of
-    several, the one with class names, else the one called `label`, is taken. A file belongs to
-    the split that is a word of its path; files of a set that names no split are all training
-    images. Class names come from the Hugging Face metadata, else `names`, else are numbers.
+    The image column is the struct of `bytes` and `path`, the label column holds integers; of
+    several, the one with class names is taken, or else the one called `label`. A file belongs
+    to the split that is the last such word of its path; without any, all are training images.
+    Class names are those of the Hugging Face metadata, or else `class_names`, or else numbers.
     """
 
-    def __init__(self, path: Path, names: tuple[str, ...] | None = None, label: str = "label"):
-        self.path = path
+    def __init__(
+        self, path: Path, class_names: tuple[str, ...] | None = None, label: str = "label"
+    ):
         paths = [path] if path.is_file() else sorted(parquet_files(path))
-        words = {p: re.split("[^a-z]+", str(p.relative_to(path.parent)).lower()) for p in paths}
-        by_word = {
-            word: [p for p in paths if word in words[p]] for word in ("train", *TEST_NAMES)
-        }
-        self.train = by_word["train"] or paths
-        self.test = next((by_word[word] for word in TEST_NAMES if by_word[word]), [])
-        self.has_test = bool(self.test) and bool(by_word["train"])
-        self.image, self.label, self.class_names = self._columns(names, label)
+        by_split: dict[str | None, list[Path]] = {}
+        for file in paths:
+            place = file.name if path.is_file() else str(file.relative_to(path))
+            words = [w for w in re.split("[^a-z]+", place.lower()) if w in ("train", *TEST_NAMES)]
+            by_split.setdefault(words[-1] if words else None, []).append(file)
+        self.train = by_split.get("train", paths)
+        self.test = next((by_split[w] for w in TEST_NAMES if w in by_split and "train" in by_split), [])
+        self.has_test = bool(self.test)
+        self.image, self.label, names = self._columns(label)
+        self.class_names = names or class_names or numbered(self._labels("train"))
 
-    def _columns(
-        self, names: tuple[str, ...] | None, label: str
-    ) -> tuple[str, str, tuple[str, ...]]:
-        import pyarrow as pa
+    def _columns(self, label: str) -> tuple[str, str, tuple[str, ...]]:
+        import pyarrow.types as types
 
-        schema = _parquet(self.train[0]).schema_arrow
-        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-        features = features.get("info", {}).get("features", {})
+        schema = _open(self.train[0]).schema_arrow
+        about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        features = about.get("info", {}).get("features", {})
         images = [
-            f.name
-            for f in schema
-            if pa.types.is_struct(f.type) and {"bytes", "path"} <= {f.type[i].name for i in range(f.type.num_fields)}
+            column.name
+            for column in schema
+            if types.is_struct(column.type) and {"bytes", "path"} <= {f.name for f in column.type}
         ]
-        labels = [f.name for f in schema if pa.types.is_integer(f.type)]
-        named = [name for name in labels if features.get(name, {}).get("names")]
-        if len(named or labels) > 1:
-            named = labels = [name for name in labels if name == label]
-        if len(images) != 1 or not labels:
+        integers = [column.name for column in schema if types.is_integer(column.type)]
+        named = [name for name in integers if features.get(name, {}).get("names")]
+        labels = named or integers
+        if len(labels) > 1:
+            labels = [name for name in labels if name == label]
+        if len(images) != 1 or len(labels) != 1:
             raise DataError(
-                f"{self.train[0]} has columns {', '.join(schema.names)}: needed are one image column, "
-                f"a struct of bytes and path, and one integer label column (of several: {label!r})"
+                f"{self.train[0]} has the columns {', '.join(schema.names)}: it needs one of images "
+                f"(a struct of bytes and path) and one of integer labels ({label!r} of several)"
             )
-        column = (named or labels)[0]
-        names = tuple(features.get(column, {}).get("names", ())) or names
-        if not names:
-            _, found = self._read(self.train, images[0], column)
-            names = tuple(map(str, range(found.max(initial=0) + 1)))
-        return images[0], column, names
+        return images[0], labels[0], tuple(features.get(labels[0], {}).get("names", ()))
 
     def files(self, split: Split) -> list[Path]:
         """The Parquet files of a split."""
@@ -193,45 +196,57 @@ class Parquet:
 
     def read(self, split: Split) -> tuple[Items, np.ndarray]:
         """Encoded images and labels."""
-        return self._read(self.files(split), self.image, self.label)
-
-    @staticmethod
-    def _read(paths: list[Path], image: str, label: str) -> tuple[list[bytes], np.ndarray]:
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
         items: list[bytes] = []
-        labels = [np.empty(0, np.int64)]
-        for path in paths:
-            try:
-                table = _parquet(path).read(columns=[image, label])
-            except (OSError, pa.ArrowException) as error:
-                raise DataError(f"{path} is damaged ({error}): fetch it again") from error
-            encoded = pc.struct_field(table[image], "bytes")  # pyright: ignore
-            if encoded.null_count or table[label].null_count:
-                raise DataError(
-                    f"{path}: {encoded.null_count} images without bytes and "
-                    f"{table[label].null_count} without label: embed or remove them"
-                )
-            items += encoded.to_pylist()
-            labels.append(table[label].to_numpy().astype(np.int64))
-        return items, np.concatenate(labels)
+        for path in self.files(split):
+            for image in _column(path, self.image).to_pylist():
+                if image is None or image["bytes"] is None:
+                    raise DataError(f"{path}: image {len(items)} has no bytes: store them inside")
+                items.append(image["bytes"])
+        return items, self._labels(split)
+
+    def _labels(self, split: Split) -> np.ndarray:
+        columns = [_column(path, self.label) for path in self.files(split)]
+        for path, column in zip(self.files(split), columns, strict=True):
+            if column.null_count:
+                raise DataError(f"{path}: {column.null_count} images have no label: remove them")
+        return np.concatenate([column.to_numpy().astype(np.int64) for column in columns])
 
 
 def parquet_files(folder: Path) -> Iterator[Path]:
-    """Every visible Parquet file below a folder."""
-    return (
-        p
-        for p in folder.rglob("*.parquet")
-        if not any(part.startswith(".") for part in p.relative_to(folder).parts)
-    )
+    """The Parquet files below a folder, hidden ones left out."""
+    for path in folder.rglob("*.parquet"):
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            yield path
 
 
-def _parquet(path: Path) -> Any:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def numbered(labels: np.ndarray) -> tuple[str, ...]:
+    """Class names for labels that come without: 0, 1, ... to the largest label."""
+    count = int(labels.max(initial=0)) + 1
+    if count > len(labels):
+        raise DataError(
+            f"labels reach {count - 1} with only {len(labels)} images: number the classes from 0"
+        )
+    return tuple(map(str, range(count)))
+
+
+def _open(path: Path) -> Any:
+    import pyarrow
+    import pyarrow.parquet
 
     try:
-        return pq.ParquetFile(path)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path} is not a whole Parquet file ({error}): fetch it again") from error
+        return pyarrow.parquet.ParquetFile(path)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise _damaged(path, error) from error
+
+
+def _column(path: Path, name: str) -> Any:
+    import pyarrow
+
+    try:
+        return _open(path).read(columns=[name])[name]
+    except (OSError, KeyError, pyarrow.ArrowException) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path} is truncated, damaged or of another schema ({error}): fetch it again")

@@ -1,38 +1,53 @@
 """A named data set becomes uint8 images, labels, class names and a fingerprint.
 
-The training and the test images leave by separate doors, `load_train` and `load_test`.
+Training and test images leave by separate doors, `load_train` and `load_test`. A set is looked
+for below the data root, then below $VITLAB_DATA, then in the cache folder, and then fetched.
 What was decoded once is kept in the cache folder, which may be deleted at any time.
 """
 
 import difflib
 import hashlib
+import io
 import json
 import os
+import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from vitlab.config import DataConfig
-from vitlab.data.formats import Digits, Folder, Format, Items, Parquet, Split, parquet_files
+from vitlab.data.cifar import Cifar, holds_batches
+from vitlab.data.download import fetch
+from vitlab.data.formats import (
+    Digits,
+    Folder,
+    Format,
+    Items,
+    Parquet,
+    Split,
+    numbered,
+    parquet_files,
+)
 from vitlab.data.images import conform, decode, header
-from vitlab.data.known import KNOWN
+from vitlab.data.known import KNOWN, KnownSet
 from vitlab.data.splits import hold_out
 from vitlab.errors import DataError
+from vitlab.files import write_bytes
 
-CACHE_VERSION = 1
-"""Raised when decoding changes, so that arrays decoded before are not used again."""
+Root = str | os.PathLike[str] | None
+
+DECODER = 1
+"""Number of the way images are decoded; arrays kept under another are not used."""
 
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Labelled images of one split.
-
-    `images` uint8 (N, H, W, C), `labels` int64 (N,) indexing `class_names`.
-    """
+    """Labelled images: `images` uint8 (N, H, W, C), `labels` int64 (N,) into `class_names`."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -40,46 +55,60 @@ class Examples:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of shape, pixels, labels and class names: equal data, equal fingerprint."""
+        """SHA-256 of shape, class names, pixels and labels: equal data, equal fingerprint."""
         digest = hashlib.sha256(json.dumps([self.images.shape, self.class_names]).encode())
         digest.update(self.images)
         digest.update(self.labels.astype("<i8"))
         return digest.hexdigest()
 
+    @cached_property
+    def content(self) -> str:
+        """SHA-256 of pixels and labels whatever their order, to know a set in any container."""
+        pairs = zip(self.images, self.labels.tolist(), strict=True)
+        each = sorted(
+            hashlib.sha256(image.tobytes() + label.to_bytes(8, "little")).digest()
+            for image, label in pairs
+        )
+        return hashlib.sha256(b"".join(each)).hexdigest()
+
 
 def from_arrays(
     images: np.ndarray, labels: np.ndarray, class_names: Sequence[str] | None = None
 ) -> Examples:
-    """Examples from arrays in memory: uint8 (N, H, W) or (N, H, W, C) and integers (N,).
+    """Examples from arrays: uint8 (N, H, W) or (N, H, W, C) of 1 or 3 channels, integers (N,).
 
-    C is 1 or 3. Without `class_names` the classes are called 0 to the largest label. Raises
-    DataError for any other type or shape, unequal lengths and labels outside the classes.
+    Without `class_names` the classes are 0 to the largest label. Raises DataError for another
+    type or shape, unequal lengths, labels outside the classes and fewer than two classes.
     """
     images, labels = np.asarray(images), np.asarray(labels)
-    if images.ndim == 3:
-        images = images[..., None]
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
+    shape = (*images.shape, 1) if images.ndim == 3 else images.shape
+    if images.dtype != np.uint8 or len(shape) != 4 or shape[-1] not in (1, 3) or 0 in shape:
         raise DataError(
-            f"images are {images.dtype} {images.shape}: needed is uint8 (N, H, W), (N, H, W, 1) or "
-            "(N, H, W, 3) with values 0 to 255"
+            f"images are {images.dtype} {images.shape}: give uint8 of 0 to 255, (N, H, W) or "
+            "(N, H, W, C) with 1 or 3 channels"
         )
-    if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
-        raise DataError(f"labels are {labels.dtype} {labels.shape}: needed are integers (N,)")
-    if len(images) != len(labels) or not len(images):
-        raise DataError(f"{len(images)} images and {len(labels)} labels: needed is one label each")
-    names = tuple(class_names or map(str, range(labels.max() + 1)))
-    _check_labels(labels, names)
-    return Examples(np.ascontiguousarray(images), labels.astype(np.int64), names)
+    if labels.shape != shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(
+            f"labels are {labels.dtype} {labels.shape}: give one integer to each of {shape[0]} images"
+        )
+    names = numbered(labels) if class_names is None else tuple(class_names)
+    _check_labels("the arrays", labels, names)
+    return Examples(np.ascontiguousarray(images.reshape(shape)), labels.astype(np.int64), names)
 
 
-def resolve(config: DataConfig, root: str | os.PathLike | None = None) -> DataConfig:
+def resolve(config: DataConfig, root: Root = None) -> DataConfig:
     """Fill in the image size, channels and classes that are None from the data set.
 
-    Known sets are resolved from their facts: nothing is read or fetched. Raises DataError
-    where the images differ in size and none is asked for, or `classes` is not the set's.
+    Known sets are resolved from their facts: nothing is read or fetched. Elsewhere the headers
+    of all training images are read: grey is what holds only grey images, and the images must
+    agree in size. Raises DataError where they do not, or where `classes` is not the set's.
     """
     if known := KNOWN.get(config.dataset):
-        found = {"image_size": known.image_size, "channels": known.channels, "classes": known.classes}
+        found = {
+            "image_size": known.image_size,
+            "channels": known.channels,
+            "classes": known.classes,
+        }
     else:
         source = _find(config.dataset, root)
         found = {"classes": len(source.class_names)}
@@ -87,22 +116,23 @@ def resolve(config: DataConfig, root: str | os.PathLike | None = None) -> DataCo
             found |= _survey(config, source)
     if config.classes not in (None, found["classes"]):
         raise DataError(
-            f"data.classes={config.classes}, but {config.dataset} has {found['classes']}: "
+            f"data.classes={config.classes}, but {config.dataset} has {found['classes']} classes: "
             "leave data.classes out"
         )
     return replace(config, **{k: v for k, v in found.items() if getattr(config, k) is None})
 
 
-def load_train(config: DataConfig, root: str | os.PathLike | None = None) -> Examples:
-    """Read every training image, validation images included, in the config's form.
+def load_train(config: DataConfig, root: Root = None) -> Examples:
+    """Read all training images, those for validation included, in the config's form.
 
     A set that comes without a test split gives up `test_fraction` of every class first.
-    Raises DataError for whatever is missing, damaged or contradictory, naming the file.
+    Raises one DataError for what is missing, damaged or contradictory, naming the files. Warns
+    if a known set is unlike the published one.
     """
     return _load(config, root, "train")
 
 
-def load_test(config: DataConfig, root: str | os.PathLike | None = None) -> Examples:
+def load_test(config: DataConfig, root: Root = None) -> Examples:
     """Read the test images in the config's form; the one door to them."""
     return _load(config, root, "test")
 
@@ -110,136 +140,91 @@ def load_test(config: DataConfig, root: str | os.PathLike | None = None) -> Exam
 def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel of uint8 images (N, H, W, C), in 0..1.
 
-    Sums are of whole numbers, so neither the order of the images nor the machine matters.
+    Counting the values is exact, so neither order nor machine changes the result.
     """
-    channels = images.shape[-1]
-    total, squares = np.zeros(channels, np.int64), np.zeros(channels, np.int64)
+    counts = np.zeros((images.shape[-1], 256), np.int64)
     for start in range(0, len(images), 1024):
-        pixels = images[start : start + 1024].reshape(-1, channels).astype(np.int64)
-        total += pixels.sum(axis=0)
-        squares += (pixels**2).sum(axis=0)
-    count = images.size // channels
-    mean = total / count
-    std = np.sqrt(squares / count - mean**2)
-    return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
+        for channel, count in enumerate(counts):
+            count += np.bincount(images[start : start + 1024, ..., channel].ravel(), minlength=256)
+    values = np.arange(256) / 255
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    mean = shares @ values
+    variance = (shares * (values - mean[:, None]) ** 2).sum(axis=1)
+    return tuple(mean.tolist()), tuple(np.sqrt(variance).tolist())
 
 
 def cache_folder() -> Path:
-    """Where downloads and decoded images are kept: `$XDG_CACHE_HOME/vitlab` or `~/.cache/vitlab`."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "vitlab"
+    """Where downloads and decoded images are kept: $XDG_CACHE_HOME/vitlab or ~/.cache/vitlab."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vitlab"
 
 
-def _roots(root: str | os.PathLike | None) -> list[Path]:
-    given = [root, os.environ.get("VITLAB_DATA"), cache_folder()]
-    return [Path(folder).expanduser() for folder in given if folder]
-
-
-def _find(dataset: str, root: str | os.PathLike | None) -> Format:
-    known = KNOWN.get(dataset)
+def _find(dataset: str, root: Root) -> Format:
+    roots = [Path(r).expanduser() for r in (root, os.environ.get("VITLAB_DATA")) if r]
+    for folder in roots:
+        if not folder.is_dir():
+            raise DataError(f"data root {folder} is not a folder")
     if dataset == "digits":
         return Digits()
-    for folder in [r / dataset for r in _roots(root)] + ([] if known else [Path(dataset).expanduser()]):
-        if folder.is_file() and folder.suffix == ".parquet":
-            return Parquet(folder)
-        if folder.is_dir():
-            if any(parquet_files(folder)):
-                return Parquet(folder, known and known.class_names, known.label if known else "label")
-            return Folder(folder)
+    if known := KNOWN.get(dataset):
+        cache = cache_folder()
+        for folder in (*roots, cache):
+            if source := _find_known(folder / dataset, known):
+                return source
+        return _find_known(fetch(dataset, known, cache), known)
+    for place in (Path(dataset).expanduser(), *(folder / dataset for folder in roots)):
+        if place.suffix == ".parquet" and place.is_file() or any(parquet_files(place)):
+            return Parquet(place)
+        if place.is_dir():
+            return Folder(place)
     close = difflib.get_close_matches(dataset, KNOWN, n=1)
-    raise DataError(f"no data set {dataset!r}" + (f": did you mean {close[0]}?" if close else ""))
+    raise DataError(
+        f"no data set {dataset!r}{f': did you mean {close[0]}?' if close else ''}\n"
+        f"known: {', '.join(KNOWN)}; or the path of a folder of class folders or Parquet files, "
+        "or its name below the data root"
+    )
 
 
-def _survey(config: DataConfig, source: Format) -> dict:
-    items, _ = source.read("train")
+def _find_known(folder: Path, known: KnownSet) -> Format | None:
+    """The known set that lies in ROOT/name, or under one of its usual names beside it."""
+    if any(parquet_files(folder)):
+        source = Parquet(folder, known.class_names, known.label)
+        if not source.has_test:
+            raise DataError(f"{folder} has Parquet files, but not both train and test: fetch all")
+        return source
+    archives = sorted(folder.glob("*.tar.gz"))
+    usual = [base / name for base in (folder, folder.parent) for name in known.local]
+    for place in (folder, *usual, *archives):
+        if holds_batches(place, known):
+            return Cifar(place, known)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise DataError(
+            f"{folder} holds neither Parquet files nor {', '.join(known.local)}: add one of them or "
+            "move the folder away. A folder of class folders is given by its path"
+        )
+    return None
+
+
+def _survey(config: DataConfig, source: Format) -> dict[str, Any]:
+    items, _ = _read(config, source, "train")
     if isinstance(items, np.ndarray):
         return {"image_size": items.shape[1:3], "channels": items.shape[3]}
-    found = [header(item) for item in items]
-    sizes = {size for size, _ in found}
-    if len(sizes) > 1 and config.image_size is None:
+    sizes, channels = zip(*_each(header, items, config.dataset), strict=True)
+    if len(set(sizes)) > 1 and config.image_size is None:
         raise DataError(
-            f"{config.dataset} has images of {len(sizes)} sizes, from {min(sizes)} to {max(sizes)}: "
-            "set data.image_size (height,width)"
+            f"{config.dataset} has images of {len(set(sizes))} sizes, {min(sizes)} to {max(sizes)} "
+            "(height, width): set data.image_size"
         )
-    return {"image_size": min(sizes), "channels": max(channels for _, channels in found)}
+    return {"image_size": sizes[0], "channels": max(channels)}
 
 
-def _load(config: DataConfig, root: str | os.PathLike | None, split: Split) -> Examples:
-    if not config.resolved:
-        config = resolve(config, root)
-    source = _find(config.dataset, root)
-    kept = _kept(config, source, split)
-    if kept and kept.exists():
-        try:
-            with np.load(kept, allow_pickle=False) as arrays:
-                return Examples(arrays["images"], arrays["labels"], source.class_names)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-            pass  # a damaged copy is decoded and written anew
+def _read(config: DataConfig, source: Format, split: Split) -> tuple[Items, np.ndarray]:
     items, labels = source.read(split)
-    _check_labels(labels, source.class_names)
-    if not source.has_test:
-        index = hold_out(labels, config, "test")[0 if split == "train" else 1]
-        items, labels = _take(items, index), labels[index]
-    examples = Examples(_decode_all(items, config), labels, source.class_names)
-    if kept:
-        _keep(kept, examples)
-    return examples
-
-
-def _take(items: Items, index: np.ndarray) -> Items:
-    return items[index] if isinstance(items, np.ndarray) else [items[i] for i in index]
-
-
-def _decode_all(items: Items, config: DataConfig) -> np.ndarray:
-    from PIL import Image
-
-    assert config.image_size and config.channels
-    shape = (len(items), *config.image_size, config.channels)
-    if isinstance(items, np.ndarray) and items.shape == shape:
-        return np.ascontiguousarray(items)
-    images, failures = np.empty(shape, np.uint8), []
-    for place, item in enumerate(items):
-        if isinstance(item, np.ndarray):
-            picture = Image.fromarray(item.squeeze(-1) if item.shape[-1] == 1 else item)
-            images[place] = conform(picture, config.image_size, config.channels)
-            continue
-        try:
-            images[place] = decode(item, config.image_size, config.channels)
-        except DataError as error:
-            failures.append(f"  image {place}: {error}")
-    if failures:
+    _check_labels(config.dataset, labels, source.class_names)
+    counts = np.bincount(labels, minlength=len(source.class_names))
+    if split == "train" and not counts.all():
+        empty = [name for name, count in zip(source.class_names, counts, strict=True) if not count]
         raise DataError(
-            f"{len(failures)} of {len(items)} images cannot be read:\n" + "\n".join(failures[:5])
+            f"{config.dataset} has no training image of class {', '.join(empty[:5])}: add PNG, JPEG "
+            "or WebP images or remove the class"
         )
-    return images
-
-
-def _check_labels(labels: np.ndarray, class_names: tuple[str, ...]) -> None:
-    if len(class_names) < 2:
-        raise DataError(f"one class only ({', '.join(class_names)}): a classifier needs at least two")
-    wrong = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
-    if len(wrong):
-        raise DataError(
-            f"{len(wrong)} of {len(labels)} labels are outside 0..{len(class_names) - 1}, first at "
-            f"{wrong[:5].tolist()}: {labels[wrong[:5]].tolist()}"
-        )
-
-
-def _kept(config: DataConfig, source: Format, split: Split) -> Path | None:
-    files = source.files(split)
-    if not files:
-        return None
-    stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    form = [config.image_size, config.channels]
-    if not source.has_test:
-        form += [split, config.test_fraction, config.split_seed]
-    key = hashlib.sha256(json.dumps([CACHE_VERSION, stats, form]).encode()).hexdigest()
-    return cache_folder() / "decoded" / f"{key[:32]}.npz"
-
-
-def _keep(kept: Path, examples: Examples) -> None:
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    temporary = kept.with_suffix(f".{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        np.savez(file, images=examples.images, labels=examples.labels)
-    os.replace(temporary, kept)
+    return items, labels

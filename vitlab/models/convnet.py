@@ -4,6 +4,7 @@ B images  C channels  K classes  R rows  S columns of a feature map
 """
 
 from collections import OrderedDict
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,7 @@ from vitlab.models.vit import Trace
 class ConvNet(nn.Module):
     """Maps normalised images (B, C, height, width) to logits (B, K), stage by stage."""
 
-    def __init__(self, stages: dict[str, nn.Module], head: nn.Module):
+    def __init__(self, stages: Mapping[str, nn.Module], head: nn.Module):
         super().__init__()
         self.stages = nn.Sequential(OrderedDict(stages))
         self.head = head

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from vitlab.config import ViTConfig
 
 
-class Gelu(nn.Module):
+class Mlp(nn.Module):
     """Two linear layers with a GELU between them, the same for every token. The hidden layer is
     `ffn_ratio` times as wide as the token (Dosovitskiy et al., 2021).
     """
@@ -46,4 +46,4 @@ class SwiGLU(nn.Module):
         return self.drop(self.fc2(hidden))  # (B, T, D)
 
 
-FFNS = {"gelu": Gelu, "swiglu": SwiGLU}
+FFNS = {"gelu": Mlp, "swiglu": SwiGLU}

@@ -42,7 +42,7 @@ class Patch(nn.Module, ABC):
         """Learn from training images (B, C, H, W), before step 0, what is not trained."""
 
 
-class Linear(Patch):
+class LinearPatch(Patch):
     """Cuts the image into squares and maps the pixels of each to a token with one linear layer. A
     convolution whose kernel is its stride is that very map (Dosovitskiy et al., 2021).
     """
@@ -53,7 +53,7 @@ class Linear(Patch):
         return nn.Conv2d(channels, cfg.width, cfg.patch_size, stride=cfg.patch_size)
 
 
-class Overlap(Patch):
+class OverlapPatch(Patch):
     """One linear layer on squares almost twice as wide as their distance, so that neighbours
     share pixels. An edge on the border of two patches is seen whole (Wang et al., 2022).
     """
@@ -65,7 +65,7 @@ class Overlap(Patch):
         return nn.Conv2d(channels, cfg.width, 2 * reach + 1, stride=cfg.patch_size, padding=reach)
 
 
-class Conv(Patch):
+class ConvPatch(Patch):
     """One to three 3x3 convolutions, with batch norm and GELU between them, halve the image until
     a token spans a patch. Local features come cheap and training gets steadier (Xiao et al., 2021).
     """
@@ -79,7 +79,7 @@ class Conv(Patch):
         return nn.Sequential(*stem([channels, *widths], strides))
 
 
-class Cct(Patch):
+class CctPatch(Patch):
     """The tokenizer of the Compact Convolutional Transformer: a 3x3 convolution, ReLU and
     max-pooling, once per halving. Pooling overlaps, so no patch has a hard border
     (Hassani et al., 2021).
@@ -96,7 +96,7 @@ class Cct(Patch):
         return nn.Sequential(*layers)
 
 
-class Whitened(Patch):
+class WhitenedPatch(Patch):
     """Starts with frozen 2x2 filters that decorrelate the pixels of the training images, each in
     both signs, then learns 3x3 convolutions. The first layer needs no training, so that short
     runs go further (Page, 2019; Jordan, 2024).
@@ -146,17 +146,18 @@ class Whitening(nn.Module):
 
 def stem(widths: list[int], strides: list[int]) -> list[nn.Module]:
     """3x3 convolutions from width to width, batch norm and GELU between them."""
-    layers: list[nn.Module] = []
-    for (inputs, outputs), stride in zip(pairwise(widths[:-1]), strides[:-1], strict=True):
+    layers = []
+    for inputs, outputs, stride in zip(widths[:-2], widths[1:-1], strides[:-1], strict=True):
         convolution = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
         layers += [convolution, nn.BatchNorm2d(outputs), nn.GELU()]
-    return [*layers, nn.Conv2d(*widths[-2:], 3, stride=strides[-1], padding=1)]
+    inputs, outputs = widths[-2:]
+    return [*layers, nn.Conv2d(inputs, outputs, 3, stride=strides[-1], padding=1)]
 
 
 PATCHES = {
-    "linear": Linear,
-    "conv": Conv,
-    "cct": Cct,
-    "overlap": Overlap,
-    "whitened": Whitened,
+    "linear": LinearPatch,
+    "conv": ConvPatch,
+    "cct": CctPatch,
+    "overlap": OverlapPatch,
+    "whitened": WhitenedPatch,
 }

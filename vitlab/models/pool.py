@@ -20,7 +20,7 @@ class Pool(nn.Module):
         self.width = cfg.width
 
 
-class Cls(Pool):
+class ClsPool(Pool):
     """Reads the CLS token alone. It has gathered from the patches, in every block, what the label
     needs (Dosovitskiy et al., 2021).
     """
@@ -30,7 +30,7 @@ class Cls(Pool):
         return tokens[:, 0]  # (B, D)
 
 
-class Mean(Pool):
+class MeanPool(Pool):
     """Averages the patch tokens. Every place of the image has the same say, and no CLS token is
     needed (Beyer et al., 2022).
     """
@@ -40,7 +40,7 @@ class Mean(Pool):
         return tokens[:, self.prefix :].mean(dim=1)  # (B, D)
 
 
-class ClsMean(Pool):
+class ClsMeanPool(Pool):
     """Puts the CLS token and the mean of the patch tokens side by side. The head, twice as wide,
     learns how much to trust each (Oquab et al., 2024).
     """
@@ -70,4 +70,4 @@ class SeqPool(Pool):
         return (weights * patches).sum(dim=1)  # (B, D)
 
 
-POOLS = {"cls": Cls, "mean": Mean, "cls+mean": ClsMean, "seqpool": SeqPool}
+POOLS = {"cls": ClsPool, "mean": MeanPool, "cls+mean": ClsMeanPool, "seqpool": SeqPool}

@@ -40,7 +40,7 @@ class Position(nn.Module):
         self.grid = grid
 
 
-class Nowhere(Position):
+class NoPosition(Position):
     """Tokens are not told where they are. Without a convolution before it, the model then sees a
     bag of patches: shuffling them changes nothing.
     """
@@ -173,7 +173,7 @@ def spread(positions: Tensor, cfg: ViTConfig) -> Tensor:
 
 
 POSITIONS = {
-    "none": Nowhere,
+    "none": NoPosition,
     "learned": Learned,
     "sin1d": Sin1d,
     "sin2d": Sin2d,

@@ -102,7 +102,7 @@ class Block(nn.Module, ABC):
         """The first branch, (B, T, D) to (B, T, D)."""
         return self.drop_path(self.ls1(self.attn(tokens, position, trace, name)))
 
-    def think(self, tokens: Tensor) -> Tensor:
+    def transform(self, tokens: Tensor) -> Tensor:
         """The second branch, (B, T, D) to (B, T, D)."""
         return self.drop_path(self.ls2(self.mlp(tokens)))
 
@@ -113,7 +113,7 @@ class PreNorm(Block):
     def forward(self, tokens: Tensor, position: Position, trace: Trace, name: str) -> Tensor:
         """Tokens (B, T, D) to tokens (B, T, D)."""
         tokens = tokens + self.attend(self.norm1(tokens), position, trace, name)
-        return tokens + self.think(self.norm2(tokens))
+        return tokens + self.transform(self.norm2(tokens))
 
 
 class PostNorm(Block):
@@ -122,7 +122,7 @@ class PostNorm(Block):
     def forward(self, tokens: Tensor, position: Position, trace: Trace, name: str) -> Tensor:
         """Tokens (B, T, D) to tokens (B, T, D)."""
         tokens = self.norm1(tokens + self.attend(tokens, position, trace, name))
-        return self.norm2(tokens + self.think(tokens))
+        return self.norm2(tokens + self.transform(tokens))
 
 
 BLOCKS = {"pre": PreNorm, "post": PostNorm}
@@ -198,9 +198,9 @@ class ViT(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
             if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
-            if isinstance(module, Attention):
-                for matrix in module.qkv.weight.chunk(3):
-                    nn.init.xavier_uniform_(matrix)
+        for attention in (module for module in self.modules() if isinstance(module, Attention)):
+            for matrix in attention.qkv.weight.chunk(3):
+                nn.init.xavier_uniform_(matrix)
         if isinstance(self.patch_embed.proj, nn.Conv2d):
             nn.init.xavier_uniform_(self.patch_embed.proj.weight.flatten(1))
         learned = self.pos_embed.weight if isinstance(self.pos_embed, Learned) else None

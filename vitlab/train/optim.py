@@ -75,11 +75,12 @@ def orthogonalize(stack: Tensor, iterations: int = 5) -> Tensor:
     return x.mT if tall else x
 
 
-def is_hidden(name: str, module: nn.Module, parameter: Tensor, pixels: nn.Module) -> bool:
+def is_hidden(name: str, module: nn.Module, parameter: Tensor) -> bool:
     """True for the matrices Muon moves: those between the layer that reads pixels and the head."""
+    reads_pixels = isinstance(module, nn.Conv2d) and module.in_channels <= 3
     return (
         isinstance(module, nn.Linear | nn.Conv2d)
-        and module is not pixels
+        and not reads_pixels
         and parameter.ndim >= 2
         and min(parameter.shape[:2]) > 1
         and not name.startswith("head")
@@ -96,14 +97,13 @@ def build_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.
 
     Every group carries `peak`, the rate that the schedule multiplies.
     """
-    pixels = next(m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d))
     groups: dict[tuple[str, bool], list[Tensor]] = defaultdict(list)
     for prefix, module in model.named_modules():
         for leaf, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad:
                 continue
             name = f"{prefix}.{leaf}"
-            if config.optimizer == "muon" and is_hidden(name, module, parameter, pixels):
+            if config.optimizer == "muon" and is_hidden(name, module, parameter):
                 groups["muon", name.endswith("qkv.weight")].append(parameter)
             else:
                 decay = config.decay == "all" or decays(name, module, parameter)
