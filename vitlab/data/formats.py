@@ -95,7 +95,7 @@ class Folder:
         for name in self.class_names:
             twin = seen.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
             if not name.isprintable():
-                raise DataError(f"{path}: class folder {ascii(name)} is not printable: rename it")
+                raise DataError(f"{path}: class folder {name!a} is not printable: rename it")
             if twin != name:
                 raise DataError(
                     f"{path}: class folders {twin} and {name} differ only in case or in how "
@@ -162,7 +162,9 @@ class Parquet:
             words = [w for w in re.split("[^a-z]+", place.lower()) if w in ("train", *TEST_NAMES)]
             by_split.setdefault(words[-1] if words else None, []).append(file)
         self.train = by_split.get("train", paths)
-        self.test = next((by_split[w] for w in TEST_NAMES if w in by_split and "train" in by_split), [])
+        self.test = next(
+            (by_split[w] for w in TEST_NAMES if w in by_split and "train" in by_split), []
+        )
         self.has_test = bool(self.test)
         self.image, self.label, names = self._columns(label)
         self.class_names = names or class_names or numbered(self._labels("train"))

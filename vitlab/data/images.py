@@ -74,7 +74,9 @@ def _open(source: bytes | Path) -> "Image":
 
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+        image = Image.open(
+            io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS
+        )
     if image.width * image.height > MAX_PIXELS:
         image.close()
         raise ValueError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")

@@ -104,7 +104,20 @@ CIFAR100 = """
 KNOWN: dict[str, KnownSet] = {
     "cifar10": KnownSet(
         summary="small photographs of ten kinds of animal and vehicle (Krizhevsky, 2009)",
-        class_names=tuple("airplane automobile bird cat deer dog frog horse ship truck".split()),
+        class_names=tuple(
+            [
+                "airplane",
+                "automobile",
+                "bird",
+                "cat",
+                "deer",
+                "dog",
+                "frog",
+                "horse",
+                "ship",
+                "truck",
+            ]
+        ),
         image_size=(32, 32),
         channels=3,
         train=50_000,

@@ -172,7 +172,7 @@ def _find(dataset: str, root: Root) -> Format:
                 return source
         return _find_known(fetch(dataset, known, cache), known)
     for place in (Path(dataset).expanduser(), *(folder / dataset for folder in roots)):
-        if place.suffix == ".parquet" and place.is_file() or any(parquet_files(place)):
+        if (place.suffix == ".parquet" and place.is_file()) or any(parquet_files(place)):
             return Parquet(place)
         if place.is_dir():
             return Folder(place)
@@ -228,3 +228,135 @@ def _read(config: DataConfig, source: Format, split: Split) -> tuple[Items, np.n
             "or WebP images or remove the class"
         )
     return items, labels
+
+
+def _load(config: DataConfig, root: Root, split: Split) -> Examples:
+    config = resolve(config, root)
+    source = _find(config.dataset, root)
+    kept = _kept(config, source, split)
+    examples = _recall(kept, source.class_names)
+    if examples is None:
+        examples = _decode(config, source, split)
+        if source.files(split):
+            _keep(kept, examples)
+    known = KNOWN.get(config.dataset)
+    if known and (config.image_size, config.channels) == (known.image_size, known.channels):
+        _compare(config.dataset, examples, known, split)
+    return examples
+
+
+def _decode(config: DataConfig, source: Format, split: Split) -> Examples:
+    items, labels = _read(config, source, split if source.has_test else "train")
+    if not source.has_test:
+        rest, held = hold_out(labels, config, "test")
+        index = held if split == "test" else rest
+        items = items[index] if isinstance(items, np.ndarray) else [items[i] for i in index]
+        labels = labels[index]
+    size, channels = config.image_size, config.channels
+    assert size and channels
+    if isinstance(items, np.ndarray) and items.shape[1:] == (*size, channels):
+        return Examples(np.ascontiguousarray(items), labels, source.class_names)
+    images = np.empty((len(items), *size, channels), np.uint8)
+    bring = conform if isinstance(items, np.ndarray) else decode
+    for place, image in enumerate(_each(lambda i: bring(i, size, channels), items, config.dataset)):
+        images[place] = image
+    return Examples(images, labels, source.class_names)
+
+
+def _each(function: Callable[[Any], Any], items: Items, dataset: str) -> Iterator[Any]:
+    """Apply a reader to every image, then tell of all that could not be read."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    failures = []
+    for place, item in enumerate(
+        track(
+            items,
+            f"reading {dataset}",
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+    ):
+        try:
+            yield function(item)
+        except DataError as error:
+            failures.append(
+                f"  {error}" if isinstance(item, Path) else f"  number {place}: {error}"
+            )
+    if failures:
+        more = [f"  and {len(failures) - 10} more"] if len(failures) > 10 else []
+        raise DataError(
+            "\n".join(
+                [
+                    f"{dataset}: {len(failures)} of {len(items)} images cannot be read:",
+                    *failures[:10],
+                    *more,
+                    "Replace or remove them",
+                ]
+            )
+        )
+
+
+def _kept(config: DataConfig, source: Format, split: Split) -> Path:
+    """Where the decoded images of these very files, in this form, are kept."""
+    stats = [(str(p.absolute()), p.stat()) for p in source.files(split)]
+    identity = [
+        DECODER,
+        [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats],
+        [config.image_size, config.channels],
+        None if source.has_test else [split, config.test_fraction, config.split_seed],
+    ]
+    name = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
+    return cache_folder() / "decoded" / f"{name}.npz"
+
+
+def _recall(kept: Path, class_names: tuple[str, ...]) -> Examples | None:
+    try:
+        with np.load(kept, allow_pickle=False) as arrays:
+            return Examples(arrays["images"], arrays["labels"], class_names)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None  # never kept, or damaged: decoded anew
+
+
+def _keep(kept: Path, examples: Examples) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, images=examples.images, labels=examples.labels)
+    try:
+        write_bytes(kept, buffer.getvalue())
+    except OSError as error:
+        warnings.warn(f"decoded images are not kept for the next time: {error}", stacklevel=4)
+
+
+def _check_labels(dataset: str, labels: np.ndarray, class_names: tuple[str, ...]) -> None:
+    wrong = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
+    if len(wrong):
+        first = wrong[:5]
+        raise DataError(
+            f"{dataset}: {len(wrong)} of {len(labels)} labels are outside 0 to "
+            f"{len(class_names) - 1}: {labels[first].tolist()} at {first.tolist()}"
+        )
+    if len(class_names) < 2:
+        raise DataError(f"{dataset} has one class, {class_names[0]}: a classifier needs two")
+
+
+def _compare(dataset: str, examples: Examples, known: KnownSet, split: Split) -> None:
+    """Warn where a known set does not hold the published images."""
+    if known.mean is None or known.std is None or known.content.get(split) == examples.content:
+        return
+    found, published = f"{len(examples.labels):,} images", f"{getattr(known, split):,} images"
+    if split == "train":
+        found += _in_words(*statistics(examples.images))
+        published += _in_words(known.mean, known.std)
+    if split in known.content or found != published:
+        warnings.warn(
+            f"{dataset}: the {split} images are not the published ones: {found}; published: "
+            f"{published}. Results will not compare; a JPEG copy, for one, costs 2 to 3 %",
+            stacklevel=4,
+        )
+
+
+def _in_words(mean: Sequence[float], std: Sequence[float]) -> str:
+    means, stds = (" ".join(f"{value:.4f}" for value in values) for values in (mean, std))
+    return f", mean {means}, std {stds}"

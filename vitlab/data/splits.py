@@ -57,7 +57,9 @@ def draw(labels: np.ndarray, fraction: float, seed: int, part: Part) -> np.ndarr
             count = min(count, len(places) - 1)
         # Sorting uniform numbers: numpy keeps these the same from version to version,
         # which it does not promise for its own shuffles.
-        order = np.random.default_rng([seed, STREAMS[part], int(label)]).random(len(places)).argsort()
+        order = (
+            np.random.default_rng([seed, STREAMS[part], int(label)]).random(len(places)).argsort()
+        )
         drawn.append(places[order[:count]])
     return np.sort(np.concatenate(drawn))
 

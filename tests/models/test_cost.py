@@ -1,0 +1,109 @@
+"""The count of parameters and multiply-adds, held against torch's own counter and by hand."""
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from vitlab.config import CNN6Config, Config, DataConfig, ResNet18Config, ViTConfig
+from vitlab.errors import ConfigError
+from vitlab.models import AXES, build_model
+from vitlab.models.cost import cost, summary
+
+CIFAR = DataConfig(image_size=(32, 32), channels=3, classes=10)
+SMALL = {"width": 24, "depth": 2, "heads": 2, "registers": 1, "layer_scale": 0.1}
+MODELS = {
+    **{
+        f"{axis}={word}": ViTConfig(**{**SMALL, axis: word})
+        for axis in ("patch", "position", "ffn", "pool")
+        for word in AXES[axis]
+    },
+    "no tokens": ViTConfig(**{**SMALL, "registers": 0}, cls_token=False, pool="mean"),
+    "post": ViTConfig(**SMALL, norm_place="post", qk_norm=True, embed_norm=True),
+    "patch 8": ViTConfig(**SMALL, patch="whitened", patch_size=8),
+    "resnet18": ResNet18Config(width=8),
+    "cnn6": CNN6Config(width=4),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_count_is_that_of_torchs_counter(name):
+    config = Config(data=DataConfig(image_size=(16, 32), channels=1, classes=7), model=MODELS[name])
+    model = build_model(config).eval()
+    counter = FlopCounterMode(display=False)
+    # Fused attention on a CPU is counted as nothing by torch 2.13 (pytorch#195460).
+    with counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
+        model(torch.zeros(1, 1, 16, 32))
+    counted = cost(config)
+    assert 2 * counted.macs == counter.get_total_flops()
+    assert counted.parameters == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_components_of_a_vit_follow_the_formulas():
+    tokens, width, depth = 65, 192, 12
+    components = cost(Config(data=CIFAR, model=ViTConfig(registers=0))).components
+    assert {name: macs for name, (_, macs) in components.items()} == {
+        "tokens": 0,
+        "patch_embed": 64 * 48 * width,
+        "pos_embed": 0,
+        "norms": 0,
+        "attn": depth * (4 * tokens * width**2 + 2 * tokens**2 * width),
+        "mlp": depth * 8 * tokens * width**2,
+        "head": 10 * width,
+    }
+    assert components["tokens"] == (192, 0)
+    assert components["pos_embed"] == (64 * 192, 0)
+    assert components["norms"] == (25 * 2 * 192, 0)
+
+
+def test_components_of_a_convnet_are_its_stages():
+    counted = cost(Config(data=CIFAR, model=ResNet18Config()))
+    assert list(counted.components) == ["stem", "stage1", "stage2", "stage3", "stage4", "head"]
+    assert counted.components["stem"] == (3 * 9 * 64 + 2 * 64, 32 * 32 * 3 * 9 * 64)
+    assert counted.macs == 555_422_720
+
+
+@pytest.mark.parametrize("name", ["pool=seqpool", "patch=cct", "post", "resnet18", "cnn6"])
+def test_components_and_rows_add_up_to_the_whole(name):
+    config = Config(data=CIFAR, model=MODELS[name])
+    whole, rows = cost(config), summary(config)
+    assert sum(row.parameters for row in rows) == whole.parameters
+    assert sum(row.macs for row in rows) == whole.macs
+    assert tuple(map(sum, zip(*whole.components.values(), strict=True))) == (
+        whole.parameters,
+        whole.macs,
+    )
+
+
+def test_the_summary_reproduces_the_published_table():
+    vit = ViTConfig(width=256, depth=6, heads=8, ffn_ratio=2.0, position_on_cls=True)
+    rows = summary(Config(data=CIFAR, model=vit))
+    assert sum(row.megabytes for row in rows) == pytest.approx(12.781, abs=5e-4)
+    table = {row.name: (row.type, row.input, row.output) for row in rows}
+    assert table["cls_token"] == ("Parameter", (), (1, 256))
+    assert table["patch_embed"] == ("LinearPatch", (3, 32, 32), (64, 256))
+    assert table["pos_embed"] == ("Learned", (), (65, 256))
+    assert table["blocks.5.attn"] == ("Attention", (65, 256), (65, 256))
+    assert table["head"] == ("Linear", (256,), (10,))
+
+
+def test_the_summary_of_a_convnet_lists_its_layers():
+    rows = summary(Config(data=CIFAR, model=CNN6Config()))
+    assert sum(row.megabytes for row in rows) == pytest.approx(23.409, abs=5e-4)
+    convolutions = [row.output for row in rows if row.type == "Conv2d"]
+    assert convolutions == [
+        (32, 32, 32),
+        (64, 32, 32),
+        (128, 16, 16),
+        (128, 16, 16),
+        (256, 8, 8),
+        (256, 8, 8),
+    ]
+
+
+def test_counting_draws_no_random_numbers_and_wants_a_resolved_config():
+    state = torch.get_rng_state()
+    cost(Config(data=CIFAR))
+    assert torch.equal(torch.get_rng_state(), state)
+    with pytest.raises(ConfigError, match="image_size"):
+        cost(Config())

@@ -1,0 +1,240 @@
+"""The ViT as a whole: its size, names, start, attention, blocks and what it shows of itself."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from vitlab.config import Config, DataConfig, ViTConfig
+from vitlab.errors import ConfigError
+from vitlab.models import build_model
+from vitlab.models.position import NoPosition
+from vitlab.models.vit import BLOCKS, DropPath
+
+SMALL = {"width": 16, "depth": 2, "heads": 2}
+IMAGES = torch.linspace(-2, 2, 2 * 3 * 16 * 16).sin().view(2, 3, 16, 16)
+
+
+def vit(image_size=(16, 16), channels=3, classes=10, **fields):
+    torch.manual_seed(0)
+    data = DataConfig(image_size=image_size, channels=channels, classes=classes)
+    return build_model(Config(data=data, model=ViTConfig(**{**SMALL, **fields})))
+
+
+@pytest.mark.parametrize(
+    "published, fields",
+    [
+        (1_205_642, {"width": 128, "depth": 6, "heads": 8, "norm_place": "post"}),
+        (4_028_170, {"width": 192, "depth": 9, "heads": 8}),
+        (3_195_146, {"width": 256, "depth": 6, "heads": 8, "ffn_ratio": 2.0}),
+        (5_362_762, {"width": 192, "depth": 12, "heads": 3}),
+        (5_356_234, {"width": 192, "depth": 12, "heads": 3, "qkv_bias": False, "embed_norm": True}),
+    ],
+)
+def test_published_parameter_counts_are_met(published, fields):
+    with torch.device("meta"):
+        model = vit((32, 32), position_on_cls=True, **fields)
+    assert sum(parameter.numel() for parameter in model.parameters()) == published
+
+
+def test_names_follow_timm():
+    model = vit(depth=1, registers=2, qk_norm=True, layer_scale=0.1, embed_norm=True)
+    names = {name.rsplit(".", 1)[0] if "token" not in name else name for name in model.state_dict()}
+    assert names == {
+        "patch_embed.proj",
+        "patch_embed.norm",
+        "cls_token",
+        "reg_token",
+        "pos_embed",
+        "blocks.0.norm1",
+        "blocks.0.attn.qkv",
+        "blocks.0.attn.q_norm",
+        "blocks.0.attn.k_norm",
+        "blocks.0.attn.proj",
+        "blocks.0.ls1",
+        "blocks.0.norm2",
+        "blocks.0.mlp.fc1",
+        "blocks.0.mlp.fc2",
+        "blocks.0.ls2",
+        "norm",
+        "head",
+    }
+
+
+def test_a_model_needs_to_know_its_images():
+    with pytest.raises(ConfigError, match=r"data\.image_size"):
+        build_model(Config(data=DataConfig(image_size=(32, 32), channels=3)))
+
+
+@pytest.mark.parametrize("image_size, channels", [((8, 24), 1), ((24, 8), 3), ((4, 4), 1)])
+@pytest.mark.parametrize("position", ["learned", "sin2d", "rope"])
+def test_images_may_be_grey_and_of_any_shape(image_size, channels, position):
+    model = vit(image_size, channels, position=position)
+    assert model(torch.zeros(3, channels, *image_size)).shape == (3, 10)
+
+
+# The start
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"norm_place": "post", "init_std": 1.0},
+        {"patch": "whitened", "pool": "seqpool", "position": "rope"},
+        {"pool": "cls+mean", "norm": "rms", "ffn": "swiglu"},
+    ],
+)
+def test_the_first_loss_is_that_of_a_guess(fields):
+    model = vit(width=128, depth=3, heads=4, **fields)
+    images = torch.randn(64, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    loss = F.cross_entropy(model(images), torch.arange(64) % 10)
+    assert loss.item() == pytest.approx(math.log(10), abs=0.05)
+
+
+def test_queries_keys_and_values_start_as_three_square_matrices():
+    model = vit(width=64)
+    xavier = math.sqrt(6 / (64 + 64))
+    for matrix in model.blocks[0].attn.qkv.weight.chunk(3):
+        assert 0.95 * xavier < matrix.abs().max() <= xavier
+
+
+def test_init_std_is_the_spread_of_tokens_and_learned_positions():
+    model = vit(width=256, registers=8, init_std=0.3)
+    for vectors in (model.cls_token, model.reg_token, model.pos_embed.weight):
+        assert vectors.std().item() == pytest.approx(0.3, rel=0.2)
+
+
+def test_biases_start_at_zero_and_norms_at_one():
+    for name, parameter in vit(qk_norm=True).named_parameters():
+        if name.endswith("bias"):
+            assert not parameter.any(), name
+        elif "norm" in name:
+            assert torch.equal(parameter, torch.ones_like(parameter)), name
+
+
+def test_equal_seeds_give_equal_logits_and_they_stay_what_they_were():
+    model = vit(classes=4, pool="cls+mean", position="sin2d", registers=1, qk_norm=True).eval()
+    golden = torch.tensor(GOLDEN)
+    torch.testing.assert_close(model(IMAGES), golden, atol=1e-4, rtol=0)
+
+
+GOLDEN = [[0.0] * 4] * 2
+
+
+# Attention and blocks
+
+
+@pytest.mark.parametrize("norm_place", BLOCKS)
+def test_a_block_is_torchs_encoder_layer(norm_place):
+    torch.manual_seed(0)
+    cfg = ViTConfig(width=32, depth=1, heads=4, norm_place=norm_place)
+    ours = BLOCKS[norm_place](cfg, 0)
+    theirs = torch.nn.TransformerEncoderLayer(
+        d_model=32,
+        nhead=4,
+        dim_feedforward=128,
+        dropout=0.0,
+        activation="gelu",
+        layer_norm_eps=1e-6,
+        batch_first=True,
+        norm_first=norm_place == "pre",
+    )
+    for parameter in theirs.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    names = {
+        "attn.qkv.": "self_attn.in_proj_",
+        "attn.proj.": "self_attn.out_proj.",
+        "mlp.fc1.": "linear1.",
+        "mlp.fc2.": "linear2.",
+        "norm1.": "norm1.",
+        "norm2.": "norm2.",
+    }
+    weights = theirs.state_dict()
+    ours.load_state_dict(
+        {new + end: weights[old + end] for new, old in names.items() for end in ("weight", "bias")}
+    )
+    tokens = torch.randn(2, 7, 32)
+    mine = ours(tokens, NoPosition(cfg, (2, 3)), None, "block00")
+    torch.testing.assert_close(mine, theirs(tokens), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("position", ["learned", "rope"])
+@pytest.mark.parametrize("qk_norm", [False, True])
+def test_a_trace_shows_attention_without_changing_the_logits(position, qk_norm):
+    model = vit(position=position, qk_norm=qk_norm, registers=2, init_std=1.0).eval()
+    trace = {}
+    torch.testing.assert_close(model(IMAGES, trace), model(IMAGES), atol=1e-4, rtol=0)
+    assert {name: tuple(value.shape) for name, value in trace.items()} == {
+        "patches": (2, 19, 16),
+        "block00.attention": (2, 2, 19, 19),
+        "block00": (2, 19, 16),
+        "block01.attention": (2, 2, 19, 19),
+        "block01": (2, 19, 16),
+    }
+    torch.testing.assert_close(trace["block01.attention"].sum(-1), torch.ones(2, 2, 19))
+    torch.testing.assert_close(model.head(model.norm(trace["block01"])[:, 0]), model(IMAGES))
+
+
+def test_post_norm_ends_without_a_second_norm():
+    features = vit(norm_place="post").features(IMAGES)
+    torch.testing.assert_close(features.std(-1, correction=0), torch.ones(2, 17))
+    assert not any(name.startswith("norm.") for name in vit(norm_place="post").state_dict())
+
+
+# What only happens in training
+
+
+def test_drop_path_drops_whole_images_and_keeps_the_mean():
+    torch.manual_seed(0)
+    dropped = DropPath(0.25)(torch.ones(4000, 2, 3))
+    assert ((dropped == dropped[:, :1, :1]).all(dim=(1, 2))).all()
+    torch.testing.assert_close(dropped.unique(), torch.tensor([0.0, 1 / 0.75]))
+    assert dropped.mean().item() == pytest.approx(1, abs=0.05)
+
+
+def test_drop_path_grows_linearly_from_nothing_at_the_first_block():
+    blocks = vit(depth=4, drop_path=0.3).blocks
+    assert not isinstance(blocks[0].drop_path, DropPath)
+    assert [block.drop_path.keep for block in blocks[1:]] == pytest.approx([0.9, 0.8, 0.7])
+
+
+@pytest.mark.parametrize("name", ["dropout", "attention_dropout", "embed_dropout", "drop_path"])
+def test_random_parts_are_silent_in_evaluation(name):
+    model = vit(**{name: 0.5})
+    assert not torch.equal(model(IMAGES), model(IMAGES))
+    assert torch.equal(model.eval()(IMAGES), vit().eval()(IMAGES))
+
+
+def test_layer_scale_starts_branches_small():
+    model = vit(layer_scale=1e-6)
+    trace = {}
+    model(IMAGES, trace)
+    torch.testing.assert_close(trace["block01"], trace["patches"], atol=1e-4, rtol=0)
+
+
+# Machines
+
+
+def test_half_precision_agrees_with_full():
+    model = vit(position="rope", qk_norm=True, norm="rms", init_std=1.0).eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        half = model(IMAGES)
+    torch.testing.assert_close(half.float(), model(IMAGES), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("position", ["learned", "rope"])
+def test_the_model_is_one_graph_for_any_batch_size(position):
+    model = vit(patch="whitened", position=position, registers=1, drop_path=0.1).eval()
+    batch = torch.export.Dim("batch", min=2, max=64)
+    program = torch.export.export(model, (IMAGES,), dynamic_shapes=({0: batch},)).module()
+    three = torch.cat([IMAGES, IMAGES[:1] * 2])
+    torch.testing.assert_close(program(three), model(three), atol=1e-5, rtol=0)
+
+
+def test_training_compiles_without_a_break():
+    model = vit(drop_path=0.2, dropout=0.1, layer_scale=0.1, norm_place="post")
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    compiled(IMAGES).sum().backward()
+    assert model.patch_embed.proj.weight.grad is not None

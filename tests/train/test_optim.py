@@ -1,0 +1,140 @@
+"""The optimiser moves what it should, by the amount the schedule says."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from vitlab.config import Config, DataConfig, OptimConfig, ViTConfig
+from vitlab.models import build_model
+from vitlab.train.optim import Muon, build_optimizers, matrices, orthogonalize, rate
+from vitlab.train.state import Plateau, averaging
+
+TINY = Config(
+    data=DataConfig(image_size=(8, 8), channels=3, classes=10),
+    model=ViTConfig(width=16, depth=2, heads=2, registers=1),
+)
+
+
+def names_by_group(config: OptimConfig) -> dict[tuple[str, float], set[str]]:
+    model = build_model(TINY)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    return {
+        (type(optimizer).__name__, group["weight_decay"]): {names[p] for p in group["params"]}
+        for optimizer in build_optimizers(model, config)
+        for group in optimizer.param_groups
+    }
+
+
+def test_matrices_decay_and_vectors_tokens_and_tables_do_not():
+    groups = names_by_group(OptimConfig(weight_decay=0.05))
+    assert "blocks.0.attn.qkv.weight" in groups["AdamW", 0.05]
+    still = groups["AdamW", 0.0]
+    assert {"cls_token", "reg_token", "norm.weight", "head.bias"} <= still
+    assert any(name.startswith("pos_embed") for name in still)
+
+
+def test_decay_all_decays_every_parameter():
+    groups = names_by_group(OptimConfig(weight_decay=0.05, decay="all"))
+    assert set(groups) == {("AdamW", 0.05)}
+    assert len(groups["AdamW", 0.05]) == len(list(build_model(TINY).parameters()))
+
+
+def test_muon_moves_hidden_matrices_and_adamw_the_rest():
+    model = build_model(TINY)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    adamw, muon = build_optimizers(model, OptimConfig(optimizer="muon"))
+    moved = {names[p] for group in muon.param_groups for p in group["params"]}
+    assert moved == {
+        f"blocks.{block}.{leaf}.weight"
+        for block in (0, 1)
+        for leaf in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+    }
+    rest = {names[p] for group in adamw.param_groups for p in group["params"]}
+    assert moved | rest == set(names.values())
+
+
+def test_orthogonalize_brings_singular_values_near_one():
+    torch.manual_seed(0)
+    for shape in ((4, 32, 16), (4, 16, 32), (1, 24, 24)):
+        values = torch.linalg.svdvals(orthogonalize(torch.randn(shape)))
+        assert values.max() < 1.3
+        assert values.median() > 0.6
+
+
+def test_muon_treats_equal_shapes_together_as_it_would_one_by_one():
+    torch.manual_seed(0)
+    weights = [nn.Parameter(torch.randn(8, 8)) for _ in range(3)]
+    alone = [nn.Parameter(weight.detach().clone()) for weight in weights]
+    for weight, single in zip(weights, alone, strict=True):
+        weight.grad = torch.randn(8, 8)
+        single.grad = weight.grad.clone()
+    settings = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.1}
+    Muon([{"params": weights, "thirds": False}], **settings).step()
+    for single in alone:
+        Muon([{"params": [single], "thirds": False}], **settings).step()
+    for weight, single in zip(weights, alone, strict=True):
+        torch.testing.assert_close(weight, single)
+
+
+def test_a_fused_query_key_value_weight_is_three_matrices():
+    weight = torch.arange(24.0).view(6, 4)
+    assert matrices(weight, thirds=True).shape == (3, 2, 4)
+    torch.testing.assert_close(matrices(weight, thirds=True)[1], weight[2:4])
+    assert matrices(torch.zeros(5, 4, 3, 3), thirds=False).shape == (1, 5, 36)
+
+
+def test_warm_up_grows_linearly_and_cosine_ends_at_the_floor():
+    config = OptimConfig(lr=1e-3, final_lr=1e-5, warmup_epochs=2, schedule="cosine")
+    rates = [rate(config, step, 10, 100) for step in range(100)]
+    assert rates[:20] == pytest.approx([(step + 1) / 20 for step in range(20)])
+    assert rates[60] == pytest.approx(0.01 + 0.99 * (1 + math.cos(math.pi / 2)) / 2)
+    assert 0.01 < rates[-1] < 0.012
+    assert all(a >= b for a, b in zip(rates[20:], rates[21:], strict=False))
+
+
+def test_linear_halves_at_half_time():
+    config = OptimConfig(schedule="linear")
+    assert rate(config, 50, 10, 100) == pytest.approx(0.5)
+
+
+def test_steps_change_the_rate_at_their_epochs():
+    config = OptimConfig(
+        optimizer="sgd", lr=0.1, schedule="steps", step_epochs=(25, 40), step_factors=(0.5, 0.1)
+    )
+    got = [config.lr * rate(config, epoch * 7, 7, 350) for epoch in (0, 24, 25, 39, 40, 49)]
+    assert got == pytest.approx([0.1, 0.1, 0.05, 0.05, 0.01, 0.01])
+
+
+def test_plateau_reduces_after_patience_epochs_in_vain():
+    plateau = Plateau()
+    for loss in (1.0, 0.9, 0.9, 0.9):
+        plateau.judge(loss, patience=2)
+    assert plateau.reductions == 0
+    plateau.judge(0.95, patience=2)
+    assert (plateau.reductions, plateau.bad_epochs) == (1, 0)
+    config = OptimConfig(schedule="plateau", plateau_factor=0.1)
+    assert rate(config, 99, 10, 100, reductions=2) == pytest.approx(0.01)
+
+
+def test_plateau_follows_pytorch():
+    parameter = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=3)
+    ours = Plateau()
+    generator = torch.Generator().manual_seed(0)
+    for loss in torch.rand(30, generator=generator).add(0.5).tolist():
+        theirs.step(loss)
+        ours.judge(loss, patience=3)
+        assert 0.1**ours.reductions == pytest.approx(optimizer.param_groups[0]["lr"])
+
+
+def test_the_average_forgets_its_first_steps_faster():
+    update = averaging(0.999)
+    average, current = [torch.zeros(1)], [torch.ones(1)]
+    update(average, current, torch.tensor(1))
+    assert average[0].item() == pytest.approx(1 - 2 / 11)
+    average = [torch.zeros(1)]
+    update(average, current, torch.tensor(100_000))
+    assert average[0].item() == pytest.approx(0.001, rel=1e-3)
