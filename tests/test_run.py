@@ -97,12 +97,12 @@ def test_a_missing_field_is_refused(run):
     tree = Config().to_dict()
     del tree["optim"]["lr"]
     (run.path / "config.json").write_text(json.dumps(tree))
-    with pytest.raises(RunError, match="optim.lr is missing"):
+    with pytest.raises(RunError, match=r"optim\.lr is missing"):
         Run(run.path)
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path):
-    with pytest.raises(RunError, match="holds no config.json"):
+    with pytest.raises(RunError, match=r"holds no config\.json"):
         Run(tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot write a run"), Run.claim(tmp_path / "file"):

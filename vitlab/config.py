@@ -39,11 +39,11 @@ class Section:
             for name, hint in hints(type(self)).items()
             if not fits(value := getattr(self, name), hint)
         ]
-        problems += self.problems() if not problems else []
+        problems += self._problems() if not problems else []
         if problems:
             raise ConfigError(problems)
 
-    def problems(self) -> Iterator[str]:
+    def _problems(self) -> Iterator[str]:
         """Yield one sentence per rule that the fields break together."""
         yield from ()
 
@@ -69,7 +69,7 @@ class DataConfig(Section):
     split_seed: int = 0
     """Seed of the splits; separate from the training seed, so that all seeds share one split."""
 
-    def problems(self) -> Iterator[str]:
+    def _problems(self) -> Iterator[str]:
         if not self.dataset:
             yield "dataset='' names nothing: give a known name or a folder"
         if self.image_size is not None and min(self.image_size) < 1:
@@ -127,7 +127,7 @@ class ViTConfig(Section):
     ffn: Ffn = "gelu"
     """The feed-forward network of a block."""
     ffn_ratio: float = 4.0
-    """Hidden width of the feed-forward network over `width`; swiglu is shrunk to match parameters."""
+    """Hidden width of the feed-forward network over `width`; swiglu shrinks to match parameters."""
     qkv_bias: bool = True
     """A bias on queries, keys and values."""
     qk_norm: bool = False
@@ -149,7 +149,7 @@ class ViTConfig(Section):
     layer_scale: float = 0.0
     """Start value of a learned scale on each branch; 0 is off."""
 
-    def problems(self) -> Iterator[str]:
+    def _problems(self) -> Iterator[str]:
         for name in ("patch_size", "width", "depth", "heads"):
             yield from within(self, name, 1)
         for name in ("dropout", "attention_dropout", "embed_dropout", "drop_path"):
@@ -182,6 +182,8 @@ class ViTConfig(Section):
         if self.patch == "conv":
             if not 1 <= self.convs <= 3:
                 yield f"patch_convs={self.patch_convs}: patch='conv' has 1 to 3 convolutions"
+            elif self.width < 2 ** (self.convs - 1):
+                yield f"width={self.width} cannot be halved for each of {self.convs} convolutions"
             elif not power_of_two or self.patch_size > 2**self.convs:
                 yield (
                     f"patch_size={self.patch_size} cannot be reached by {self.convs} convolutions "
@@ -192,7 +194,7 @@ class ViTConfig(Section):
         if self.patch == "cct" and (not power_of_two or not 2 <= self.patch_size <= 8):
             yield f"patch='cct' halves the image: patch_size is 2, 4 or 8, not {self.patch_size}"
         if self.patch == "whitened" and (not power_of_two or not 2 <= self.patch_size <= 8):
-            yield f"patch='whitened' starts at stride 2: patch_size is 2, 4 or 8, not {self.patch_size}"
+            yield f"patch='whitened' halves images: patch_size is 2, 4 or 8, not {self.patch_size}"
 
     @property
     def convs(self) -> int:
@@ -223,7 +225,7 @@ class ResNet18Config(Section):
     width: int = 64
     """Channels of the first stage; each later stage doubles them."""
 
-    def problems(self) -> Iterator[str]:
+    def _problems(self) -> Iterator[str]:
         yield from within(self, "width", 1)
 
 
@@ -234,9 +236,9 @@ class CNN6Config(Section):
     kind: Literal["cnn6"] = "cnn6"
     """The family of the model."""
     width: int = 32
-    """Channels of the first convolution; later ones keep their published ratios to it."""
+    """Channels of the first convolution; all other layers keep their published ratios to it."""
 
-    def problems(self) -> Iterator[str]:
+    def _problems(self) -> Iterator[str]:
         yield from within(self, "width", 1)
 
 
@@ -277,7 +279,7 @@ class AugmentConfig(Section):
     label_smoothing: float = 0.0
     """Share of the target spread evenly over all classes."""
 
-    def problems(self) -> Iterator[str]:
+    def _problems(self) -> Iterator[str]:
         for name in ("crop_padding", "policy_operations", "cutout", "mixup", "cutmix"):
             yield from within(self, name, 0)
         yield from within(self, "policy_magnitude", 0, 30)
@@ -332,7 +334,7 @@ class OptimConfig(Section):
     average_decay: float = 0.0
     """Decay per step of the exponential weight average, which is then the model; 0 is off."""
 
-    def problems(self) -> Iterator[str]:
+    def _problems(self) -> Iterator[str]:
         for name in ("lr", "muon_lr"):
             yield from within(self, name, 0, open_start=True)
         for name in ("momentum", "plateau_factor", "average_decay"):
@@ -371,7 +373,7 @@ class TrainConfig(Section):
     small_epochs: int = 0
     """Epochs at `small_size` before the full size."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Numbers of the forward pass; weights stay fp32. auto: bf16 on GPUs that have it, else fp32."""
+    """Numbers of the forward pass; weights stay fp32. auto: bf16 where a GPU has it, else fp32."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile. auto: on a GPU, for runs long enough to repay it."""
     deterministic: bool = False
@@ -383,7 +385,7 @@ class TrainConfig(Section):
     checkpoint_epochs: float = 1.0
     """Epochs between two checkpoints: what a crash can cost at most."""
 
-    def problems(self) -> Iterator[str]:
+    def _problems(self) -> Iterator[str]:
         for name in ("epochs", "batch_size", "log_steps"):
             yield from within(self, name, 1)
         for name in ("evaluate_epochs", "checkpoint_epochs"):
@@ -416,13 +418,18 @@ class Config(Section):
 
     SECTIONS: ClassVar[tuple[str, ...]] = ("data", "model", "augment", "optim", "train")
 
-    def problems(self) -> Iterator[str]:
+    def _problems(self) -> Iterator[str]:
         sizes = {"data.image_size": self.data.image_size, "train.small_size": self.train.small_size}
         for name, size in sizes.items():
             if size is not None and isinstance(self.model, ViTConfig):
                 patch = self.model.patch_size
                 if size[0] % patch or size[1] % patch:
                     yield f"{name}={size} is not a multiple of model.patch_size={patch}"
+            if size is not None and isinstance(self.model, CNN6Config):
+                if size[0] % 8 or size[1] % 8:
+                    yield f"{name}={size}: cnn6 halves the image three times, so 8 must divide it"
+                if name == "train.small_size":
+                    yield f"{name}={size}: the linear layers of cnn6 are made for one image size"
         if self.optim.schedule == "plateau" and not self.data.validation_fraction:
             yield (
                 "optim.schedule='plateau' watches the validation loss: it needs "
@@ -479,11 +486,15 @@ class Config(Section):
             values = {}
             for name, value in tree.get(section, {}).items():
                 if name not in hints(kind):
-                    problems.append(unknown(f"{section}.{name}", [f"{section}.{n}" for n in hints(kind)]))
+                    problems.append(
+                        unknown(f"{section}.{name}", [f"{section}.{n}" for n in hints(kind)])
+                    )
                     continue
                 values[name] = parsed = parse(value, hints(kind)[name])
                 if not fits(parsed, hints(kind)[name]):
-                    problems.append(f"{section}.{name}={value!r} is not {describe(hints(kind)[name])}")
+                    problems.append(
+                        f"{section}.{name}={value!r} is not {describe(hints(kind)[name])}"
+                    )
                     del values[name]
             try:
                 parts[section] = kind(**values)
@@ -499,7 +510,7 @@ class Config(Section):
             # others are still checked and everything wrong is told at once.
             config = cls(recipe=tree.get("recipe", "custom"), **parts)
         except ConfigError as error:
-            problems += error.problems
+            raise ConfigError(problems + error.problems) from None
         if problems:
             raise ConfigError(problems)
         return config
@@ -587,13 +598,15 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def parse(value: Any, hint: Any) -> Any:
-    """Turn JSON values and command-line text into the field's type; return what does not fit as is."""
+    """Turn JSON values and command-line text into the field's type; leave what does not fit."""
     origin, args = get_origin(hint), get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if isinstance(value, str) and value.lower() == "none" and type(None) in args:
             return None
         tries = (parse(value, arg) for arg in args if arg is not type(None))
-        return next((done for done, arg in zip(tries, args, strict=False) if fits(done, arg)), value)
+        return next(
+            (done for done, arg in zip(tries, args, strict=False) if fits(done, arg)), value
+        )
     if origin is tuple and isinstance(value, list | str):
         items = [part for part in value.split(",") if part] if isinstance(value, str) else value
         return tuple(parse(item, args[0]) for item in items)
@@ -605,7 +618,8 @@ def parse(value: Any, hint: Any) -> Any:
         return value
     if hint is bool:
         return {"true": True, "on": True, "yes": True, "1": True}.get(
-            value.lower(), {"false": False, "off": False, "no": False, "0": False}.get(value.lower(), value)
+            value.lower(),
+            {"false": False, "off": False, "no": False, "0": False}.get(value.lower(), value),
         )
     if hint in (int, float):
         try:
@@ -629,7 +643,7 @@ def describe(hint: Any) -> str:
         return " or ".join("none" if arg is type(None) else describe(arg) for arg in args)
     if origin is tuple:
         count = "" if args[-1] is Ellipsis else f"{len(args)} "
-        return f"{count}{describe(args[0]).removeprefix('a ').removeprefix('whole ')}s with commas between"
+        return f"{count}numbers with commas between"
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
     return names.get(hint, getattr(hint, "__name__", str(hint)))
 

@@ -1,5 +1,7 @@
 """Where a computation runs and with which numbers: every choice comes with its reason."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -60,3 +62,14 @@ def choose_compile(config: TrainConfig, device: torch.device, steps: int) -> Cho
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """The context in which a forward pass runs at a precision."""
     return torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32")
+
+
+@contextmanager
+def deterministic(on: bool) -> Iterator[None]:
+    """Refuse, for a while, kernels whose result depends on timing."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(on or before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)

@@ -8,6 +8,7 @@ colour-blind as well (Okabe and Ito, 2008), and the letters are made for a slide
 import csv
 import io
 import math
+import textwrap
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 BLUE, SKY, ORANGE, RED = "#0072B2", "#56B4E9", "#E69F00", "#D55E00"
 GREEN, PINK, GREY, PALE = "#009E73", "#CC79A7", "#767676", "#D9D9D9"
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": GREY,
     "axes.grid": True,
@@ -223,8 +224,8 @@ def roc(
         corner.set_title("upper left corner")
         mean = f"mean AUC {np.mean([area for area, _ in ranked]):.4f}" if ranked else "no AUC"
         handles, labels = zip(*legend, strict=True) if legend else ((), ())
-        place = {"loc": "outside right center", "alignment": "left"}
-        figure.legend(handles, labels, title=mean, **place)
+        place = "outside right center"
+        figure.legend(handles, labels, title=mean, loc=place, alignment="left")
     rows = (
         [name, area, *point]
         for name, area, curve in zip(names, areas, points, strict=True)
@@ -276,7 +277,7 @@ def _figure(path: Path, width: float, height: float, title: str) -> Iterator["Fi
         warnings.filterwarnings("ignore", "Glyph")  # a class name may be in any script
         figure = Figure(figsize=(width, height), layout="constrained")
         if title:
-            figure.suptitle(_short(title, 90))
+            figure.suptitle(textwrap.fill(title, round(8 * width)))
         yield figure
         for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
             buffer = io.BytesIO()

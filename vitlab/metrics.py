@@ -84,12 +84,13 @@ def per_class(logits: np.ndarray, labels: np.ndarray) -> PerClass:
 
     classes = np.arange(logits.shape[1])
     scores = log_softmax(logits)
-    precision, recall, f1, images = (
-        np.asarray(column)
-        for column in precision_recall_fscore_support(
-            labels, logits.argmax(axis=1), labels=classes, zero_division=0.0
-        )
+    precision, recall, f1, images = precision_recall_fscore_support(
+        labels,
+        logits.argmax(axis=1),
+        labels=classes,
+        zero_division=0.0,  # type: ignore[arg-type] - its stub knows "warn" only
     )
+    images = np.asarray(images)
     present = images > 0
     precision, recall, f1 = np.where(present, (precision, recall, f1), np.nan)
     defined = present & (images < len(labels))  # a curve needs images of the class and others
@@ -164,7 +165,7 @@ def top_confusions(
     wrong = matrix - np.diag(np.diag(matrix))
     errors = wrong.sum()
     order = np.argsort(-wrong, axis=None, kind="stable")[:count]
-    places = zip(*np.unravel_index(order, wrong.shape), strict=True)
+    places = [divmod(place, len(matrix)) for place in order.tolist()]
     return [
         {
             "true": class_names[true],
@@ -179,9 +180,9 @@ def top_confusions(
 
 
 def summarize(logits: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
-    """Everything above as JSON values; VitlabError if a logit is not finite.
+    """All of this module as JSON values; VitlabError if a logit is not finite.
 
-    Means over classes leave out `absent_classes`, whose own numbers are None.
+    Means over classes leave out the `absent_classes`, whose own numbers are None.
     """
     broken = np.flatnonzero(~np.isfinite(logits).all(axis=1))
     if len(broken):
@@ -206,7 +207,9 @@ def summarize(logits: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
         "mean_auc": _mean(classes.auc),
         "mean_confidence": float(np.exp(log_softmax(logits).max(axis=1)).mean()),
         "calibration_error": bins.calibration_error,
-        "absent_classes": [class_names[k] for k in np.flatnonzero(classes.images == 0)],
+        "absent_classes": [
+            name for name, images in zip(class_names, classes.images, strict=True) if not images
+        ],
         "per_class": [
             {"class": name, "images": int(classes.images[k])}
             | {

@@ -1,7 +1,7 @@
 """From images to logits: the one path that evaluation, prediction and service share.
 
-    (model, uint8 images) -> logits
-    (run, uint8 images)   -> logits, by the model the run ended with
+(model, uint8 images) -> logits
+(run, uint8 images)   -> logits, by the model the run ended with
 """
 
 import os
@@ -75,7 +75,9 @@ def open_model(run: Run, checkpoint: Checkpoint, device: torch.device) -> nn.Mod
     return model.to(device).eval()
 
 
-def predict(run: Run | str | os.PathLike[str], images: np.ndarray, device: str = "auto") -> np.ndarray:
+def predict(
+    run: Run | str | os.PathLike[str], images: np.ndarray, device: str = "auto"
+) -> np.ndarray:
     """Classify images with a trained run.
 
     Args:

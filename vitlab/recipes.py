@@ -6,6 +6,7 @@ open. A recipe that is a variation of another is written as its difference. All 
 image size, channels and classes to the data set, so each runs on any data.
 """
 
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -89,7 +90,7 @@ def cpu_plain() -> Config:
     """
     return replace(
         cpu(),
-        model=ViTConfig(width=128, depth=6, heads=4, ffn_ratio=1.75, position_on_cls=True),
+        model=ViTConfig(width=128, depth=6, heads=4, ffn_ratio=1.5, position_on_cls=True),
         train=replace(cpu().train, epochs=24, small_epochs=14),
     )
 
@@ -275,7 +276,7 @@ def command(config: Config) -> str:
     start = fields_of(recipe(config.recipe)) if config.recipe in RECIPES else {}
     resolved = ("data.image_size", "data.channels", "data.classes")
     words = [
-        f"--{name} {text(value)}"
+        f"--{name} {shlex.quote(text(value))}"
         for name, value in fields_of(config).items()
         if start.get(name, value) != value and not (name in resolved and start[name] is None)
     ]

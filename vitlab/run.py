@@ -112,7 +112,7 @@ class Run:
 
     @classmethod
     def create(cls, path: Path, config: Config) -> "Run":
-        """Begin a run in a claimed folder, config first; refuse one that already holds something."""
+        """Begin a run in a claimed folder, config first; refuse one that holds something."""
         if any(not entry.name.startswith(".") for entry in path.iterdir()):
             raise RunError(f"{path} is not empty: choose another --name, or --resume it")
         write_json(path / "config.json", config.to_dict())
@@ -186,6 +186,15 @@ class Run:
             raise RunError(f"{self.path} holds no sound checkpoint: start the training again")
         return best_of(sound) if which == "best" else sound[0]
 
+    def copy_record(self, folder: Path) -> "Run":
+        """Copy what is not weights into another folder: config, origin, metrics, final numbers."""
+        copy = Run.create(folder, self.config)
+        copy.write_origin(self.origin)
+        write_text(copy.path / "metrics.jsonl", (self.path / "metrics.jsonl").read_text())
+        if self.finished is not None:
+            copy.finish(self.finished)
+        return copy
+
     # Writers: called by train while it holds the lock
 
     @staticmethod
@@ -217,7 +226,7 @@ class Run:
         write_text(self.path / "metrics.jsonl", "".join(kept))
 
     def write_checkpoint(self, step: int, files: Mapping[str, bytes], state: Any) -> None:
-        """Store a checkpoint of some safetensors files and a readable state, then prune old ones."""
+        """Store a checkpoint of safetensors files and a readable state, then prune old ones."""
         folder = self.path / "checkpoints"
         hidden = folder / f".step-{step:06d}.tmp"
         shutil.rmtree(hidden, ignore_errors=True)
@@ -261,7 +270,7 @@ class Run:
 
 
 def best_of(checkpoints: Iterable[Checkpoint]) -> Checkpoint:
-    """The checkpoint of the highest validation accuracy, the earliest of equals, else the newest."""
+    """The checkpoint of the highest validation accuracy (the first of equals), else the newest."""
 
     def merit(checkpoint: Checkpoint) -> tuple[float, int]:
         accuracy = checkpoint.state["judged"].get("validation", {}).get("accuracy")

@@ -25,8 +25,10 @@ def fetch(name: str, known: KnownSet, cache: Path) -> Path:
     variable = f"VITLAB_{name.upper()}_URL"
     sources = known.sources
     if address := os.environ.get(variable):
-        archive = File(address, None)
-        sources = ((File(address, known.sha256(archive.name)),),)
+        name_there = File(address, None).name
+        if not name_there.endswith(".tar.gz"):
+            raise DataError(f"{variable}={address} is not the address of a .tar.gz archive")
+        sources = ((File(address, known.sha256(name_there)),),)
     complete, partial = cache / name, cache / f"{name}.part"
     failures = []
     partial.mkdir(parents=True, exist_ok=True)

@@ -62,7 +62,7 @@ class Digits:
         """Images (1797, 8, 8, 1) and labels."""
         from sklearn.datasets import load_digits
 
-        images, labels = load_digits(return_X_y=True)
+        images, labels = (np.asarray(part) for part in load_digits(return_X_y=True))
         images = np.rint(images * (255 / 16)).astype(np.uint8)
         return images.reshape(-1, 8, 8, 1), labels.astype(np.int64)
 
@@ -162,10 +162,8 @@ class Parquet:
             words = [w for w in re.split("[^a-z]+", place.lower()) if w in ("train", *TEST_NAMES)]
             by_split.setdefault(words[-1] if words else None, []).append(file)
         self.train = by_split.get("train", paths)
-        self.test = next(
-            (by_split[w] for w in TEST_NAMES if w in by_split and "train" in by_split), []
-        )
-        self.has_test = bool(self.test)
+        self.test = next((by_split[word] for word in TEST_NAMES if word in by_split), [])
+        self.has_test = "train" in by_split and bool(self.test)
         self.image, self.label, names = self._columns(label)
         self.class_names = names or class_names or numbered(self._labels("train"))
 
@@ -187,8 +185,9 @@ class Parquet:
             labels = [name for name in labels if name == label]
         if len(images) != 1 or len(labels) != 1:
             raise DataError(
-                f"{self.train[0]} has the columns {', '.join(schema.names)}: it needs one of images "
-                f"(a struct of bytes and path) and one of integer labels ({label!r} of several)"
+                f"{self.train[0]} has the columns {', '.join(schema.names)}: needed are one of "
+                "images (a struct of bytes and path) and one of integer labels (of several, "
+                f"{label!r})"
             )
         return images[0], labels[0], tuple(features.get(labels[0], {}).get("names", ()))
 

@@ -36,7 +36,7 @@ def decode(source: bytes | Path, image_size: tuple[int, int], channels: int) -> 
 
     try:
         with _open(source) as image:
-            return conform(ImageOps.exif_transpose(image), image_size, channels)
+            return _conform(ImageOps.exif_transpose(image), image_size, channels)
     except Exception as error:  # Pillow's parsers raise whatever damaged bytes lead them to
         raise _unreadable(source, error) from error
 
@@ -53,8 +53,15 @@ def header(source: bytes | Path) -> tuple[tuple[int, int], int]:
         raise _unreadable(source, error) from error
 
 
-def conform(image: "Image", image_size: tuple[int, int], channels: int) -> np.ndarray:
-    """Bring a Pillow image of any mode and size to uint8 (H, W, C)."""
+def convert(pixels: np.ndarray, image_size: tuple[int, int], channels: int) -> np.ndarray:
+    """Bring a decoded image, uint8 (H, W, 1) or (H, W, 3), to the asked size and channels."""
+    from PIL import Image
+
+    picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    return _conform(picture, image_size, channels)
+
+
+def _conform(image: "Image", image_size: tuple[int, int], channels: int) -> np.ndarray:
     from PIL import Image
 
     if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip at 255
@@ -72,11 +79,10 @@ def conform(image: "Image", image_size: tuple[int, int], channels: int) -> np.nd
 def _open(source: bytes | Path) -> "Image":
     from PIL import Image
 
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        image = Image.open(
-            io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS
-        )
+        image = Image.open(file, formats=FORMATS)
     if image.width * image.height > MAX_PIXELS:
         image.close()
         raise ValueError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")

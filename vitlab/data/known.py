@@ -90,6 +90,9 @@ def _archives(mirror: str, name: str, sha256: str) -> tuple[Source, ...]:
     return tuple((File(f"{host}/{name}", sha256),) for host in hosts)
 
 
+CIFAR10 = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
 CIFAR100 = """
     apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus
     butterfly camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch
@@ -104,20 +107,7 @@ CIFAR100 = """
 KNOWN: dict[str, KnownSet] = {
     "cifar10": KnownSet(
         summary="small photographs of ten kinds of animal and vehicle (Krizhevsky, 2009)",
-        class_names=tuple(
-            [
-                "airplane",
-                "automobile",
-                "bird",
-                "cat",
-                "deer",
-                "dog",
-                "frog",
-                "horse",
-                "ship",
-                "truck",
-            ]
-        ),
+        class_names=CIFAR10,
         image_size=(32, 32),
         channels=3,
         train=50_000,
@@ -125,8 +115,8 @@ KNOWN: dict[str, KnownSet] = {
         mean=(0.49139968, 0.48215841, 0.44653091),
         std=(0.24703223, 0.24348513, 0.26158784),
         content={
-            "train": "",
-            "test": "",
+            "train": "6c3d94351344c6460973c9795f4a4fcc19984b1b894a9b39889a02e380f4d4d3",
+            "test": "7742db831caeba84ea1d4663e0d07ca1879cbb76e501e036935be5fd5506749b",
         },
         sources=(
             _hub(

@@ -11,7 +11,6 @@ import io
 import json
 import os
 import warnings
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -33,7 +32,7 @@ from vitlab.data.formats import (
     numbered,
     parquet_files,
 )
-from vitlab.data.images import conform, decode, header
+from vitlab.data.images import convert, decode, header
 from vitlab.data.known import KNOWN, KnownSet
 from vitlab.data.splits import hold_out
 from vitlab.errors import DataError
@@ -57,8 +56,8 @@ class Examples:
     def fingerprint(self) -> str:
         """SHA-256 of shape, class names, pixels and labels: equal data, equal fingerprint."""
         digest = hashlib.sha256(json.dumps([self.images.shape, self.class_names]).encode())
-        digest.update(self.images)
-        digest.update(self.labels.astype("<i8"))
+        digest.update(self.images.data)
+        digest.update(self.labels.astype("<i8").data)
         return digest.hexdigest()
 
     @cached_property
@@ -89,7 +88,7 @@ def from_arrays(
         )
     if labels.shape != shape[:1] or not np.issubdtype(labels.dtype, np.integer):
         raise DataError(
-            f"labels are {labels.dtype} {labels.shape}: give one integer to each of {shape[0]} images"
+            f"labels are {labels.dtype} {labels.shape}: give each of {shape[0]} images an integer"
         )
     names = numbered(labels) if class_names is None else tuple(class_names)
     _check_labels("the arrays", labels, names)
@@ -159,18 +158,19 @@ def cache_folder() -> Path:
 
 
 def _find(dataset: str, root: Root) -> Format:
+    if dataset == "digits":
+        return Digits()
     roots = [Path(r).expanduser() for r in (root, os.environ.get("VITLAB_DATA")) if r]
     for folder in roots:
         if not folder.is_dir():
             raise DataError(f"data root {folder} is not a folder")
-    if dataset == "digits":
-        return Digits()
     if known := KNOWN.get(dataset):
         cache = cache_folder()
-        for folder in (*roots, cache):
-            if source := _find_known(folder / dataset, known):
-                return source
-        return _find_known(fetch(dataset, known, cache), known)
+        places = (folder / dataset for folder in (*roots, cache))
+        found = (source for place in places if (source := _find_known(place, known)))
+        source = next(found, None) or _find_known(fetch(dataset, known, cache), known)
+        assert source, "what was fetched is found"
+        return source
     for place in (Path(dataset).expanduser(), *(folder / dataset for folder in roots)):
         if (place.suffix == ".parquet" and place.is_file()) or any(parquet_files(place)):
             return Parquet(place)
@@ -198,8 +198,8 @@ def _find_known(folder: Path, known: KnownSet) -> Format | None:
             return Cifar(place, known)
     if folder.is_dir() and any(folder.iterdir()):
         raise DataError(
-            f"{folder} holds neither Parquet files nor {', '.join(known.local)}: add one of them or "
-            "move the folder away. A folder of class folders is given by its path"
+            f"{folder} holds neither Parquet files nor {', '.join(known.local)}: add one of them "
+            "or move the folder away. A folder of class folders is given by its path"
         )
     return None
 
@@ -219,13 +219,15 @@ def _survey(config: DataConfig, source: Format) -> dict[str, Any]:
 
 def _read(config: DataConfig, source: Format, split: Split) -> tuple[Items, np.ndarray]:
     items, labels = source.read(split)
+    if not len(labels):
+        raise DataError(f"{config.dataset} has no {split} images")
     _check_labels(config.dataset, labels, source.class_names)
     counts = np.bincount(labels, minlength=len(source.class_names))
     if split == "train" and not counts.all():
         empty = [name for name, count in zip(source.class_names, counts, strict=True) if not count]
         raise DataError(
-            f"{config.dataset} has no training image of class {', '.join(empty[:5])}: add PNG, JPEG "
-            "or WebP images or remove the class"
+            f"{config.dataset} has no training image of class {', '.join(empty[:5])}: add PNG, "
+            "JPEG or WebP images or remove the class"
         )
     return items, labels
 
@@ -237,8 +239,7 @@ def _load(config: DataConfig, root: Root, split: Split) -> Examples:
     examples = _recall(kept, source.class_names)
     if examples is None:
         examples = _decode(config, source, split)
-        if source.files(split):
-            _keep(kept, examples)
+        _keep(kept, examples)
     known = KNOWN.get(config.dataset)
     if known and (config.image_size, config.channels) == (known.image_size, known.channels):
         _compare(config.dataset, examples, known, split)
@@ -257,8 +258,9 @@ def _decode(config: DataConfig, source: Format, split: Split) -> Examples:
     if isinstance(items, np.ndarray) and items.shape[1:] == (*size, channels):
         return Examples(np.ascontiguousarray(items), labels, source.class_names)
     images = np.empty((len(items), *size, channels), np.uint8)
-    bring = conform if isinstance(items, np.ndarray) else decode
-    for place, image in enumerate(_each(lambda i: bring(i, size, channels), items, config.dataset)):
+    read = convert if isinstance(items, np.ndarray) else decode
+    decoded = _each(lambda item: read(item, size, channels), items, config.dataset)
+    for place, image in enumerate(decoded):
         images[place] = image
     return Examples(images, labels, source.class_names)
 
@@ -266,25 +268,17 @@ def _decode(config: DataConfig, source: Format, split: Split) -> Examples:
 def _each(function: Callable[[Any], Any], items: Items, dataset: str) -> Iterator[Any]:
     """Apply a reader to every image, then tell of all that could not be read."""
     from rich.console import Console
-    from rich.progress import track
+    from rich.progress import Progress
 
     console = Console(stderr=True)
+    bar = Progress(console=console, transient=True, disable=not console.is_terminal)
     failures = []
-    for place, item in enumerate(
-        track(
-            items,
-            f"reading {dataset}",
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-    ):
-        try:
-            yield function(item)
-        except DataError as error:
-            failures.append(
-                f"  {error}" if isinstance(item, Path) else f"  number {place}: {error}"
-            )
+    with bar:
+        for place, item in enumerate(bar.track(items, description=f"reading {dataset}")):
+            try:
+                yield function(item)
+            except DataError as error:
+                failures.append(f"  {place}: {error}" if isinstance(item, bytes) else f"  {error}")
     if failures:
         more = [f"  and {len(failures) - 10} more"] if len(failures) > 10 else []
         raise DataError(
@@ -305,8 +299,8 @@ def _kept(config: DataConfig, source: Format, split: Split) -> Path:
     identity = [
         DECODER,
         [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats],
-        [config.image_size, config.channels],
-        None if source.has_test else [split, config.test_fraction, config.split_seed],
+        [split, source.class_names, config.image_size, config.channels],
+        None if source.has_test else [config.test_fraction, config.split_seed],
     ]
     name = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
     return cache_folder() / "decoded" / f"{name}.npz"
@@ -314,10 +308,10 @@ def _kept(config: DataConfig, source: Format, split: Split) -> Path:
 
 def _recall(kept: Path, class_names: tuple[str, ...]) -> Examples | None:
     try:
-        with np.load(kept, allow_pickle=False) as arrays:
+        with open(kept, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             return Examples(arrays["images"], arrays["labels"], class_names)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None  # never kept, or damaged: decoded anew
+    except Exception:  # not there, or damaged in any way: decoded anew
+        return None
 
 
 def _keep(kept: Path, examples: Examples) -> None:
@@ -338,7 +332,9 @@ def _check_labels(dataset: str, labels: np.ndarray, class_names: tuple[str, ...]
             f"{len(class_names) - 1}: {labels[first].tolist()} at {first.tolist()}"
         )
     if len(class_names) < 2:
-        raise DataError(f"{dataset} has one class, {class_names[0]}: a classifier needs two")
+        raise DataError(
+            f"{dataset} has one class, {', '.join(class_names)}: a classifier needs two"
+        )
 
 
 def _compare(dataset: str, examples: Examples, known: KnownSet, split: Split) -> None:
@@ -351,7 +347,7 @@ def _compare(dataset: str, examples: Examples, known: KnownSet, split: Split) ->
         published += _in_words(known.mean, known.std)
     if split in known.content or found != published:
         warnings.warn(
-            f"{dataset}: the {split} images are not the published ones: {found}; published: "
+            f"{dataset}: the {split} split is not the published one: {found}; published: "
             f"{published}. Results will not compare; a JPEG copy, for one, costs 2 to 3 %",
             stacklevel=4,
         )

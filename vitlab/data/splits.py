@@ -35,9 +35,9 @@ def hold_out(
     counts = np.bincount(labels, minlength=config.classes or 0)
     least = 1 if fraction == 0 else 2
     if counts.min(initial=least) < least or not len(labels):
-        small = np.flatnonzero(counts < least)
+        small = np.flatnonzero(counts < least)[:5]
         raise DataError(
-            f"too few images of class {', '.join(map(str, small[:5]))} ({counts[small[:5]].tolist()}): "
+            f"too few images: classes {small.tolist()} have {counts[small].tolist()}, but "
             f"data.{part}_fraction={fraction} needs at least {least} of every class"
         )
     held = draw(labels, fraction, config.split_seed, part)

@@ -139,7 +139,7 @@ class Whitening(nn.Module):
     def start(self, images: Tensor) -> None:
         """Take the principal axes of the images' 2x2 squares, scaled to unit variance."""
         squares = F.unfold(images, 2, stride=2).transpose(0, 1).flatten(1)  # (4C, squares)
-        variances, axes = torch.linalg.eigh(squares.cov().double().cpu())
+        variances, axes = torch.linalg.eigh(squares.cov().cpu().double())
         filters = (axes / (variances + self.EPSILON).sqrt()).T.view(-1, *self.weight.shape[1:])
         self.weight.copy_(torch.cat([filters, -filters]))
 

@@ -26,7 +26,10 @@ Trace = dict[str, Tensor] | None
 
 
 class Attention(nn.Module):
-    """Every token takes a mean of all tokens, weighted by how well their keys fit its query."""
+    """Every token takes a mean of all tokens, weighted by how well their keys fit its query.
+
+    With `qk_norm` no query or key can grow and freeze the weights (Dehghani et al., 2023).
+    """
 
     def __init__(self, cfg: ViTConfig):
         super().__init__()
@@ -59,7 +62,7 @@ class LayerScale(nn.Module):
 
     def __init__(self, cfg: ViTConfig):
         super().__init__()
-        self.gamma = nn.Parameter(torch.full((cfg.width,), cfg.layer_scale))
+        self.gamma = nn.Parameter(cfg.layer_scale * torch.ones(cfg.width))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, T, D) to (B, T, D)."""
@@ -129,7 +132,11 @@ BLOCKS = {"pre": PreNorm, "post": PostNorm}
 
 
 class ViT(nn.Module):
-    """Maps normalised images (B, C, height, width) to logits (B, K)."""
+    """Maps normalised images (B, C, height, width) to logits (B, K).
+
+    Registers give the blocks a place for notes about the image that would otherwise overwrite
+    patches of its background (Darcet et al., 2024).
+    """
 
     def __init__(self, cfg: ViTConfig, image_size: tuple[int, int], channels: int, classes: int):
         super().__init__()
@@ -158,8 +165,8 @@ class ViT(nn.Module):
     def features(self, images: Tensor, trace: Trace = None) -> Tensor:
         """Images (B, C, height, width) to the tokens (B, T, D) that are pooled."""
         patches = self.patch_embed(images)  # (B, N, D)
-        learned = [given for given in (self.cls_token, self.reg_token) if given is not None]
-        prefix = [given.expand(images.shape[0], -1, -1) for given in learned]
+        learned = (self.cls_token, self.reg_token)
+        prefix = [each.expand(images.shape[0], -1, -1) for each in learned if each is not None]
         tokens = torch.cat([*prefix, patches], dim=1)  # (B, T, D)
         tokens = self.pos_drop(self.pos_embed.add(tokens))
         if trace is not None:

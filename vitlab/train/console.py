@@ -1,4 +1,4 @@
-"""What a training says while it works: a header of choices, one live line, one line per validation."""
+"""What a training says: a header of choices, one live line, one line per validation."""
 
 from collections.abc import Iterable
 from types import TracebackType

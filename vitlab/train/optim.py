@@ -35,22 +35,22 @@ class Muon(torch.optim.Optimizer):
                 self._move(parameters, group)
 
     def _move(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        gradients = [parameter.grad for parameter in parameters]
-        buffers = [self._buffer(parameter) for parameter in parameters]
-        torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
-        ahead = torch._foreach_lerp(gradients, buffers, group["momentum"])
+        ahead = [self._ahead(parameter, group["momentum"]) for parameter in parameters]
         stack = torch.stack([matrices(update, group["thirds"]) for update in ahead])  # (P, M, R, C)
         rows, columns = stack.shape[-2:]
         updates = orthogonalize(stack) * math.sqrt(max(1, rows / columns))
-        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
         for parameter, update in zip(parameters, updates, strict=True):
+            parameter.mul_(1 - group["lr"] * group["weight_decay"])
             parameter.add_(update.view_as(parameter), alpha=-group["lr"])
 
-    def _buffer(self, parameter: Tensor) -> Tensor:
+    def _ahead(self, parameter: Tensor, momentum: float) -> Tensor:
+        """Nesterov's momentum: the running mean of gradients, one gradient further."""
         state = self.state[parameter]
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(parameter)
-        return state["momentum"]
+        assert parameter.grad is not None
+        state["momentum"].lerp_(parameter.grad, 1 - momentum)
+        return parameter.grad.lerp(state["momentum"], momentum)
 
 
 def matrices(tensor: Tensor, thirds: bool) -> Tensor:
@@ -88,7 +88,7 @@ def is_hidden(name: str, module: nn.Module, parameter: Tensor) -> bool:
 
 
 def decays(name: str, module: nn.Module, parameter: Tensor) -> bool:
-    """True for matrices and convolutions; vectors, scalars, tokens and position tables do not decay."""
+    """True for matrices and convolutions; vectors, tokens and position tables do not decay."""
     return isinstance(module, nn.Linear | nn.Conv2d) and parameter.ndim >= 2
 
 
@@ -124,9 +124,7 @@ def build_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.
     ]
     if config.optimizer == "sgd":
         return [
-            torch.optim.SGD(
-                rest, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov
-            )
+            torch.optim.SGD(rest, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
         ]
     adam = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
     optimizers: list[torch.optim.Optimizer] = [adam(rest, lr=config.lr, betas=config.betas)]

@@ -31,9 +31,9 @@ def warnings_for(config: Config, images: int) -> Iterator[str]:
             f"where {optim.optimizer} is known to train"
         )
     if optim.optimizer == "muon" and not 0.002 <= optim.muon_lr <= 0.05:
-        yield f"optim.muon_lr={optim.muon_lr:g} is outside 0.002 to 0.05, where Muon is known to train"
+        yield f"optim.muon_lr={optim.muon_lr:g} is outside 0.002 to 0.05, where Muon trains"
     if config.train.batch_size > images:
-        yield f"train.batch_size={config.train.batch_size} is more than the {images} training images"
+        yield f"train.batch_size={config.train.batch_size} is more than all {images} images"
     augment = config.augment
     plain = augment.flip == "none" and augment.policy == "none" and not augment.mixes
     plain = plain and not (augment.crop_padding or augment.resized_crop)
@@ -53,13 +53,13 @@ def warnings_for(config: Config, images: int) -> Iterator[str]:
             yield f"an odd head width of {model.head_width} is slow and rare: change width or heads"
 
 
-def alarm(config: Config, epoch: float, loss: float, clean_accuracy: float) -> str | None:
+def alarm(config: Config, epoch: float, loss: float, accuracy: float) -> str | None:
     """Name a training that is not going anywhere, or None.
 
     Args:
         epoch: epochs done.
         loss: cross-entropy on clean training images.
-        clean_accuracy: accuracy on clean training images, 0 to 1.
+        accuracy: share of clean training images classified correctly.
     """
     classes = config.data.classes
     assert classes is not None
@@ -72,10 +72,9 @@ def alarm(config: Config, epoch: float, loss: float, clean_accuracy: float) -> s
             f"diverging: training loss {loss:.2f} is far above chance ({math.log(classes):.2f}) "
             f"after {epoch:g} epochs; lower optim.lr={config.optim.lr:g}"
         )
-    if clean_accuracy < 1.3 * chance:
+    if accuracy < 1.3 * chance:
         return (
-            f"stuck at chance: {clean_accuracy:.1%} on training images after {epoch:g} epochs; "
+            f"stuck at chance: {accuracy:.1%} on training images after {epoch:g} epochs; "
             "try --overfit-one-batch, a lower learning rate or a warm-up"
         )
     return None
-

@@ -5,6 +5,8 @@ weights, average and moments of interrupted and uninterrupted runs bit by bit. R
 numbers are absent on purpose: they are addressed by (seed, step) and have no state.
 """
 
+import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -40,11 +42,24 @@ class Plateau:
 
 @dataclass
 class Clock:
-    """Seconds spent so far, over all the sittings of a run."""
+    """Seconds spent so far, over all the sittings of a run.
+
+    `wall` and `process` (CPU time of all threads) grow at each `tick`; `steps` is the part of
+    `wall` in which weights moved.
+    """
 
     wall: float = 0.0
     process: float = 0.0
     steps: float = 0.0
+
+    def __post_init__(self):
+        self._read = (time.perf_counter(), time.process_time())
+
+    def tick(self) -> None:
+        """Count what has passed since the last tick."""
+        before, self._read = self._read, (time.perf_counter(), time.process_time())
+        self.wall += self._read[0] - before[0]
+        self.process += self._read[1] - before[1]
 
 
 @dataclass
@@ -61,6 +76,8 @@ class TrainState:
     clock: Clock = field(default_factory=Clock)
     recent: list[float] = field(default_factory=list)
     """Losses since the last line of metrics."""
+    recent_seconds: float = 0.0
+    """Seconds that the steps of `recent` took."""
     judged: dict[str, dict[str, float]] = field(default_factory=dict)
     """Loss and accuracy by split, if they were measured at this very step."""
     best: dict[str, float] = field(default_factory=dict)
@@ -75,7 +92,7 @@ class TrainState:
         device = next(model.parameters()).device
         average = None
         if config.average_decay:
-            average = AveragedModel(model, multi_avg_fn=averaging(config.average_decay))
+            average = AveragedModel(model, avg_fn=averaging(config.average_decay))
         return cls(
             model=model,
             average=average,
@@ -118,6 +135,7 @@ class TrainState:
             "plateau": asdict(self.plateau),
             "clock": asdict(self.clock),
             "recent": self.recent,
+            "recent_seconds": self.recent_seconds,
             "judged": self.judged,
             "best": self.best,
             "alarms": self.alarms,
@@ -140,12 +158,13 @@ class TrainState:
         self.plateau = Plateau(**readable["plateau"])
         self.clock = Clock(**readable["clock"])
         self.recent = readable["recent"]
+        self.recent_seconds = readable["recent_seconds"]
         self.judged = readable["judged"]
         self.best = readable["best"]
         self.alarms = readable["alarms"]
 
     def _moments(self) -> dict[str, Tensor]:
-        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        names: dict[Tensor, str] = {p: name for name, p in self.model.named_parameters()}
         return {
             f"{names[parameter]}/{key}": value.contiguous()
             for optimizer in self.optimizers
@@ -155,7 +174,7 @@ class TrainState:
         }
 
     def _load_moments(self, stored: dict[str, Tensor]) -> None:
-        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        names: dict[Tensor, str] = {p: name for name, p in self.model.named_parameters()}
         by_name: dict[str, dict[str, Any]] = {}
         for key, value in stored.items():
             name, _, moment = key.rpartition("/")
@@ -178,11 +197,11 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
 
 
-def averaging(decay: float) -> Any:
+def averaging(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
     """An exponential average that forgets its first steps faster, as they are the worst."""
 
-    def update(average: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+    def update(average: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
         warm = (1 + int(count)) / (10 + int(count))
-        torch._foreach_lerp_(average, current, 1 - min(decay, warm))
+        return torch.lerp(average, current, 1 - min(decay, warm))
 
     return update

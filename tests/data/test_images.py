@@ -1,0 +1,113 @@
+"""The one decoder: every mode, size and orientation, and refusals instead of black images."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vitlab.data.images import MAX_PIXELS, convert, decode, header
+from vitlab.errors import DataError
+
+RAMP = np.arange(48, dtype=np.uint8).reshape(4, 4, 3) * 5
+
+NOISE = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+
+
+def encoded(image, **options):
+    if not isinstance(image, Image.Image):
+        image = Image.fromarray(image)
+    file = io.BytesIO()
+    image.save(file, **{"format": "PNG"} | options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("options", [{"format": "PNG"}, {"format": "WEBP", "lossless": True}])
+def test_a_lossless_image_keeps_every_pixel(options):
+    assert np.array_equal(decode(encoded(RAMP, **options), (4, 4), 3), RAMP)
+
+
+def test_a_file_reads_like_its_bytes(tmp_path):
+    (tmp_path / "a.PNG").write_bytes(encoded(RAMP))
+    assert np.array_equal(decode(tmp_path / "a.PNG", (4, 4), 3), RAMP)
+
+
+def test_grey_becomes_colour_and_colour_becomes_grey():
+    grey = RAMP[..., 0]
+    assert np.array_equal(decode(encoded(grey), (4, 4), 3), np.repeat(grey[..., None], 3, 2))
+    luma = decode(encoded(np.full((2, 2, 3), (255, 0, 0), np.uint8)), (2, 2), 1)
+    assert luma.shape == (2, 2, 1) and set(luma.ravel().tolist()) == {76}
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped():
+    deep = np.array([[0, 257, 32896, 65535]], np.uint16)
+    assert decode(encoded(deep), (1, 4), 1).ravel().tolist() == [0, 1, 128, 255]
+
+
+def test_transparency_is_laid_on_white():
+    image = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
+    image.putpixel((1, 0), (0, 0, 0, 255))
+    assert decode(encoded(image), (1, 2), 3)[0].tolist() == [[255] * 3, [0] * 3]
+    palette = image.convert("RGBA").convert("P")
+    assert decode(encoded(palette, transparency=0), (1, 2), 3).max() == 255
+
+
+def test_a_photograph_lying_on_its_side_is_turned():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo = np.zeros((8, 16, 3), np.uint8)
+    photo[:, :8] = 255
+    data = encoded(photo, format="JPEG", quality=100, exif=exif)
+    assert header(data) == ((16, 8), 3)
+    turned = decode(data, (16, 8), 3)
+    assert turned[:6].min() > 240 and turned[10:].max() < 15
+
+
+def test_another_size_is_resampled_smoothly():
+    stripes = np.tile(np.array([0, 255], np.uint8), (32, 16))
+    small = decode(encoded(stripes), (8, 8), 1)
+    assert small.shape == (8, 8, 1) and abs(small.astype(int) - 127).max() < 20
+
+
+def test_a_decoded_array_takes_the_same_way():
+    assert np.array_equal(convert(RAMP, (2, 3), 1), decode(encoded(RAMP), (2, 3), 1))
+    assert convert(RAMP[..., :1], (4, 4), 3).shape == (4, 4, 3)
+
+
+def test_a_header_tells_size_and_greyness_of_any_mode():
+    assert header(encoded(RAMP[..., 0])) == ((4, 4), 1)
+    assert header(encoded(np.zeros((2, 3), np.uint16))) == ((2, 3), 1)
+    assert header(encoded(RAMP[:2])) == ((2, 4), 3)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"just text", encoded(NOISE)[:1500], encoded(NOISE, format="JPEG")[:900], encoded(RAMP, format="GIF")],
+    ids=["empty", "text", "half a PNG", "half a JPEG", "GIF"],
+)  # fmt: skip
+def test_what_is_no_whole_image_is_refused_by_name(tmp_path, data):
+    path = tmp_path / "odd\n.png"
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"odd\\n.png: "):
+        decode(path, (4, 4), 3)
+
+
+def test_a_bomb_is_refused_by_its_header():
+    def chunk(kind, body):
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    for side in (8_000, 20_000):
+        size = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+        bomb = (
+            b"\x89PNG\r\n\x1a\n"
+            + chunk(b"IHDR", size)
+            + chunk(b"IDAT", zlib.compress(b""))
+            + chunk(b"IEND", b"")
+        )
+        assert side**2 > MAX_PIXELS
+        with pytest.raises(DataError, match="pixels"):
+            decode(bomb, (4, 4), 3)

@@ -1,0 +1,74 @@
+"""Splits: exact shares of every class, disjoint, nested, and the same on every machine."""
+
+import numpy as np
+import pytest
+
+from vitlab.config import DataConfig
+from vitlab.data.splits import hold_out, index_sha256, train_validation
+from vitlab.errors import DataError
+
+LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 500))
+
+
+def split(labels=LABELS, **fields):
+    return train_validation(labels, DataConfig(classes=10, **fields))
+
+
+def test_every_class_gives_the_same_share_to_validation():
+    train, validation = split(validation_fraction=0.1)
+    assert np.bincount(LABELS[validation]).tolist() == [50] * 10
+    assert np.bincount(LABELS[train]).tolist() == [450] * 10
+
+
+def test_no_image_is_in_both_parts_and_none_is_lost():
+    train, validation = split()
+    assert train.dtype == validation.dtype == np.int64
+    assert np.array_equal(np.sort(np.concatenate([train, validation])), np.arange(len(LABELS)))
+    assert (np.diff(train) > 0).all() and (np.diff(validation) > 0).all()
+
+
+def test_a_split_follows_its_seed_and_nothing_else():
+    hashes = [index_sha256(split(split_seed=seed)[1]) for seed in (0, 0, 1)]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_a_split_is_the_same_on_every_machine():
+    labels = np.arange(40) % 4
+    _, validation = train_validation(labels, DataConfig(classes=4, validation_fraction=0.2))
+    assert validation.tolist() == [5, 9, 14, 16, 27, 28, 34, 39]
+
+
+def test_without_a_validation_share_everything_is_trained_on():
+    train, validation = split(validation_fraction=0.0)
+    assert len(validation) == 0 and validation.dtype == np.int64
+    assert np.array_equal(train, np.arange(len(LABELS)))
+
+
+def test_a_smaller_training_share_lies_inside_a_larger_one_and_beside_validation():
+    parts = [split(train_fraction=share) for share in (0.1, 0.25, 1.0)]
+    small, medium, whole = (set(train.tolist()) for train, _ in parts)
+    assert small < medium < whole
+    assert np.bincount(LABELS[parts[0][0]]).tolist() == [45] * 10
+    assert all(np.array_equal(validation, parts[0][1]) for _, validation in parts)
+
+
+def test_every_class_keeps_an_image_in_both_parts_however_small_the_share():
+    labels = np.array([0, 0, 1, 1, 1])
+    config = DataConfig(classes=2, validation_fraction=0.9, train_fraction=0.01)
+    train, validation = train_validation(labels, config)
+    assert np.bincount(labels[train]).tolist() == [1, 1]
+    assert np.bincount(labels[validation]).tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 1], [0, 0, 2, 2]], ids=["one image", "no image"])
+def test_a_class_too_small_to_be_split_is_named(labels):
+    config = DataConfig(classes=3 if 2 in labels else 2)
+    with pytest.raises(DataError, match=r"classes \[1\] .*validation_fraction=0.1 .*at least 2"):
+        train_validation(np.array(labels), config)
+
+
+def test_test_and_validation_are_drawn_apart():
+    config = DataConfig(classes=10, test_fraction=0.1, validation_fraction=0.1)
+    _, test = hold_out(LABELS, config, "test")
+    _, validation = hold_out(LABELS, config, "validation")
+    assert not np.array_equal(test, validation)

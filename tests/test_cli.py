@@ -1,0 +1,246 @@
+"""The command line: every verb, every complaint, and nothing printed where it does not belong."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+import vitlab
+from vitlab import cli
+from vitlab.cli import main
+from vitlab.config import Config, fields_of
+from vitlab.recipes import RECIPES, recipe
+from vitlab.run import Run
+
+QUICK = ["--train.epochs", "1", "--optim.warmup-epochs", "0", "--model.depth=1", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> str:
+    """Path of a finished run on digits."""
+    folder = str(tmp_path_factory.mktemp("runs"))
+    assert main(["train", "digits", *QUICK, "--out", folder, "--name", "run", "--quiet"]) == 0
+    return f"{folder}/run"
+
+
+def complaint(capsys, *words: str) -> str:
+    """What a refused command says; it exits with 2 and prints no result."""
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("vitlab: ")
+    return err
+
+
+def report(capsys, *words: str):
+    """The JSON that a command prints."""
+    assert main([*words, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("words", "suggestion"),
+    [
+        (["trian", "digits"], "did you mean train?"),
+        (["train", "digitz"], "did you mean digits?"),
+        (["show", "vit-tniy"], "did you mean vit-tiny?"),
+        (["train", "digits", "--model.nrom", "rms"], "did you mean model.norm?"),
+        (["train", "digits", "--epoch", "5"], "did you mean train.epochs?"),
+        (["train", "--epoch", "5", "digits"], "did you mean train.epochs?"),
+        (["train", "digits", "--dveice=cpu"], "did you mean device?"),
+        (["evaluate", "run", "--spilt", "test"], "did you mean split?"),
+        (["recipes", "--jsn"], "did you mean json?"),
+    ],
+)
+def test_a_misspelt_name_is_answered_with_the_right_one(capsys, words, suggestion):
+    assert suggestion in complaint(capsys, *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["train"], "train needs a recipe (digits,"),
+        (["show"], "RECIPE"),
+        (["evaluate"], "RUN"),
+        (["evaluate", "run", "--split", "all"], "'validation', 'test'"),
+        (["recipes", "digits"], "'digits' is one word too many"),
+        (["train", "digits", "--model.norm"], "--model.norm"),
+        (["train", "digits", "--resume", "run"], "--resume goes on with the run as it is"),
+        (["train", "--resume", "run", "--train.epochs", "9"], "--resume goes on"),
+    ],
+)
+def test_an_incomplete_command_is_refused(capsys, words, told):
+    assert told in complaint(capsys, *words)
+
+
+def test_all_that_is_wrong_with_a_command_is_told_at_once(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    wrong = ["--learning-rate", "1", "--model.nrom", "rms", "--train.epochs", "x", "--optim.lr=-1"]
+    told = complaint(capsys, "train", "digits", *wrong)
+    assert "4 problems" in told
+    for name in ("learning-rate", "model.nrom", "train.epochs='x'", "optim.lr=-1.0"):
+        assert name in told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_are_never_guessed_from_their_beginning(capsys):
+    assert "unknown name train.epoch" in complaint(capsys, "train", "digits", "--train.epoch", "1")
+
+
+@pytest.mark.parametrize("option", ["--model.norm-place", "--model.norm_place"])
+def test_dashes_and_underscores_are_one(capsys, option):
+    assert report(capsys, "show", "digits", "digits", option, "post") == {
+        "model.norm_place": ["post", "pre"]
+    }
+    assert cli.parse(["train", "digits", "--data_root=a_b"]).data_root == "a_b"
+
+
+def test_every_field_of_a_config_is_an_option():
+    for name in RECIPES:
+        config = recipe(name)
+        words = [f"--{path}=x" for path in fields_of(config)]
+        assert set(cli.parse(["train", name, *words]).overrides) == set(fields_of(config))
+
+
+def test_help_explains_every_verb_and_field(capsys):
+    assert main([]) == 0
+    overview = capsys.readouterr().out
+    assert all(verb in overview for verb in cli.VERBS)
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--help"])
+    assert stop.value.code == 0
+    words = capsys.readouterr().out
+    assert all(f"--{name} " in words for name in fields_of(Config()))
+    assert "layer|rms" in words and "2 to 33 % of the area" in " ".join(words.split())
+
+
+def test_the_version_is_printed(capsys):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"vitlab {vitlab.__version__}\n"
+
+
+def test_recipes_are_listed_with_size_and_idea(capsys):
+    rows = {row["recipe"]: row for row in report(capsys, "recipes")}
+    assert set(rows) == set(RECIPES)
+    assert rows["vit-tiny"]["parameters"] == 5_356_234
+    assert main(["recipes"]) == 0
+    line = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("vit-tiny "))
+    assert "5,356,234" in line and "DeiT-Tiny" in line
+
+
+def test_data_sets_are_listed_with_the_place_they_were_found(capsys, tmp_path):
+    (tmp_path / "cifar100").mkdir()
+    rows = {row["dataset"]: row for row in report(capsys, "datasets", "--data-root", str(tmp_path))}
+    assert rows["cifar100"]["where"] == str(tmp_path / "cifar100")
+    assert rows["digits"]["where"] == "comes with scikit-learn"
+    assert (rows["cifar10"]["classes"], rows["cifar10"]["shape"]) == (10, "3 x 32 x 32")
+
+
+def test_show_tells_config_words_and_cost(capsys):
+    shown = report(capsys, "show", "vit-tiny", "--model.norm", "rms")
+    assert type(shown["parameters"]) is int
+    assert shown["parameters"] == sum(layer["parameters"] for layer in shown["layers"])
+    assert shown["config"]["model"]["norm"] == "rms"
+    assert shown["config"]["data"]["image_size"] == [32, 32]
+    assert set(shown["words"]) == {"patch", "position", "norm", "ffn", "pool"}
+
+
+def test_show_prints_a_table_that_grep_can_read(capsys):
+    assert main(["show", "cpu"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    total = next(line for line in lines if line.startswith("total"))
+    assert "495,115" in total
+    assert any(line.split() == ["model.pool", "seqpool"] for line in lines)
+    assert "FLOPs are twice as many" in lines[-1]
+    assert not any("\x1b" in line for line in lines)
+
+
+def test_show_tells_two_configs_apart(capsys, trained):
+    assert report(capsys, "show", "resnet18", "resnet18") == {}
+    difference = report(capsys, "show", "resnet18", "resnet18-sgd")
+    assert difference["optim.schedule"] == ["cosine", "plateau"]
+    assert set(difference) == {"optim.schedule", "optim.nesterov", "train.epochs"}
+    assert report(capsys, "show", trained, "digits")["model.depth"] == [1, 4]
+    assert main(["show", "cnn6", "vit-d6-w256"]) == 0
+    assert any(
+        line.split() == ["model.depth", "-", "6"] for line in capsys.readouterr().out.splitlines()
+    )
+
+
+def test_train_prints_the_path_of_the_run_and_nothing_else(capsys, tmp_path):
+    assert main(["train", "digits", *QUICK, "--out", str(tmp_path), "--name", "a"]) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{tmp_path / 'a'}\n"
+    assert "1,295 training" in err
+    assert Run(tmp_path / "a").finished
+
+
+def test_a_finished_run_is_resumed_to_itself(capsys, trained):
+    resumed = report(capsys, "train", "--resume", trained, "--quiet")
+    assert resumed["run"] == trained
+    assert resumed["step"] == Run(trained).finished["step"]
+
+
+def test_one_batch_is_learned(capsys):
+    outcome = report(capsys, "train", "digits", "--overfit-one-batch", "--quiet", "--device", "cpu")
+    assert outcome["learned"] is True
+
+
+def test_evaluate_prints_what_it_stores(capsys, trained):
+    result = report(capsys, "evaluate", trained, "--device", "cpu")
+    assert result["accuracy"] == Run(trained).results["validation"]["accuracy"]
+    assert main(["evaluate", trained, "--device", "cpu"]) == 0
+    printed = capsys.readouterr().out
+    assert f"{result['accuracy']:.4f}" in printed
+    assert result["per_class"][0]["class"] in printed
+
+
+def test_a_missing_run_is_an_error_without_traceback(capsys, tmp_path):
+    assert main(["evaluate", str(tmp_path / "none")]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("vitlab: ") and "is not a run" in err
+
+
+def test_an_interrupt_exits_with_130(monkeypatch):
+    def interrupted(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.VERBS, "recipes", cli.Verb(interrupted, ()))
+    assert main(["recipes"]) == 130
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    script = f"{sys.executable} -m vitlab recipes | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert done.stderr == ""
+
+
+def test_warnings_are_told_in_one_line(capsys, monkeypatch):
+    import warnings
+
+    def careless(args):
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            warnings.warn("the disk is nearly full", stacklevel=1)
+        return 0
+
+    monkeypatch.setitem(cli.VERBS, "recipes", cli.Verb(careless, ()))
+    assert main(["recipes"]) == 0
+    assert capsys.readouterr().err == "vitlab: the disk is nearly full\n"
+
+
+def test_public_names_stay_functions_after_their_modules_are_loaded():
+    code = (
+        "import vitlab, vitlab.train.loop, vitlab.predict\n"
+        "from vitlab import train\n"
+        "assert vitlab.train is train and callable(train) and callable(vitlab.predict)\n"
+        "assert vitlab.Config().train.epochs == vitlab.recipe('vit-tiny').train.epochs\n"
+        "assert vitlab.Run and vitlab.build_model\n"
+        "try: vitlab.tarin\n"
+        "except AttributeError as error: assert 'tarin' in str(error)\n"
+        "else: raise SystemExit('no error')\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ})

@@ -1,0 +1,173 @@
+"""Protects the pictures: their files, their bytes, and the numbers that lie beside them."""
+
+import csv
+import io
+import itertools
+import xml.etree.ElementTree as ET
+
+import matplotlib
+import matplotlib.pyplot
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from PIL import Image
+from vitlab import figures
+
+METRICS = [
+    {"step": 5, "epoch": 0.5, "split": "train", "loss": 2.1, "lr": 1e-3, "grad_norm": 1.0},
+    {"step": 10, "epoch": 1.0, "split": "train", "loss": 1.7, "lr": 5e-4, "grad_norm": 1.0},
+    {"step": 10, "epoch": 1.0, "split": "train_clean", "loss": 1.5, "accuracy": 0.5},
+    {"step": 10, "epoch": 1.0, "split": "validation", "loss": 1.6, "accuracy": 0.4},
+]
+BINS = [
+    {"above": 0.0, "to": 0.5, "images": 0, "confidence": None, "accuracy": None},
+    {"above": 0.5, "to": 1.0, "images": 9, "confidence": 0.8, "accuracy": 0.7},
+]
+CORNER = np.array([[0.0, 0.0], [0.0, 0.9], [0.1, 1.0], [1.0, 1.0]])
+AWKWARD = ["", "_hidden", "a$b_{2}$", "数据/écureuil 🐿", "two\nlines", "<b>&", "x" * 255]
+
+
+@pytest.fixture
+def last_figure(monkeypatch):
+    """The figures that are written while a test runs."""
+    seen = []
+    savefig = Figure.savefig
+
+    def note(figure, *args, **kwargs):
+        seen.append(figure)
+        return savefig(figure, *args, **kwargs)
+
+    monkeypatch.setattr(Figure, "savefig", note)
+    return lambda: seen[-1]
+
+
+def rows(path):
+    with open(path, newline="") as file:
+        return list(csv.reader(file))
+
+
+def draw_all(folder):
+    names, title = ["cat", "dog"], "a run, validation"
+    figures.curves(METRICS, folder / "curves", title=title)
+    figures.per_class_bars([0.95, 0.5], names, folder / "bars", title=title)
+    figures.confusion([[9, 1], [2, 8]], names, folder / "confusion", title=title)
+    figures.roc([CORNER, CORNER], [0.9, 0.95], names, folder / "roc", title=title)
+    figures.reliability(BINS, folder / "reliability", title=title)
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """Every figure once: file name -> bytes."""
+    return draw_all(tmp_path_factory.mktemp("drawn"))
+
+
+def test_equal_numbers_give_equal_bytes_and_the_users_own_style_is_left_alone(drawn, tmp_path):
+    with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "black"}):
+        assert draw_all(tmp_path / "again") == drawn
+        assert matplotlib.rcParams["font.size"] == 30
+
+
+def test_figures_are_not_known_to_pyplot(drawn):
+    assert matplotlib.pyplot.get_fignums() == []
+
+
+def test_every_figure_is_a_readable_png_and_svg_beside_its_numbers(drawn):
+    stems = ("curves", "bars", "confusion", "roc", "reliability")
+    assert set(drawn) == {f"{stem}.{kind}" for stem in stems for kind in ("png", "svg", "csv")}
+    for stem in stems:
+        with Image.open(io.BytesIO(drawn[f"{stem}.png"])) as picture:
+            assert picture.width >= 1000
+        assert ET.fromstring(drawn[f"{stem}.svg"]).tag.endswith("svg")
+
+
+def test_curves_draw_accuracy_on_clean_images_only_and_store_every_line(tmp_path, last_figure):
+    figures.curves(METRICS, tmp_path / "curves")
+    loss, accuracy, rate = last_figure().axes
+    assert [line.get_label() for line in loss.lines] == [
+        "training batches", "training images, clean", "validation"
+    ]  # fmt: skip
+    assert [line.get_ydata()[0] for line in accuracy.lines] == [0.5, 0.4]
+    assert list(rate.lines[0].get_ydata()) == [1e-3, 5e-4]
+    header, *lines = rows(tmp_path / "curves.csv")
+    assert header[:4] == ["step", "epoch", "split", "loss"]
+    assert lines[3][:5] == ["10", "1.0", "validation", "1.6", "0.4"]
+
+
+def test_curves_of_a_run_without_validation_or_with_nan_are_drawn(tmp_path):
+    broken = {**METRICS[2], "loss": float("nan")}
+    figures.curves([*METRICS[:2], broken], tmp_path / "curves")
+    assert rows(tmp_path / "curves.csv")[3][2:5] == ["train_clean", "nan", "0.5"]
+
+
+def test_bars_are_coloured_by_band_with_their_values_written(tmp_path, last_figure):
+    values = [0.9001, 0.9, 0.8, 0.7999, None]
+    figures.per_class_bars(values, list("abcde"), tmp_path / "bars")
+    (axes,) = last_figure().axes
+    colours = [to_hex(bar.get_facecolor()).upper() for bar in axes.patches]
+    assert colours[:4] == [figures.BLUE, figures.SKY, figures.SKY, figures.RED]
+    assert [text.get_text() for text in axes.texts] == ["90.0", "90.0", "80.0", "80.0", "no images"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == list("abcde")
+    assert rows(tmp_path / "bars.csv")[-1] == ["e", ""]
+
+
+def test_confusions_carry_counts_and_colours_of_the_row(tmp_path, last_figure):
+    figures.confusion([[30, 10], [0, 0]], ["cat", "dog"], tmp_path / "confusion")
+    axes = last_figure().axes[0]
+    assert [text.get_text() for text in axes.texts] == ["30", "10"]
+    assert axes.images[0].get_array().tolist() == [[0.75, 0.25], [0, 0]]
+    table = [["true", "cat", "dog"], ["cat", "30", "10"], ["dog", "0", "0"]]
+    assert rows(tmp_path / "confusion.csv") == table
+
+
+def test_roc_names_every_area_and_skips_what_has_none(tmp_path, last_figure):
+    figures.roc([CORNER, None], [0.97, None], ["_cat", "dog"], tmp_path / "roc")
+    (legend,) = last_figure().legends
+    assert [text.get_text() for text in legend.get_texts()] == ["_cat: 0.9700"]
+    assert legend.get_title().get_text() == "mean AUC 0.9700"
+    assert {row[0] for row in rows(tmp_path / "roc.csv")[1:]} == {"_cat"}
+
+
+def test_roc_of_no_defined_class_says_so(tmp_path, last_figure):
+    figures.roc([None, None], [None, None], ["cat", "dog"], tmp_path / "roc")
+    assert last_figure().legends[0].get_title().get_text() == "no AUC"
+
+
+def test_of_a_hundred_classes_the_roc_names_the_ten_lowest(tmp_path, last_figure):
+    areas = [0.5 + k / 200 for k in range(100)]
+    names = [f"class {k}" for k in range(100)]
+    figures.roc([CORNER] * 100, areas, names, tmp_path / "roc")
+    texts = [text.get_text() for text in last_figure().legends[0].get_texts()]
+    assert texts[0] == "class 0: 0.5000" and texts[9] == "class 9: 0.5450"
+    assert texts[10:] == ["90 others, none lower"]
+
+
+def test_classes_of_any_name_are_drawn_without_a_warning(tmp_path):
+    count = len(AWKWARD)
+    figures.confusion(np.eye(count, dtype=int), AWKWARD, tmp_path / "confusion", title="$" * 99)
+    figures.roc([CORNER] * count, [0.9] * count, AWKWARD, tmp_path / "roc")
+    assert [row[0] for row in rows(tmp_path / "confusion.csv")[1:]] == AWKWARD
+
+
+def test_many_classes_and_a_long_title_fit_into_the_figure(tmp_path, last_figure):
+    names = [f"a long name of class number {k}" for k in range(30)]
+    figures.per_class_bars([1.0] * 30, names, tmp_path / "bars", title="a long title " * 20)
+    figure = last_figure()
+    assert [len(axes.patches) for axes in figure.axes] == [15, 15]
+    for axes in figure.axes:
+        boxes = [label.get_window_extent() for label in axes.get_yticklabels()]
+        assert all(upper.y0 >= lower.y1 for upper, lower in itertools.pairwise(boxes))
+        assert all(box.x0 >= 0 for box in boxes)
+        numbers = [text.get_window_extent() for text in axes.texts]
+        assert all(box.x1 <= axes.bbox.x1 for box in numbers)
+    title = next(text for text in figure.texts if "a long title" in text.get_text())
+    assert 0 <= title.get_window_extent().x0 and title.get_window_extent().x1 <= figure.bbox.x1
+
+
+def test_reliability_leaves_out_empty_bins(tmp_path, last_figure):
+    figures.reliability(BINS, tmp_path / "reliability")
+    upper, lower = last_figure().axes
+    assert [bar.get_height() for bar in upper.patches] == [0.7]
+    assert [bar.get_height() for bar in lower.patches] == [1.0]
+    assert rows(tmp_path / "reliability.csv")[1] == ["0.0", "0.5", "0", "", ""]

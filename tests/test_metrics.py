@@ -1,0 +1,190 @@
+"""Protects the numbers in every table: each is checked by hand or against scikit-learn."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+from scipy.stats import binomtest
+from sklearn import metrics as reference
+from vitlab import metrics
+from vitlab.errors import VitlabError
+
+
+@pytest.fixture(scope="module")
+def noisy():
+    """Logits (600, 5) that are right more often than not, and labels (600,)."""
+    draw = np.random.default_rng(0)
+    labels = draw.integers(0, 5, 600)
+    logits = draw.normal(size=(600, 5)).astype(np.float32)
+    logits[np.arange(600), labels] += 1.5
+    return logits, labels
+
+
+def certain(predicted, classes):
+    """Logits whose softmax puts exactly 1.0 on each predicted class."""
+    logits = np.full((len(predicted), classes), -200.0, np.float32)
+    logits[np.arange(len(predicted)), predicted] = 200
+    return logits
+
+
+def test_loss_and_accuracy_are_those_of_scikit_learn(noisy):
+    logits, labels = noisy
+    probabilities = np.exp(log_softmax(logits.astype(np.float64), axis=1))
+    assert metrics.loss(logits, labels) == pytest.approx(reference.log_loss(labels, probabilities))
+    assert metrics.accuracy(logits, labels) == reference.accuracy_score(labels, logits.argmax(1))
+    for k in (1, 2, 3):
+        expected = reference.top_k_accuracy_score(labels, logits, k=k)
+        assert metrics.top_accuracy(logits, labels, k) == expected
+
+
+def test_top_three_of_two_classes_is_always_right():
+    assert metrics.top_accuracy(np.zeros((4, 2)), np.array([0, 1, 1, 0]), 3) == 1
+
+
+def test_equal_logits_are_won_by_the_lowest_class_in_accuracy_and_confusion_alike():
+    logits, labels = np.zeros((3, 4)), np.array([0, 1, 3])
+    assert metrics.accuracy(logits, labels) == pytest.approx(1 / 3)
+    assert metrics.confusion_matrix(logits, labels)[:, 0].tolist() == [1, 1, 0, 1]
+
+
+def test_the_largest_float32_logits_give_finite_numbers():
+    big = np.finfo(np.float32).max
+    logits = np.array([[big, -big, 0], [-big, big, 0], [0, 0, big]], np.float32)
+    summary = metrics.summarize(logits, np.array([0, 1, 0]), ["a", "b", "c"])
+    assert np.isfinite(summary["loss"]) and summary["loss"] > 1e37
+    assert summary["accuracy"] == pytest.approx(2 / 3)
+    assert summary["mean_confidence"] == 1
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_logits_that_are_not_finite_never_look_like_a_number(noisy, bad):
+    logits, labels = noisy[0].copy(), noisy[1]
+    logits[7] = [bad, *logits[7, 1:]]
+    assert np.isnan(metrics.accuracy(logits, labels))
+    with pytest.raises(VitlabError, match=r"1 of 600 images .*\[7\].*fp32"):
+        metrics.summarize(logits, labels, list("abcde"))
+
+
+def test_loss_of_a_nan_is_a_nan(noisy):
+    logits = noisy[0].copy()
+    logits[7, 0] = np.nan
+    assert np.isnan(metrics.loss(logits, noisy[1]))
+
+
+def test_every_class_is_judged_as_scikit_learn_does(noisy):
+    logits, labels = noisy
+    judged = metrics.per_class(logits, labels)
+    expected = reference.precision_recall_fscore_support(labels, logits.argmax(1))
+    for name, values in zip(("precision", "recall", "f1", "images"), expected, strict=True):
+        assert np.allclose(getattr(judged, name), values)
+    assert np.array_equal(judged.accuracy, judged.recall)
+    probabilities = np.exp(log_softmax(logits.astype(np.float64), axis=1))
+    areas = reference.roc_auc_score(labels, probabilities, multi_class="ovr", average=None)
+    assert np.allclose(judged.auc, areas)
+    cats = labels == 2
+    assert judged.confidence[2] == pytest.approx(probabilities[cats].max(axis=1).mean())
+
+
+def test_rows_of_the_confusion_matrix_are_true_classes():
+    matrix = metrics.confusion_matrix(certain([1, 1, 2], 3), np.array([0, 0, 2]))
+    assert matrix.tolist() == [[0, 2, 0], [0, 0, 0], [0, 0, 1]]
+
+
+def test_a_class_without_images_is_null_named_and_left_out_of_the_means(noisy):
+    logits, labels = noisy
+    some = labels != 3
+    summary = metrics.summarize(logits[some], labels[some], list("abcde"))
+    assert summary["absent_classes"] == ["d"]
+    name, images, *numbers = summary["per_class"].pop(3).values()
+    assert (name, images, set(numbers)) == ("d", 0, {None})
+    for name, mean in (("auc", "mean_auc"), ("recall", "mean_recall"), ("f1", "mean_f1")):
+        values = [one[name] for one in summary["per_class"]]
+        assert summary[mean] == pytest.approx(np.mean(values))
+
+
+def test_labels_of_one_class_alone_define_no_auc():
+    summary = metrics.summarize(certain([0, 1], 2), np.array([0, 0]), ["a", "b"])
+    assert summary["mean_auc"] is None
+    assert summary["per_class"][0]["recall"] == 0.5
+    assert metrics.roc(certain([0, 1], 2), np.array([0, 0])) == [None, None]
+
+
+def test_a_class_that_is_never_predicted_has_precision_zero():
+    judged = metrics.per_class(certain([0, 0], 2), np.array([0, 1]))
+    assert judged.precision.tolist() == [0.5, 0] and judged.f1[1] == 0
+
+
+def test_roc_points_bound_the_area_that_auc_states(noisy):
+    logits, labels = noisy
+    curves = metrics.roc(logits, labels)
+    for curve, area in zip(curves, metrics.per_class(logits, labels).auc, strict=True):
+        assert curve is not None
+        assert np.all(np.diff(curve, axis=0) >= 0)
+        assert curve[0].tolist()[0] == 0 and curve[-1].tolist() == [1, 1]
+        assert np.trapezoid(curve[:, 1], curve[:, 0]) == pytest.approx(area, abs=2e-3)
+
+
+def test_calibration_error_of_a_hand_made_case():
+    # Two bins of two images: confidence 0.55 with accuracy 1/2, confidence 0.95 with 1/2.
+    confidence = np.array([0.55, 0.55, 0.95, 0.95])
+    logits = np.log(np.stack([confidence, 1 - confidence], axis=1))
+    bins = metrics.reliability(logits, np.array([0, 1, 0, 1]))
+    assert bins.calibration_error == pytest.approx((0.05 + 0.45) / 2)
+
+
+def test_confidence_of_exactly_one_counts_in_the_last_bin():
+    bins = metrics.reliability(certain([0] * 40, 2), np.array([0] * 21 + [1] * 19))
+    assert bins.images.tolist() == [0] * 14 + [40]
+    assert bins.calibration_error == pytest.approx(0.475)
+
+
+def test_bins_are_closed_on_the_right():
+    # Softmax of equal logits over four classes is 1/4, an edge when there are four bins.
+    bins = metrics.reliability(np.zeros((3, 4)), np.zeros(3, int), bins=4)
+    assert bins.images.tolist() == [3, 0, 0, 0]
+
+
+def test_reliability_counts_every_image_once(noisy):
+    summary = metrics.summarize(*noisy, list("abcde"))
+    bins = summary["reliability"]
+    assert sum(one["images"] for one in bins) == 600
+    assert sum(one["images"] * (one["accuracy"] or 0) for one in bins) == pytest.approx(
+        600 * summary["accuracy"]
+    )
+    assert bins[0] == {"above": 0, "to": 1 / 15, "images": 0, "confidence": None, "accuracy": None}
+
+
+def test_accuracy_interval_is_wilsons():
+    low, high = metrics.accuracy_interval(9000, 10000)
+    assert (round(low, 4), round(high, 4)) == (0.8940, 0.9057)
+    for correct, images in ((0, 20), (20, 20), (3, 7), (8671, 10000)):
+        interval = binomtest(correct, images).proportion_ci(0.95, "wilson")
+        expected = (interval.low, interval.high)
+        assert metrics.accuracy_interval(correct, images) == pytest.approx(expected)
+
+
+def test_top_confusions_are_ordered_and_share_all_errors():
+    matrix = np.array([[90, 6, 0], [3, 80, 1], [0, 0, 70]])
+    first, second, third = metrics.top_confusions(matrix, ["cat", "dog", "ship"])
+    assert first == {
+        "true": "cat", "predicted": "dog", "count": 6, "share": 0.6, "pair_share": 0.9
+    }  # fmt: skip
+    assert (second["true"], second["predicted"], second["count"]) == ("dog", "cat", 3)
+    assert third["share"] == 0.1
+    assert metrics.top_confusions(matrix, ["cat", "dog", "ship"], count=1) == [first]
+
+
+def test_a_perfect_model_has_no_confusions():
+    labels = np.array([0, 1, 2])
+    assert metrics.summarize(certain(labels, 3), labels, list("abc"))["top_confusions"] == []
+
+
+def test_a_summary_is_plain_json_in_fractions(noisy):
+    summary = metrics.summarize(*noisy, list("abcde"))
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+    assert summary["images"] == 600
+    low, high = summary["accuracy_interval"]
+    assert 0 < low < summary["accuracy"] < high < 1
+    assert summary["accuracy"] < summary["top3_accuracy"] <= 1
+    assert np.sum(summary["confusion"]) == 600

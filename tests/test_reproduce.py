@@ -1,0 +1,29 @@
+"""The results page says what the committed records say, and nothing else."""
+
+from pathlib import Path
+
+import pytest
+
+from vitlab.config import Config
+from vitlab.errors import RunError
+from vitlab.reproduce import PAGE, RECORDS, keep, page, row
+from vitlab.run import Run
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_committed_page_is_generated_from_the_committed_records():
+    assert (ROOT / PAGE).read_text() == page(ROOT / RECORDS)
+
+
+def test_what_was_not_measured_says_so():
+    assert row("vit-tiny", None)[:2] == ["`vit-tiny`", "not yet measured"]
+    assert "86.70 %" in row("vit-tiny", None)[3]
+
+
+def test_a_run_without_test_result_is_not_kept(tmp_path):
+    with Run.claim(tmp_path / "run"):
+        run = Run.create(tmp_path / "run", Config())
+    with pytest.raises(RunError, match="--split test"):
+        keep(run, tmp_path / "records")
+    assert not (tmp_path / "records").exists()

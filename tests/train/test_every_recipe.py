@@ -1,0 +1,48 @@
+"""Every recipe trains on real CIFAR-10 as it stands: a few small steps, cut, resumed, evaluated."""
+
+import pytest
+
+from vitlab.evaluate import evaluate
+from vitlab.recipes import RECIPES, recipe
+from vitlab.train import resume, train
+from vitlab.train.session import Session
+
+SMALL = {
+    "data.dataset": "cifar10",
+    "data.validation_fraction": 0.004,  # 200 images
+    "data.train_fraction": 0.001,  # 50 images, rounded down per class
+    "optim.warmup_epochs": 0.5,
+    "train.epochs": 2,
+    "train.batch_size": 16,
+    "train.evaluate_epochs": 1,
+    "train.checkpoint_epochs": 0.5,
+}
+
+
+class Cut(BaseException):
+    """Stands for a power cut."""
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_trains_on_real_images_resumes_and_evaluates(name, cifar10, tmp_path, monkeypatch):
+    values = {**SMALL}
+    if recipe(name).train.small_epochs:
+        values["train.small_epochs"] = 1
+    take_step = Session.take_step
+
+    def take_three_steps(self, *arguments, **options):
+        if self.state.step == 3:
+            raise Cut
+        return take_step(self, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "take_step", take_three_steps)
+        with pytest.raises(Cut):
+            config = recipe(name).override(values)
+            train(config, out=tmp_path, name="run", device="cpu", data_root=cifar10, quiet=True)
+    run = resume(tmp_path / "run", device="cpu", data_root=cifar10, quiet=True)
+    assert run.finished["step"] == 6 or run.finished["step"] == 8
+    assert run.config.data.image_size == (32, 32)
+    result = evaluate(run, data_root=cifar10, device="cpu")
+    assert sum(map(sum, result["confusion"])) == 200
+    assert 0 <= result["accuracy"] <= 1

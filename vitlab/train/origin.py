@@ -1,0 +1,105 @@
+"""Where a run comes from: what a reader needs to trust it, and a resumption to compare with."""
+
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import vitlab
+from vitlab.data import Examples
+from vitlab.device import Choice
+from vitlab.errors import DataError
+from vitlab.recipes import command
+from vitlab.train.session import Session
+
+
+def origin_of(session: Session, examples: Examples) -> dict[str, Any]:
+    """What origin.json holds: no user, host or home folder."""
+    return {
+        "command": command(session.config),
+        "vitlab": vitlab.__version__,
+        "commit": commit(),
+        "config_sha256": session.config.sha256,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": device_name(session.device),
+        "device_type": session.device.type,
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "precision": session.precision._asdict(),
+        "compilation": session.compilation._asdict(),
+        "determinism": determinism(session)._asdict(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "data": {
+            "fingerprint": examples.fingerprint,
+            "class_names": list(examples.class_names),
+            "mean": list(session.mean),
+            "std": list(session.std),
+            "train_images": len(session.images),
+            "validation_images": len(session.validation),
+            "split_sha256": session.split,
+        },
+    }
+
+
+def determinism(session: Session) -> Choice:
+    """Whether the run repeats itself bit by bit, and why."""
+    if session.device.type == "cpu":
+        return Choice("on", "a CPU at a fixed number of threads repeats itself bit by bit")
+    if session.config.train.deterministic:
+        return Choice("on", "asked for")
+    return Choice("off", "train.deterministic=true costs speed on a GPU")
+
+
+def differences(stored: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    """Yield what makes a resumed run differ in its last bits; DataError for other images."""
+    if stored["data"]["fingerprint"] != now["data"]["fingerprint"]:
+        raise DataError(
+            "the data set is not the one this run began with "
+            f"(fingerprint {now['data']['fingerprint'][:12]}, "
+            f"not {stored['data']['fingerprint'][:12]}): point --data-root at the original"
+        )
+    for name in ("threads", "torch", "device", "cpu_capability"):
+        if stored[name] != now[name]:
+            yield f"{name} was {stored[name]} and is {now[name]}: resuming is not bit-exact"
+
+
+def commit() -> str | None:
+    """Hash of the source tree's commit, with a + if it has changes; None outside a checkout."""
+    root = Path(vitlab.__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    words = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty=+"]
+    try:
+        found = subprocess.run(words, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None
+
+
+def device_name(device: torch.device) -> str:
+    """The hardware behind a device, in its maker's words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "cpu" and sys.platform == "linux":
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+        name = next((line.split(":", 1)[1].strip() for line in lines if "model name" in line), "")
+        return name or platform.machine()
+    return platform.processor() or device.type
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes at the highest point: of the GPU's allocator, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
