@@ -2,8 +2,10 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,8 @@ from vitlab.cli import main
 from vitlab.config import Config, fields_of
 from vitlab.recipes import RECIPES, recipe
 from vitlab.run import Run
+
+ROOT = Path(__file__).parents[1]
 
 QUICK = ["--train.epochs", "1", "--optim.warmup-epochs", "0", "--model.depth=1", "--device", "cpu"]
 
@@ -114,6 +118,26 @@ def test_help_explains_every_verb_and_field(capsys):
     words = capsys.readouterr().out
     assert all(f"--{name} " in words for name in fields_of(Config()))
     assert "layer|rms" in words and "2 to 33 % of the area" in " ".join(words.split())
+
+
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+
+
+def documented() -> list[str]:
+    """Every vitlab command of the README and the docs."""
+    lines = [line.strip() for page in PAGES for line in page.read_text().splitlines()]
+    return sorted({line.partition("  ")[0] for line in lines if line.startswith("vitlab ")})
+
+
+@pytest.mark.parametrize("line", documented())
+def test_a_documented_command_is_understood(line):
+    verb, *words = shlex.split(line)[1:]
+    if "--help" in words:
+        assert verb in cli.VERBS
+        return
+    args = cli.parse([verb, *words])
+    if args.overrides:
+        recipe(args.recipe).override(args.overrides)
 
 
 def test_the_version_is_printed(capsys):

@@ -12,6 +12,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
+
 from vitlab import figures
 
 METRICS = [
@@ -162,7 +163,8 @@ def test_many_classes_and_a_long_title_fit_into_the_figure(tmp_path, last_figure
         numbers = [text.get_window_extent() for text in axes.texts]
         assert all(box.x1 <= axes.bbox.x1 for box in numbers)
     title = next(text for text in figure.texts if "a long title" in text.get_text())
-    assert 0 <= title.get_window_extent().x0 and title.get_window_extent().x1 <= figure.bbox.x1
+    box = title.get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1
 
 
 def test_reliability_leaves_out_empty_bins(tmp_path, last_figure):

@@ -1,9 +1,9 @@
 """A module imports only from lower layers, and what must be quick or blind stays so."""
 
 import ast
+import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,9 +102,11 @@ def test_help_loads_nothing_heavy(words):
 
 def test_help_answers_at_once():
     def seconds() -> float:
-        start = time.perf_counter()
+        before = os.times()
         subprocess.run([sys.executable, "-m", "vitlab", "--help"], capture_output=True, check=True)
-        return time.perf_counter() - start
+        after = os.times()
+        # The processor's time, because a busy machine has nothing to do with our imports.
+        return sum(after[2:4]) - sum(before[2:4])
 
     assert min(seconds() for _ in range(3)) < 0.3
 

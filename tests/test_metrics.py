@@ -7,6 +7,7 @@ import pytest
 from scipy.special import log_softmax
 from scipy.stats import binomtest
 from sklearn import metrics as reference
+
 from vitlab import metrics
 from vitlab.errors import VitlabError
 

@@ -46,7 +46,7 @@ def host():
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=[0.01])
     thread.start()
     state.url = f"http://127.0.0.1:{server.server_port}"
     yield state
@@ -162,6 +162,18 @@ def test_an_address_from_the_environment_must_hold_the_published_file(tmp_path, 
     monkeypatch.setenv("VITLAB_CIFAR10_URL", f"{host.url}/{NAME}")
     with pytest.raises(DataError, match=f"SHA-256 is {SHA256}, expected 0000"):
         fetch(tmp_path, f"{host.url}/elsewhere/{NAME}", sha256="0" * 64)
+
+
+def test_an_address_that_is_no_archive_is_refused_before_it_is_fetched(tmp_path, monkeypatch):
+    monkeypatch.setenv("VITLAB_CIFAR10_URL", "https://example.org/cifar.zip")
+    with pytest.raises(DataError, match=r"VITLAB_CIFAR10_URL=.*\.zip is not the address"):
+        fetch(tmp_path)
+
+
+def test_a_cache_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"cannot be written .*file.*XDG_CACHE_HOME"):
+        fetch(tmp_path / "file" / "cache")
 
 
 def test_a_second_process_is_kept_away_from_a_running_download(tmp_path, host):

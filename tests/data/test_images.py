@@ -84,13 +84,16 @@ def test_a_header_tells_size_and_greyness_of_any_mode():
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"just text", encoded(NOISE)[:1500], encoded(NOISE, format="JPEG")[:900], encoded(RAMP, format="GIF")],
+    [
+        b"", b"just text", encoded(NOISE)[:1500], encoded(NOISE, format="JPEG")[:900],
+        encoded(RAMP, format="GIF"),
+    ],
     ids=["empty", "text", "half a PNG", "half a JPEG", "GIF"],
 )  # fmt: skip
 def test_what_is_no_whole_image_is_refused_by_name(tmp_path, data):
     path = tmp_path / "odd\n.png"
     path.write_bytes(data)
-    with pytest.raises(DataError, match=r"odd\\n.png: "):
+    with pytest.raises(DataError, match=r"odd\\n.png': "):
         decode(path, (4, 4), 3)
 
 

@@ -31,8 +31,14 @@ def fetch(name: str, known: KnownSet, cache: Path) -> Path:
         sources = ((File(address, known.sha256(name_there)),),)
     complete, partial = cache / name, cache / f"{name}.part"
     failures = []
-    partial.mkdir(parents=True, exist_ok=True)
-    with Lock(cache / f"{name}.lock"):
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        lock = Lock(cache / f"{name}.lock")
+    except OSError as error:
+        raise DataError(
+            f"the cache folder cannot be written ({error}): set XDG_CACHE_HOME to one that can"
+        ) from error
+    with lock:
         for source in sources:
             try:
                 for file in source:

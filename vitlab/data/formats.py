@@ -70,16 +70,17 @@ class Digits:
 class Folder:
     """One folder per class, in FOLDER itself or in FOLDER/train and FOLDER/test.
 
-    Classes are numbered in the code-point order of their names. Hidden files and folders are
-    passed over, and so are files that are not named like an image. Raises DataError for class
-    names that not every disk can hold, and for classes that only the test split has.
+    A `validation`, `valid` or `val` folder stands in for a missing `test`. Classes are numbered
+    in the code-point order of their names. Hidden files and folders are passed over, and so is
+    what is not named like a PNG, JPEG or WebP file. Raises DataError for class names that not
+    every disk can hold, and for classes that only the test split has.
     """
 
     def __init__(self, path: Path):
-        split = [path / name for name in TEST_NAMES if any(_folders(path / name))]
+        tests = [path / name for name in TEST_NAMES if any(_folders(path / name))]
         self.train = path / "train" if any(_folders(path / "train")) else path
-        self.test = split[0] if split else None
-        self.has_test = bool(split)
+        self.test = tests[0] if tests else None
+        self.has_test = bool(tests)
         self.class_names = tuple(_folders(self.train))
         if self.test and self.train == path:
             raise DataError(f"{path} has a folder {self.test.name!r} and no folder 'train': add it")
@@ -94,8 +95,8 @@ class Folder:
         seen: dict[str, str] = {}
         for name in self.class_names:
             twin = seen.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
-            if not name.isprintable():
-                raise DataError(f"{path}: class folder {name!a} is not printable: rename it")
+            if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
+                raise DataError(f"{path}: class folder {name!r} cannot be printed: rename it")
             if twin != name:
                 raise DataError(
                     f"{path}: class folders {twin} and {name} differ only in case or in how "
@@ -216,7 +217,8 @@ class Parquet:
 def parquet_files(folder: Path) -> Iterator[Path]:
     """The Parquet files below a folder, hidden ones left out."""
     for path in folder.rglob("*.parquet"):
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.is_file() and not hidden:
             yield path
 
 

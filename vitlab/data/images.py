@@ -48,7 +48,7 @@ def header(source: bytes | Path) -> tuple[tuple[int, int], int]:
             width, height = image.size
             if image.getexif().get(ORIENTATION, 1) >= 5:
                 width, height = height, width
-            return (height, width), 1 if _is_grey(image) else 3
+            return (height, width), 1 if image.mode[0] in "1LI" else 3
     except Exception as error:
         raise _unreadable(source, error) from error
 
@@ -89,11 +89,10 @@ def _open(source: bytes | Path) -> "Image":
     return image
 
 
-def _is_grey(image: "Image") -> bool:
-    return image.mode[0] in "1LI"
-
-
 def _unreadable(source: bytes | Path, error: Exception) -> DataError:
-    name = f"{len(source)} bytes" if isinstance(source, bytes) else ascii(str(source)).strip("'")
-    reason = "not a PNG, JPEG or WebP image" if "cannot identify" in str(error) else str(error)
-    return DataError(f"{name}: {reason or type(error).__name__}")
+    from PIL import UnidentifiedImageError
+
+    name = f"{len(source)} bytes" if isinstance(source, bytes) else repr(str(source))
+    if isinstance(error, UnidentifiedImageError):
+        return DataError(f"{name}: not a PNG, JPEG or WebP image")
+    return DataError(f"{name}: {error or type(error).__name__}")

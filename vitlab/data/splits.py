@@ -34,7 +34,7 @@ def hold_out(
     fraction = {"test": config.test_fraction, "validation": config.validation_fraction}[part]
     counts = np.bincount(labels, minlength=config.classes or 0)
     least = 1 if fraction == 0 else 2
-    if counts.min(initial=least) < least or not len(labels):
+    if counts.min() < least:
         small = np.flatnonzero(counts < least)[:5]
         raise DataError(
             f"too few images: classes {small.tolist()} have {counts[small].tolist()}, but "
@@ -47,20 +47,19 @@ def hold_out(
 def draw(labels: np.ndarray, fraction: float, seed: int, part: Part) -> np.ndarray:
     """Draw the same share of every class: a sorted int64 index into labels (N,).
 
-    The share is rounded to whole images, at least one and, below 1, not the whole class.
+    A share is rounded to whole images; below 1 it is neither none nor, where a class has two
+    images, all of them.
     """
     drawn = [np.empty(0, np.int64)]
     for label in np.unique(labels) if fraction else ():
         places = np.flatnonzero(labels == label)
-        count = max(1, round(fraction * len(places)))
-        if part != "train":
-            count = min(count, len(places) - 1)
-        # Sorting uniform numbers: numpy keeps these the same from version to version,
-        # which it does not promise for its own shuffles.
-        order = (
-            np.random.default_rng([seed, STREAMS[part], int(label)]).random(len(places)).argsort()
-        )
-        drawn.append(places[order[:count]])
+        count = round(fraction * len(places))
+        if fraction < 1:
+            count = max(1, min(count, len(places) - 1))
+        # Uniform numbers are sorted because numpy keeps their stream from version to
+        # version, which it does not promise of its shuffles.
+        stream = np.random.default_rng([seed, STREAMS[part], int(label)])
+        drawn.append(places[stream.random(len(places)).argsort()[:count]])
     return np.sort(np.concatenate(drawn))
 
 
