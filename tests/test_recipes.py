@@ -147,7 +147,7 @@ def test_a_misspelt_recipe_is_corrected():
 def test_the_command_of_a_config_makes_that_config(name):
     values = {
         "train.seed": 3,
-        "model.width": 64,
+        "model.width": 96,
         "optim.betas": (0.8, 0.99),
         "data.dataset": "/Data/My Images",
     }

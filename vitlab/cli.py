@@ -28,25 +28,22 @@ from vitlab.run import Run
 
 def train(args: Namespace) -> int:
     """Train a recipe into a new run, or go on with one; the last line is the run's path."""
-    where = {"device": args.device, "data_root": args.data_root, "quiet": args.quiet}
-    if args.resume:
-        if args.recipe or args.overrides or args.out or args.name or args.overfit_one_batch:
-            raise ConfigError(
-                ["--resume goes on with the run as it is: leave out all but its path"]
-            )
-        from vitlab.train import resume
-
-        run = resume(args.resume, **where)
-    elif not args.recipe:
+    if not (args.recipe or args.resume):
         raise ConfigError([f"train needs a recipe ({', '.join(RECIPES)}) or --resume RUN"])
+    if args.resume and (args.recipe or args.overrides or args.out or args.name):
+        raise ConfigError(
+            ["--resume goes on with the run as it is: leave out recipe, fields, --out and --name"]
+        )
+    config = recipe(args.recipe).override(args.overrides) if args.recipe else None
+    where = {"device": args.device, "data_root": args.data_root, "quiet": args.quiet}
+
+    from vitlab.train import overfit_one_batch, resume, train
+
+    if config is None:
+        run = resume(args.resume, **where)
+    elif args.overfit_one_batch:
+        return overfitted(overfit_one_batch(config, **where), args)
     else:
-        config = recipe(args.recipe).override(args.overrides)
-        if args.overfit_one_batch:
-            from vitlab.train import overfit_one_batch
-
-            return overfitted(overfit_one_batch(config, **where), args)
-        from vitlab.train import train
-
         run = train(config, out=args.out, name=args.name, **where)
     if args.json:
         print_json({"run": str(run.path), **(run.finished or {})})
@@ -60,7 +57,7 @@ def overfitted(outcome: dict[str, Any], args: Namespace) -> int:
     if args.json:
         print_json(outcome)
     else:
-        print_table(("", ""), [(name, number(value)) for name, value in outcome.items()])
+        print_table(("", ""), outcome.items())
     return 0 if outcome["learned"] else 1
 
 
@@ -76,10 +73,11 @@ def evaluate(args: Namespace) -> int:
     scalars = {
         name: value for name, value in result.items() if isinstance(value, int | float | str)
     }
-    print_table(("", ""), [(name, number(value)) for name, value in scalars.items()])
+    print_table(("", ""), scalars.items())
     print()
     classes = result["per_class"]
-    print_table(classes[0], [[number(value) for value in row.values()] for row in classes])
+    print_table(classes[0], [list(row.values()) for row in classes])
+    print(f"\npictures in {Run(args.run).figures}")
     return 0
 
 
@@ -117,16 +115,10 @@ def datasets(args: Namespace) -> int:
 
 def show(args: Namespace) -> int:
     """Show a config, how its parts work and its model layer by layer; or how two configs differ."""
-    config = opened(args.recipe, args).override(args.overrides)
+    config = opened(args.recipe).override(args.overrides)
     if args.other:
-        left, right = fields_of(config), fields_of(opened(args.other, args))
-        names = [name for name in {**left, **right} if left.get(name) != right.get(name)]
-        if args.json:
-            print_json({name: [left.get(name), right.get(name)] for name in names})
-        else:
-            rows = [(name, shown(left, name), shown(right, name)) for name in names]
-            print_table(("field", args.recipe, args.other), rows)
-        return 0
+        return show_difference(config, opened(args.other), args)
+
     from vitlab.data import resolve
     from vitlab.models import explain
     from vitlab.models.cost import cost, summary
@@ -148,25 +140,18 @@ def show(args: Namespace) -> int:
     print()
     print_table(
         ("axis", "word", "how it works"),
-        [(axis, shown(fields, f"model.{axis}"), sentences) for axis, sentences in words.items()],
+        [(axis, fields[f"model.{axis}"], sentences) for axis, sentences in words.items()],
     )
-    rows = [
-        (
-            layer.name,
-            layer.type,
-            layer.parameters,
-            times(layer.input),
-            times(layer.output),
-            f"{layer.megabytes:.3f}",
-            layer.macs,
-        )
-        for layer in layers
-    ]
-    megabytes = sum(layer.megabytes for layer in layers)
-    rows.append(("total", "", whole.parameters, "", "", f"{megabytes:.3f}", whole.macs))
-    header = ("layer", "type", "parameters", "input", "output", "MB", "multiply-adds")
     print()
-    print_table(header, rows)
+    total = ("total", "", whole.parameters, "", "", sum(x.megabytes for x in layers), whole.macs)
+    print_table(
+        ("layer", "type", "parameters", "input", "output", "MB", "multiply-adds"),
+        [
+            (x.name, x.type, x.parameters, times(x.input), times(x.output), x.megabytes, x.macs)
+            for x in layers
+        ]
+        + [total],
+    )
     print(
         "\nMultiply-adds are those of one image, forward: convolutions, linear layers and both "
         "products of attention. FLOPs are twice as many. MB are those of fp32 weights."
@@ -174,7 +159,23 @@ def show(args: Namespace) -> int:
     return 0
 
 
-def opened(name: str, args: Namespace) -> Config:
+def show_difference(one: Config, other: Config, args: Namespace) -> int:
+    """Print the fields in which two configs differ; - where a model of its kind has no such field."""
+    left, right = fields_of(one), fields_of(other)
+    pairs = {name: (left.get(name), right.get(name)) for name in {**left, **right}}
+    pairs = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    if args.json:
+        print_json(pairs)
+        return 0
+    rows = [
+        (name, *(text(side[name]) if name in side else "-" for side in (left, right)))
+        for name in pairs
+    ]
+    print_table(("field", args.recipe, args.other), rows)
+    return 0
+
+
+def opened(name: str) -> Config:
     """The config of a run, if the name is a folder, else of a recipe."""
     return Run(name).config if Path(name).is_dir() else recipe(name)
 
@@ -371,8 +372,8 @@ def print_table(header: Iterable[str], rows: Iterable[Sequence[Any]]) -> None:
     header, rows = list(header), list(rows)
     table = Table(box=None, pad_edge=False, show_header=any(header))
     for place, name in enumerate(header):
-        numeric = bool(rows) and isinstance(rows[0][place], int | float)
-        table.add_column(name, justify="right" if numeric else "left")
+        words = any(isinstance(row[place], str) for row in rows)
+        table.add_column(name, justify="left" if words else "right")
     for row in rows:
         table.add_row(*map(number, row))
     width = None if sys.stdout.isatty() else 10_000
@@ -386,11 +387,6 @@ def number(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
-
-
-def shown(fields: dict[str, Any], name: str) -> str:
-    """A field as text, or - in a config of another kind of model."""
-    return text(fields[name]) if name in fields else "-"
 
 
 def times(shape: Iterable[int]) -> str:

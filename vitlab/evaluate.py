@@ -20,7 +20,7 @@ from vitlab.data import Examples, from_arrays, index_sha256, load_test, load_tra
 from vitlab.data.batches import Images
 from vitlab.device import choose_device, choose_precision
 from vitlab.errors import DataError, RunError
-from vitlab.files import Lock, write_bytes, write_json
+from vitlab.files import write_bytes
 from vitlab.metrics import roc, summarize
 from vitlab.predict import compute_logits, open_model
 from vitlab.run import Checkpoint, Run, Which
@@ -71,7 +71,7 @@ def evaluate(
     drawn = all((run.figures / f"{name}-{picture}.png").exists() for picture in PICTURES)
     if source == checkpoint and drawn:
         return _shelf(run.results, checkpoint)[split]
-    with Lock(run.path / ".evaluate.lock"):
+    with run.evaluation_lock():
         if source is None:
             result = _measure(run, split, chosen, name, _open(run, split, data, data_root), device)
         else:
@@ -82,7 +82,7 @@ def evaluate(
         # Last, so that a result never speaks of predictions and pictures not yet there.
         results = run.results
         _shelf(results, checkpoint)[split] = result
-        write_json(run.path / "results.json", results)
+        run.write_results(results)
     return result
 
 

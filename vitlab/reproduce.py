@@ -2,6 +2,7 @@
 
     python -m vitlab.reproduce keep RUN      copy a finished, tested run's record to docs/results
     python -m vitlab.reproduce page          write docs/results.md anew from docs/results
+    python -m vitlab.reproduce ship RUN      ship a run: weights halved, judged, in the package
 
 No figure on that page is typed by hand; a test holds the committed page to the committed
 records. What was not measured says so.
@@ -13,8 +14,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vitlab import pretrained
 from vitlab.errors import RunError, VitlabError
-from vitlab.files import write_json, write_text
+from vitlab.files import write_text
 from vitlab.recipes import RECIPES
 from vitlab.run import Run
 
@@ -53,11 +55,48 @@ def keep(run: Run, folder: Path = RECORDS) -> Run:
     with Run.claim(target):
         record = run.copy_record(target)
     (target / ".lock").unlink()
-    write_json(record.path / "results.json", run.results)
+    record.write_results(run.results)
     for picture in sorted(run.figures.glob("*.svg")):
         record.figures.mkdir(exist_ok=True)
         shutil.copy(picture, record.figures / picture.name)
     return record
+
+
+def ship(run: Run, folder: Path = pretrained.FOLDER) -> Run:
+    """Replace a shipped model by a run's weights in half precision, measured as they ship.
+
+    The halved run is evaluated beside the run, where the test ledger lies.
+    """
+    from vitlab.evaluate import evaluate
+
+    halved = run.path.with_name(f"{run.name}-half")
+    small = Run(halved) if halved.exists() else pretrained.ship(run, halved)
+    for split in ("validation", "test"):
+        evaluate(small, split)
+    target = folder / run.config.recipe
+    shutil.rmtree(target, ignore_errors=True)
+    leave = shutil.ignore_patterns(".*", "figures", "predictions")
+    shutil.copytree(halved, target, ignore=leave)
+    shipped = Run(target)
+    write_text(target / "README.md", card(shipped))
+    return shipped
+
+
+def card(run: Run) -> str:
+    """The card of a shipped model, in Markdown."""
+    idea = (RECIPES[run.config.recipe].__doc__ or "").split("\n")[0]
+    return "\n\n".join(
+        [
+            f"# {run.config.recipe}",
+            idea,
+            "Weights in half precision; the figures are of these weights. For research on and "
+            "teaching of image classification; it knows ten classes and nothing else, and is "
+            "sure of itself on pictures of other things too. Trained on CIFAR-10 (Krizhevsky, "
+            "2009), from scratch, on no other data.",
+            table(("", ""), facts(run)),
+            table(CLASS_HEAD, class_rows(run)),
+        ]
+    ) + "\n"  # fmt: skip
 
 
 def page(folder: Path = RECORDS) -> str:
@@ -105,12 +144,12 @@ def row(name: str, run: Run | None) -> list[str]:
     ]
 
 
-def section(run: Run, folder: Path) -> str:
-    """Everything about one run."""
+def facts(run: Run) -> list[tuple[str, str]]:
+    """Where a run's numbers come from, and the numbers of the whole test split."""
     test, validation = run.results["test"], run.results.get("validation")
     finished, origin = run.finished, run.origin
     assert finished is not None
-    facts = [
+    return [
         ("command", f"`{origin['command']}`"),
         ("seed", str(run.config.train.seed)),
         ("test accuracy, last step", percent(test["accuracy"])),
@@ -133,10 +172,21 @@ def section(run: Run, folder: Path) -> str:
         ("split", f"`{origin['data']['split_sha256']['validation'][:16]}`"),
         ("opening of the test split", str(test["test_openings"])),
     ]
-    classes = [
-        [c["class"], *(percent(c[key]) for key in ("accuracy", "precision", "f1", "confidence"))]
-        for c in test["per_class"]
-    ]
+
+
+CLASS_HEAD = ("class", "accuracy", "precision", "F1", "mean confidence")
+
+
+def class_rows(run: Run) -> list[list[str]]:
+    """The test numbers of each class."""
+    keys = ("accuracy", "precision", "f1", "confidence")
+    classes = run.results["test"]["per_class"]
+    return [[one["class"], *(percent(one[key]) for key in keys)] for one in classes]
+
+
+def section(run: Run, folder: Path) -> str:
+    """Everything about one run."""
+    test = run.results["test"]
     confusions = ", ".join(
         f"{c['true']} as {c['predicted']} {c['count']}" for c in test["top_confusions"][:5]
     )
@@ -147,8 +197,8 @@ def section(run: Run, folder: Path) -> str:
     return "\n\n".join(
         [
             f"## {run.name}",
-            table(("", ""), facts),
-            table(("class", "accuracy", "precision", "F1", "mean confidence"), classes),
+            table(("", ""), facts(run)),
+            table(CLASS_HEAD, class_rows(run)),
             f"Most frequent confusions: {confusions}.",
             *pictures,
         ]
@@ -185,6 +235,8 @@ def main(words: list[str]) -> int:
         match words:
             case ["keep", path]:
                 print(keep(Run(path)).path)
+            case ["ship", path]:
+                print(ship(Run(path)).path)
             case ["page"]:
                 write_text(PAGE, page())
             case _:

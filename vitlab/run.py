@@ -27,9 +27,16 @@ from typing import Any, Literal
 
 from vitlab.config import Config
 from vitlab.errors import ConfigError, RunError
-from vitlab.files import Lock, append_json, read_json_lines, sha256, sync_folder, write_bytes
-from vitlab.files import write_json as write_json
-from vitlab.files import write_text as write_text
+from vitlab.files import (
+    Lock,
+    append_json,
+    read_json_lines,
+    sha256,
+    sync_folder,
+    write_bytes,
+    write_json,
+    write_text,
+)
 
 KEEP = 2
 """Newest checkpoints kept beside the best: two, so that a damaged one has a predecessor."""
@@ -195,7 +202,7 @@ class Run:
             copy.finish(self.finished)
         return copy
 
-    # Writers: called by train while it holds the lock
+    # Writers: train holds the run's lock while it calls them, evaluate its own
 
     @staticmethod
     @contextmanager
@@ -224,6 +231,14 @@ class Run:
         """Forget the metrics of steps after `step`, which will be taken again."""
         kept = [json.dumps(record) + "\n" for record in self.metrics if record["step"] <= step]
         write_text(self.path / "metrics.jsonl", "".join(kept))
+
+    def write_results(self, results: Mapping[str, Any]) -> None:
+        """Store the evaluations by split."""
+        write_json(self.path / "results.json", results)
+
+    def evaluation_lock(self) -> Lock:
+        """Held by evaluate, which may look at a run that is being trained."""
+        return Lock(self.path / ".evaluate.lock")
 
     def write_checkpoint(self, step: int, files: Mapping[str, bytes], state: Any) -> None:
         """Store a checkpoint of safetensors files and a readable state, then prune old ones."""
