@@ -6,7 +6,7 @@ import pytest
 
 from vitlab.config import Config
 from vitlab.errors import RunError
-from vitlab.reproduce import PAGE, RECORDS, keep, page, row
+from vitlab.reproduce import PAGE, README, RECORDS, keep, page, row, with_summary
 from vitlab.run import Run
 
 ROOT = Path(__file__).parents[1]
@@ -14,6 +14,11 @@ ROOT = Path(__file__).parents[1]
 
 def test_the_committed_page_is_generated_from_the_committed_records():
     assert (ROOT / PAGE).read_text() == page(ROOT / RECORDS)
+
+
+def test_the_table_of_the_readme_is_generated_too():
+    readme = (ROOT / README).read_text()
+    assert readme == with_summary(readme, ROOT / RECORDS)
 
 
 def test_what_was_not_measured_says_so():

@@ -160,7 +160,7 @@ def show(args: Namespace) -> int:
 
 
 def show_difference(one: Config, other: Config, args: Namespace) -> int:
-    """Print the fields in which two configs differ; - where a model of its kind has no such field."""
+    """Print where two configs differ; - where a kind of model has no such field."""
     left, right = fields_of(one), fields_of(other)
     pairs = {name: (left.get(name), right.get(name)) for name in {**left, **right}}
     pairs = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}

@@ -29,13 +29,23 @@ from vitlab.config import (
 def digits() -> Config:
     """A first run: a tiny ViT on the 8x8 handwritten digits that come with scikit-learn.
 
-    Sixteen tokens of 2x2 pixels, four blocks of width 64. No flip: a mirrored 2 is no 2.
-    Cost: 60 epochs, under a minute on two CPU cores. Expected: 98.5 % test accuracy.
+    Sixteen tokens of 2x2 pixels, four blocks of width 64. Positions start as N(0, 0.5), so that
+    attention tells places apart from the beginning; at 0.02 most epochs go by before it does.
+    MixUp and CutMix stand in for crops, which cut strokes off, and flips: a mirrored 2 is no 2.
+    Cost: 60 epochs, about half a minute on two CPU cores. Expected: 98.5 % test accuracy.
     """
     return Config(
         data=DataConfig(dataset="digits"),
-        model=ViTConfig(patch_size=2, width=64, depth=4, heads=4, cls_token=False, pool="mean"),
-        augment=AugmentConfig(crop_padding=1, label_smoothing=0.1),
+        model=ViTConfig(
+            patch_size=2,
+            width=64,
+            depth=4,
+            heads=4,
+            init_std=0.5,
+            cls_token=False,
+            pool="mean",
+        ),
+        augment=AugmentConfig(mixup=0.4, cutmix=1.0),
         optim=OptimConfig(lr=2e-3, warmup_epochs=5, clip_norm=1.0),
         train=TrainConfig(epochs=60, batch_size=64),
     )

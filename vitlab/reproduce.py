@@ -1,7 +1,7 @@
 """Results as data: which files of a run are committed, and the page generated from them.
 
     python -m vitlab.reproduce keep RUN      copy a finished, tested run's record to docs/results
-    python -m vitlab.reproduce page          write docs/results.md anew from docs/results
+    python -m vitlab.reproduce page          write docs/results.md and the README's table anew
     python -m vitlab.reproduce ship RUN      ship a run: weights halved, judged, in the package
 
 No figure on that page is typed by hand; a test holds the committed page to the committed
@@ -22,6 +22,9 @@ from vitlab.run import Run
 
 RECORDS = Path("docs/results")
 PAGE = Path("docs/results.md")
+README = Path("README.md")
+MARKS = ("<!-- results -->", "<!-- end of results -->")
+"""Lines of the README between which the summary stands."""
 
 
 class Published(NamedTuple):
@@ -119,6 +122,25 @@ def page(folder: Path = RECORDS) -> str:
         *(section(run, folder) for run in runs),
     ]  # fmt: skip
     return "\n\n".join(parts) + "\n"
+
+
+def summary(folder: Path = RECORDS) -> str:
+    """The measured recipes in a few columns, for the README."""
+    runs = [Run(path.parent) for path in sorted(folder.glob("*/config.json"))]
+    head = ("recipe", "test accuracy", "n", "parameters", "epochs", "process time", "hardware")
+    rows = []
+    for run in runs:
+        name, accuracy, n, _, parameters, _, epochs, time, device = row(run.config.recipe, run)
+        name = name.replace("(#", f"({PAGE}#")
+        rows.append([name, accuracy, n, parameters, epochs, time, device])
+    return table(head, rows)
+
+
+def with_summary(readme: str, folder: Path = RECORDS) -> str:
+    """A README whose lines between the two marks are the summary."""
+    before, rest = readme.split(MARKS[0])
+    after = rest.split(MARKS[1])[1]
+    return f"{before}{MARKS[0]}\n{summary(folder)}\n{MARKS[1]}{after}"
 
 
 def row(name: str, run: Run | None) -> list[str]:
@@ -239,6 +261,7 @@ def main(words: list[str]) -> int:
                 print(ship(Run(path)).path)
             case ["page"]:
                 write_text(PAGE, page())
+                write_text(README, with_summary(README.read_text()))
             case _:
                 print(__doc__, file=sys.stderr)
                 return 2

@@ -61,9 +61,9 @@ def train(
         DivergenceError: at a loss or gradient that is not finite.
         Interrupted: after SIGINT or SIGTERM, once the checkpoint is written.
     """
-    config, examples = _read(config, data, data_root)
     where = choose_device(device)
     path = _new_path(config, out, name)
+    config, examples = _read(config, data, data_root)
     with Run.claim(path):
         run = Run.create(path, config)
         return _train(run, examples, where, Narrator(quiet))

@@ -44,7 +44,7 @@ def warnings_for(config: Config, images: int) -> Iterator[str]:
         grid = model.grid(data.image_size)
         if math.prod(grid) <= 4:
             yield (
-                f"{math.prod(grid)} patch tokens leave attention nothing to do: "
+                f"a grid of {grid[0]} x {grid[1]} patches leaves attention nothing to do: "
                 f"make model.patch_size={model.patch_size} smaller"
             )
         if optim.warmup_epochs == 0 and optim.optimizer != "sgd":

@@ -1,0 +1,32 @@
+# `make demo` and `make test` build .venv once, then run. PYTHON chooses the interpreter.
+
+PYTHON ?= python3
+VENV = .venv
+BUILT = $(VENV)/built
+BIN = $(VENV)/bin
+
+.PHONY: demo test slow check results
+
+demo: $(BUILT)
+	run=$$($(BIN)/vitlab train digits) && \
+	$(BIN)/vitlab evaluate "$$run" --split test && \
+	printf 'run       %s\npictures  %s/figures\n' "$$run" "$$run"
+
+test: $(BUILT)
+	$(BIN)/pytest
+
+slow: $(BUILT)
+	$(BIN)/pytest -m slow
+
+check: $(BUILT)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+results: $(BUILT)
+	$(BIN)/python -m vitlab.reproduce page
+
+$(BUILT): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@

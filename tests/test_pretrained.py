@@ -1,0 +1,65 @@
+"""The models that ship work as runs, and are as good as their cards say."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import vitlab
+from vitlab import pretrained
+from vitlab.data import load_train, train_validation
+from vitlab.errors import RunError
+from vitlab.reproduce import card
+
+
+@pytest.fixture(params=["cpu", "cpu-plain"])
+def run(request):
+    return pretrained.shipped(request.param)
+
+
+def test_all_of_them_fit_into_two_and_a_half_megabytes():
+    folder = pretrained.FOLDER
+    assert pretrained.names() == ["cpu", "cpu-plain"]
+    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 2.5e6
+
+
+def test_weights_are_half_precision_and_the_checkpoint_is_sound(run):
+    checkpoint = run.checkpoint()
+    assert checkpoint.damage is None
+    assert {tensor.dtype.name for tensor in load_file(checkpoint.average).values()} <= {
+        "float16",
+        "int64",
+    }
+
+
+def test_the_plain_one_is_small_and_has_a_cls_token():
+    run = pretrained.shipped("cpu-plain")
+    assert run.config.model.patch == "linear" and run.config.model.cls_token
+    assert run.finished["parameters"] <= 800_000
+
+
+def test_the_card_says_what_the_stored_results_say(run):
+    assert (run.path / "README.md").read_text() == card(run)
+    assert f"{100 * run.results['test']['accuracy']:.2f} %" in card(run)
+    assert run.origin["data"]["fingerprint"][:16] in card(run)
+
+
+def test_it_is_as_accurate_on_real_images_as_its_card_says(run, cifar10):
+    examples = load_train(run.config.data, cifar10)
+    index = train_validation(examples.labels, run.config.data)[1][:1000]
+    logits = vitlab.predict(run, examples.images[index], device="cpu")
+    accuracy = (logits.argmax(1) == examples.labels[index]).mean()
+    stated = run.results["validation"]["accuracy"]
+    assert abs(accuracy - stated) < 4 * np.sqrt(stated * (1 - stated) / 1000)
+
+
+def test_no_name_of_person_or_machine_is_in_them(run):
+    for file in run.path.rglob("*.json*"):
+        assert "/home/" not in file.read_text() and "/root/" not in file.read_text()
+    assert json.loads((run.path / "origin.json").read_text())["data"]["class_names"][3] == "cat"
+
+
+def test_an_unknown_name_suggests_the_right_one():
+    with pytest.raises(RunError, match="did you mean cpu-plain"):
+        pretrained.shipped("cpu-plane")
