@@ -179,10 +179,6 @@ def test_an_impossible_vit_is_refused_by_name(fields, told):
             },
             "needs data.validation_fraction above 0",
         ),
-        (
-            {"optim": OptimConfig(warmup_epochs=9.0), "train": TrainConfig(epochs=5)},
-            "optim.warmup_epochs=9.0 is longer than train.epochs=5",
-        ),
     ],
 )
 def test_sections_that_contradict_each_other_are_refused(sections, told):

@@ -42,6 +42,9 @@ class Section:
         problems += self._problems() if not problems else []
         if problems:
             raise ConfigError(problems)
+        for name, hint in hints(type(self)).items():
+            # 2 where 2.0 is meant would give an equal config another hash.
+            object.__setattr__(self, name, parse(getattr(self, name), hint))
 
     def _problems(self) -> Iterator[str]:
         """Yield one sentence per rule that the fields break together."""
@@ -435,11 +438,6 @@ class Config(Section):
                 "optim.schedule='plateau' watches the validation loss: it needs "
                 "data.validation_fraction above 0, or use schedule='steps'"
             )
-        if self.optim.warmup_epochs > self.train.epochs:
-            yield (
-                f"optim.warmup_epochs={self.optim.warmup_epochs} is longer than "
-                f"train.epochs={self.train.epochs}"
-            )
 
     def override(self, values: dict[str, Any]) -> Self:
         """Return a copy with dotted fields set: `{"model.norm": "rms", "train.epochs": 5}`.
@@ -449,13 +447,21 @@ class Config(Section):
         """
         tree = self.to_dict()
         problems = []
+        kind = values.get("model.kind", self.model.kind)
+        if kind not in MODELS:
+            problems.append(f"model.kind={kind!r} is not one of {', '.join(MODELS)}")
+        elif kind != self.model.kind:
+            tree["model"] = {"kind": kind}
+        known = [
+            f"{section}.{name}"
+            for section in self.SECTIONS
+            for name in hints(_section_type(type(self), section, tree[section]))
+        ]
         for path, value in values.items():
             section, _, name = path.partition(".")
-            if section not in self.SECTIONS or path not in fields_of(self):
-                problems.append(unknown(path, fields_of(self)))
-            elif path == "model.kind" and value in MODELS and value != self.model.kind:
-                tree["model"] = {"kind": value}
-            else:
+            if path not in known:
+                problems.append(unknown(path, known))
+            elif path != "model.kind":
                 tree[section][name] = value
         return self._parse(tree, problems)
 
@@ -542,8 +548,11 @@ def fields_of(config: Config) -> dict[str, Any]:
 def unknown(name: str, known: typing.Iterable[str]) -> str:
     """Say that a name is unknown, and which known one was probably meant."""
     known = list(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    tail = f": did you mean {close[0]}?" if close else f": choose from {', '.join(sorted(known))}"
+    # Whoever types `lr` means optim.lr, so last parts are compared as well.
+    parts = {part: full for full in known for part in (full.rpartition(".")[2], full)}
+    close = difflib.get_close_matches(name, parts, n=1, cutoff=0.5)
+    choices = f": choose from {', '.join(sorted(known))}"
+    tail = f": did you mean {parts[close[0]]}?" if close else choices
     return f"unknown name {name}{tail}"
 
 
@@ -607,7 +616,7 @@ def parse(value: Any, hint: Any) -> Any:
         return next(
             (done for done, arg in zip(tries, args, strict=False) if fits(done, arg)), value
         )
-    if origin is tuple and isinstance(value, list | str):
+    if origin is tuple and isinstance(value, list | tuple | str):
         items = [part for part in value.split(",") if part] if isinstance(value, str) else value
         return tuple(parse(item, args[0]) for item in items)
     if origin is Literal and isinstance(value, str):
@@ -631,7 +640,9 @@ def parse(value: Any, hint: Any) -> Any:
 
 def text(value: Any) -> str:
     """A field's value as one would type it at a command line; `parse` reads it back."""
-    return ",".join(map(text, value)) if isinstance(value, tuple) else str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(map(text, value))
+    return value if isinstance(value, str) else str(value).lower()
 
 
 def describe(hint: Any) -> str:

@@ -26,7 +26,6 @@ def origin_of(session: Session, examples: Examples) -> dict[str, Any]:
         "command": command(session.config),
         "vitlab": vitlab.__version__,
         "commit": commit(),
-        "config_sha256": session.config.sha256,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,

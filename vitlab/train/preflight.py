@@ -34,6 +34,11 @@ def warnings_for(config: Config, images: int) -> Iterator[str]:
         yield f"optim.muon_lr={optim.muon_lr:g} is outside 0.002 to 0.05, where Muon trains"
     if config.train.batch_size > images:
         yield f"train.batch_size={config.train.batch_size} is more than all {images} images"
+    if optim.warmup_epochs >= config.train.epochs:
+        yield (
+            f"optim.warmup_epochs={optim.warmup_epochs:g} leaves none of "
+            f"train.epochs={config.train.epochs} at the full rate"
+        )
     augment = config.augment
     plain = augment.flip == "none" and augment.policy == "none" and not augment.mixes
     plain = plain and not (augment.crop_padding or augment.resized_crop)

@@ -1,0 +1,78 @@
+"""A person is told in plain words what tends to go wrong, before and during a training."""
+
+import numpy as np
+import pytest
+
+from vitlab.config import Config
+from vitlab.recipes import RECIPES, recipe
+from vitlab.train import train
+from vitlab.train.preflight import alarm, warnings_for
+
+KNOWN = {"data.image_size": (32, 32), "data.channels": 3, "data.classes": 10}
+
+
+def remarks(images: int = 45_000, **values: object) -> str:
+    fields = {name.replace("__", "."): value for name, value in values.items()}
+    return "\n".join(warnings_for(recipe("vit-tiny").override(KNOWN | fields), images))
+
+
+def test_a_sound_recipe_draws_no_remark():
+    assert remarks() == ""
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"model__patch_size": 16}, "2 x 2 patches leaves attention nothing to do"),
+        ({"optim__lr": 0.1}, "optim.lr=0.1 is outside 0.0001 to 0.004"),
+        ({"optim__optimizer": "muon", "optim__muon_lr": 1.0}, "optim.muon_lr=1 is outside"),
+        ({"optim__warmup_epochs": 0}, "epochs of warm-up"),
+        ({"model__width": 195, "model__position": "learned"}, "odd head width of 65"),
+        ({"train__epochs": 5}, "warmup_epochs=10 leaves none of train.epochs=5"),
+        ({"images": 10}, "train.batch_size=128 is more than all 10 images"),
+    ],
+)
+def test_what_makes_small_transformers_fail_is_named(values, words):
+    assert words in remarks(**values)
+
+
+def test_few_images_without_augmentation_are_named():
+    off = {"augment__policy": "none", "augment__mixup": 0, "augment__cutmix": 0}
+    assert "learn them by heart" in remarks(images=1_000, **off)
+    assert "learn them by heart" not in remarks(images=1_000)
+    assert "learn them by heart" not in remarks(images=45_000, **off)
+
+
+def test_recipes_give_no_remark_on_their_learning_rate():
+    for name in RECIPES:
+        config = recipe(name).override(KNOWN | {"train.small_size": None, "train.small_epochs": 0})
+        assert not any("known to train" in remark for remark in warnings_for(config, 45_000)), name
+
+
+def test_a_training_at_chance_or_diverging_is_called_that():
+    config = Config().override(KNOWN)
+    assert "stuck at chance" in (alarm(config, 50, loss=2.3, accuracy=0.11) or "")
+    assert "diverging" in (alarm(config, 50, loss=9.0, accuracy=0.2) or "")
+    assert alarm(config, 50, loss=1.5, accuracy=0.5) is None
+    assert alarm(config, 1, loss=2.3, accuracy=0.1) is None
+
+
+def test_the_header_says_what_was_chosen_and_why(tmp_path, capsys):
+    labels = np.arange(200) % 4
+    images = np.random.default_rng(0).integers(0, 255, (200, 8, 8, 3), dtype=np.uint8)
+    config = recipe("digits").override({"train.epochs": 4, "optim.lr": 0.5, "model.depth": 1})
+    run = train(config, data=(images, labels), out=tmp_path, device="cpu")
+    printed = capsys.readouterr().err
+    for words in (
+        "precision   fp32 (",
+        "compilation off (",
+        "determinism on (",
+        "180 training and 20 validation images, 4 classes",
+        f"{run.finished['parameters']:,} parameters",
+        "multiply-adds per image",
+        "12: 4 epochs of 3 batches of 64",
+        "time        about",
+        "optim.lr=0.5 is outside",
+    ):
+        assert words in printed, words
+    assert run.finished["alarms"] and run.finished["alarms"][0].split(":")[0] in printed
