@@ -66,6 +66,7 @@ def cpu() -> Config:
             depth=3,
             heads=4,
             ffn_ratio=2,
+            qkv_bias=False,
             cls_token=False,
             pool="seqpool",
         ),
@@ -73,7 +74,7 @@ def cpu() -> Config:
             crop_padding=4,
             crop_fill="reflect",
             flip="alternating",
-            cutout=8,
+            cutout=12,
             label_smoothing=0.1,
         ),
         optim=OptimConfig(
@@ -84,10 +85,10 @@ def cpu() -> Config:
             betas=(0.9, 0.98),
             schedule="linear",
             warmup_epochs=2,
-            average_decay=0.999,
+            average_decay=0.998,
         ),
         train=TrainConfig(
-            epochs=32, batch_size=256, small_size=(24, 24), small_epochs=19, evaluate_epochs=4
+            epochs=40, batch_size=256, small_size=(24, 24), small_epochs=23, evaluate_epochs=4
         ),
     )
 
