@@ -21,7 +21,7 @@ slow: $(BUILT)
 check: $(BUILT)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 results: $(BUILT)
 	$(BIN)/python -m vitlab.reproduce page
