@@ -60,7 +60,9 @@ def test_a_training_at_chance_or_diverging_is_called_that():
 def test_the_header_says_what_was_chosen_and_why(tmp_path, capsys):
     labels = np.arange(200) % 4
     images = np.random.default_rng(0).integers(0, 255, (200, 8, 8, 3), dtype=np.uint8)
-    config = recipe("digits").override({"train.epochs": 4, "optim.lr": 0.5, "model.depth": 1})
+    config = recipe("digits").override(
+        {"train.epochs": 4, "optim.lr": 0.5, "model.depth": 1, "train.precision": "fp16"}
+    )
     run = train(config, data=(images, labels), out=tmp_path, device="cpu")
     printed = capsys.readouterr().err
     for words in (
@@ -73,6 +75,7 @@ def test_the_header_says_what_was_chosen_and_why(tmp_path, capsys):
         "12: 4 epochs of 3 batches of 64",
         "time        about",
         "optim.lr=0.5 is outside",
+        "train.precision is fp32 (fp16 was asked for",
     ):
         assert words in printed, words
     assert run.finished["alarms"] and run.finished["alarms"][0].split(":")[0] in printed

@@ -196,6 +196,8 @@ def _take_up(run: Run, session: Session, examples: Examples, narrator: Narrator)
             ("time", f"about {duration(session.estimate())}, from two trial steps"),
         ]
     )  # fmt: skip
+    if config.train.precision not in ("auto", session.precision.word):
+        narrator.warn(f"train.precision is {session.precision}")
     for warning in warnings_for(config, len(session.images)):
         narrator.warn(warning)
 
