@@ -61,7 +61,13 @@ def test_the_header_says_what_was_chosen_and_why(tmp_path, capsys):
     labels = np.arange(200) % 4
     images = np.random.default_rng(0).integers(0, 255, (200, 8, 8, 3), dtype=np.uint8)
     config = recipe("digits").override(
-        {"train.epochs": 4, "optim.lr": 0.5, "model.depth": 1, "train.precision": "fp16"}
+        {
+            "train.epochs": 4,
+            "train.precision": "fp16",
+            "optim.lr": 0.5,
+            "optim.warmup_epochs": 0,
+            "model.depth": 1,
+        }
     )
     run = train(config, data=(images, labels), out=tmp_path, device="cpu")
     printed = capsys.readouterr().err
