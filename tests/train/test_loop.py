@@ -155,6 +155,15 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(
     assert fingerprint(resumed) == fingerprint(straight)
 
 
+def test_a_resumption_on_another_machine_is_warned_about_and_remembered(data, tmp_path, capsys):
+    run = train(RICH.override({"train.epochs": 3}), data=data, out=tmp_path, quiet=True)
+    (run.path / "finished.json").unlink()
+    run.write_origin({**run.origin, "threads": 99})
+    resume(run.path, data=data)
+    assert "threads was 99" in capsys.readouterr().err
+    assert "not bit-exact" in run.finished["alarms"][0]
+
+
 def test_other_data_is_refused_on_resume(data, tmp_path):
     run = train(RICH.override({"train.epochs": 3}), data=data, out=tmp_path, quiet=True)
     (run.path / "finished.json").unlink()

@@ -167,10 +167,11 @@ def _take_up(run: Run, session: Session, examples: Examples, narrator: Narrator)
     origin = origin_of(session, examples)
     if run.checkpoints():
         checkpoint = run.checkpoint()
-        for difference in differences(run.origin, origin):
-            narrator.warn(difference)
         state.resize(tuple(checkpoint.state["image_size"]))
         state.load(checkpoint)
+        for difference in differences(run.origin, origin):
+            state.alarms.append(f"resumed at step {state.step}: {difference}")
+            narrator.warn(difference)
         run.truncate_metrics(state.step)
         narrator.say(f"resuming {run.path} at step {state.step:,} of {batches.steps:,}")
         return
