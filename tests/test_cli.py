@@ -172,11 +172,11 @@ def test_show_tells_config_words_and_cost(capsys):
 
 
 def test_show_prints_a_table_that_grep_can_read(capsys):
-    assert main(["show", "cpu"]) == 0
+    assert main(["show", "vit-tiny"]) == 0
     lines = capsys.readouterr().out.splitlines()
     total = next(line for line in lines if line.startswith("total"))
-    assert "495,115" in total
-    assert any(line.split() == ["model.pool", "seqpool"] for line in lines)
+    assert "5,356,234" in total
+    assert any(line.split() == ["model.pool", "cls"] for line in lines)
     assert "FLOPs are twice as many" in lines[-1]
     assert not any("\x1b" in line for line in lines)
 

@@ -56,7 +56,7 @@ def keep(run: Run, folder: Path = RECORDS) -> Run:
     if target.exists():
         shutil.rmtree(target)
     with Run.claim(target):
-        record = run.copy_record(target)
+        record = run.copy_record(target, run.metrics)
     (target / ".lock").unlink()
     record.write_results(run.results)
     for picture in (*run.figures.glob("curves.svg"), *run.figures.glob("test-*.svg")):
@@ -188,7 +188,10 @@ def facts(run: Run) -> list[tuple[str, str]]:
         ("process time", minutes(finished["clock"]["process_seconds"])),
         ("wall time", minutes(finished["clock"]["wall_seconds"])),
         ("precision", origin["precision"]["word"]),
-        ("versions", f"vitlab {origin['vitlab']}, torch {origin['torch']}, {origin['python']}"),
+        (
+            "versions",
+            f"vitlab {origin['vitlab']}, torch {origin['torch']}, Python {origin['python']}",
+        ),
         ("config", f"`{run.config.sha256[:16]}`"),
         ("data", f"`{origin['data']['fingerprint'][:16]}`"),
         ("split", f"`{origin['data']['split_sha256']['validation'][:16]}`"),

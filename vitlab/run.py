@@ -193,11 +193,12 @@ class Run:
             raise RunError(f"{self.path} holds no sound checkpoint: start the training again")
         return best_of(sound) if which == "best" else sound[0]
 
-    def copy_record(self, folder: Path) -> "Run":
+    def copy_record(self, folder: Path, metrics: Iterable[Mapping[str, Any]]) -> "Run":
         """Copy what is not weights into another folder: config, origin, metrics, final numbers."""
         copy = Run.create(folder, self.config)
         copy.write_origin(self.origin)
-        write_text(copy.path / "metrics.jsonl", (self.path / "metrics.jsonl").read_text())
+        lines = [json.dumps(record) + "\n" for record in metrics]
+        write_text(copy.path / "metrics.jsonl", "".join(lines))
         if self.finished is not None:
             copy.finish(self.finished)
         return copy

@@ -34,7 +34,7 @@ def shipped(name: str) -> Run:
 def ship(run: Run, folder: Path) -> Run:
     """Write a finished run as a small run of half-precision weights.
 
-    Kept are config, origin, metrics, final numbers and the weights that are evaluated.
+    Kept are config, origin, validations, final numbers and the weights that are evaluated.
     Results are not: they belong to the full-precision weights, and are measured anew.
     """
     if run.finished is None:
@@ -47,7 +47,8 @@ def ship(run: Run, folder: Path) -> Run:
         for name, tensor in weights.items()
     }
     with Run.claim(folder):
-        small = run.copy_record(folder)
+        judged = [record for record in run.metrics if record["split"] != "train"]
+        small = run.copy_record(folder, judged)
         name = "average.safetensors" if averaged else "model.safetensors"
         small.write_checkpoint(checkpoint.step, {name: save(half)}, checkpoint.state)
     return small
