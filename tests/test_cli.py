@@ -154,10 +154,10 @@ def test_recipes_are_listed_with_size_and_idea(capsys):
     assert "DeiT-Tiny" in rows["vit-tiny"]["idea"]
 
 
-def test_data_sets_are_listed_with_the_place_they_were_found(capsys, tmp_path):
-    (tmp_path / "cifar100").mkdir()
-    rows = {row["dataset"]: row for row in report(capsys, "datasets", "--data-root", str(tmp_path))}
-    assert rows["cifar100"]["where"] == str(tmp_path / "cifar100")
+def test_data_sets_are_listed_with_the_place_they_were_found(capsys, cifar10):
+    rows = {row["dataset"]: row for row in report(capsys, "datasets", "--data-root", str(cifar10))}
+    assert rows["cifar10"]["where"] == str(cifar10 / "cifar10")
+    assert rows["cifar100"]["where"] == "fetched when first used"
     assert rows["digits"]["where"] == "comes with scikit-learn"
     assert (rows["cifar10"]["classes"], rows["cifar10"]["shape"]) == (10, "3 x 32 x 32")
 

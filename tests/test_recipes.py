@@ -6,11 +6,12 @@ from dataclasses import replace
 import pytest
 
 from vitlab.cli import parse
-from vitlab.config import ViTConfig, fields_of
+from vitlab.config import Config, ViTConfig, fields_of
 from vitlab.data import resolve
 from vitlab.errors import ConfigError
 from vitlab.models.cost import cost
 from vitlab.recipes import RECIPES, command, recipe
+from vitlab.train import train
 
 PUBLISHED = {
     "vit-d6-w128": {
@@ -165,7 +166,20 @@ def test_the_command_of_a_config_makes_that_config(name):
 
 
 def test_the_command_of_an_unchanged_recipe_is_its_name():
-    assert command(resolved("cpu")) == "vitlab train cpu"
+    assert command(recipe("cpu")) == "vitlab train cpu"
+
+
+def test_a_config_that_starts_from_no_recipe_has_no_command():
+    assert command(Config()) is None
+
+
+def test_a_run_remembers_the_image_size_that_was_asked_for(tmp_path):
+    config = recipe("digits").override(
+        {"data.image_size": (4, 4), "train.epochs": 1, "model.depth": 1}
+    )
+    run = train(config, out=tmp_path, device="cpu", quiet=True)
+    assert "--data.image_size 4,4" in run.origin["command"]
+    assert "--data.classes" not in run.origin["command"]
 
 
 def test_recipes_differ_from_each_other():

@@ -99,14 +99,13 @@ def recipes(args: Namespace) -> int:
 def datasets(args: Namespace) -> int:
     """List the data sets known by name, and where they were found."""
     from vitlab.data import KNOWN
-    from vitlab.data.sources import cache_folder
+    from vitlab.data.sources import locate
 
-    roots = [args.data_root, os.environ.get("VITLAB_DATA"), cache_folder()]
     rows = []
     for name, known in KNOWN.items():
-        folders = [Path(root) / name for root in roots if root]
-        missing = "fetched when first used" if known.sources else "comes with scikit-learn"
-        found = next((str(folder) for folder in folders if folder.is_dir()), missing)
+        found = "comes with scikit-learn"
+        if known.sources:
+            found = str(locate(name, args.data_root) or "fetched when first used")
         shape = times((known.channels, *known.image_size))
         rows.append((name, shape, known.classes, known.train, known.test, found, known.summary))
     print_rows(("dataset", "shape", "classes", "train", "test", "where", "what"), rows, args)

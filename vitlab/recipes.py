@@ -287,13 +287,14 @@ def recipe(name: str) -> Config:
     return replace(RECIPES[name](), recipe=name)
 
 
-def command(config: Config) -> str:
-    """The command line that makes this config: its recipe and what differs from it."""
-    start = fields_of(recipe(config.recipe)) if config.recipe in RECIPES else {}
-    resolved = ("data.image_size", "data.channels", "data.classes")
+def command(config: Config) -> str | None:
+    """The command line that makes this config, or None if it does not start from a recipe."""
+    if config.recipe not in RECIPES:
+        return None
+    start = fields_of(recipe(config.recipe))
     words = [
         f"--{name} {shlex.quote(text(value))}"
         for name, value in fields_of(config).items()
-        if start.get(name, value) != value and not (name in resolved and start[name] is None)
+        if name not in start or start[name] != value
     ]
     return " ".join(["vitlab train", config.recipe, *words])

@@ -172,7 +172,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
     finished, origin = run.finished, run.origin
     assert finished is not None
     return [
-        ("command", f"`{origin['command']}`"),
+        ("command", f"`{origin['command'] or 'a config made in Python'}`"),
         ("seed", str(run.config.train.seed)),
         ("test accuracy, last step", percent(test["accuracy"])),
         ("validation accuracy, last step", percent(validation["accuracy"]) if validation else "-"),
@@ -255,7 +255,7 @@ def hardware(run: Run) -> str:
 
 
 def main(words: list[str]) -> int:
-    """Run one of the two commands above."""
+    """Run one of the three commands above."""
     try:
         match words:
             case ["keep", path]:

@@ -157,13 +157,24 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vitlab"
 
 
-def _find(dataset: str, root: Root) -> Format:
-    if dataset == "digits":
-        return Digits()
+def locate(name: str, root: Root = None) -> Path | None:
+    """The folder where a known set lies on this machine, or None if it is still to be fetched."""
+    places = (folder / name for folder in (*_roots(root), cache_folder()))
+    return next((place for place in places if _find_known(place, KNOWN[name])), None)
+
+
+def _roots(root: Root) -> list[Path]:
     roots = [Path(r).expanduser() for r in (root, os.environ.get("VITLAB_DATA")) if r]
     for folder in roots:
         if not folder.is_dir():
             raise DataError(f"data root {folder} is not a folder")
+    return roots
+
+
+def _find(dataset: str, root: Root) -> Format:
+    if dataset == "digits":
+        return Digits()
+    roots = _roots(root)
     if known := KNOWN.get(dataset):
         cache = cache_folder()
         places = (folder / dataset for folder in (*roots, cache))

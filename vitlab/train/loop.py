@@ -24,6 +24,7 @@ from vitlab.data.batches import resize
 from vitlab.device import choose_device, deterministic
 from vitlab.errors import DataError, Interrupted, VitlabError
 from vitlab.models.cost import cost
+from vitlab.recipes import command
 from vitlab.run import Run
 from vitlab.train.console import Narrator
 from vitlab.train.optim import rate
@@ -63,10 +64,11 @@ def train(
     """
     where = choose_device(device)
     path = _new_path(config, out, name)
+    words = command(config)
     config, examples = _read(config, data, data_root)
     with Run.claim(path):
         run = Run.create(path, config)
-        return _train(run, examples, where, Narrator(quiet))
+        return _train(run, examples, where, Narrator(quiet), words)
 
 
 def resume(
@@ -89,7 +91,7 @@ def resume(
     with Run.claim(run.path):
         run.sweep()
         _, examples = _read(run.config, data, data_root)
-        return _train(run, examples, choose_device(device), narrator)
+        return _train(run, examples, choose_device(device), narrator, command(run.config))
 
 
 def overfit_one_batch(
@@ -141,7 +143,13 @@ def due(step: int, every: float, steps_per_epoch: int, steps: int) -> bool:
     return step > 0 and (step % interval == 0 or step == steps)
 
 
-def _train(run: Run, examples: Examples, device: torch.device, narrator: Narrator) -> Run:
+def _train(
+    run: Run,
+    examples: Examples,
+    device: torch.device,
+    narrator: Narrator,
+    words: str | None,
+) -> Run:
     try:
         with (
             torch.random.fork_rng(),
@@ -150,7 +158,7 @@ def _train(run: Run, examples: Examples, device: torch.device, narrator: Narrato
             narrator,
         ):
             session = Session.build(run.config, examples, device)
-            _take_up(run, session, examples, narrator)
+            _take_up(run, session, examples, narrator, words)
             _loop(run, session, narrator, stop)
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise _out_of_memory(run.config) from error
@@ -161,10 +169,16 @@ def _train(run: Run, examples: Examples, device: torch.device, narrator: Narrato
     return run
 
 
-def _take_up(run: Run, session: Session, examples: Examples, narrator: Narrator) -> None:
+def _take_up(
+    run: Run,
+    session: Session,
+    examples: Examples,
+    narrator: Narrator,
+    words: str | None,
+) -> None:
     """Bring the session to where the run stands, and say what was chosen."""
     config, state, batches = run.config, session.state, session.batches
-    origin = origin_of(session, examples)
+    origin = origin_of(session, examples, words)
     if run.checkpoints():
         checkpoint = run.checkpoint()
         state.resize(tuple(checkpoint.state["image_size"]))

@@ -16,14 +16,13 @@ import vitlab
 from vitlab.data import Examples
 from vitlab.device import Choice
 from vitlab.errors import DataError
-from vitlab.recipes import command
 from vitlab.train.session import Session
 
 
-def origin_of(session: Session, examples: Examples) -> dict[str, Any]:
+def origin_of(session: Session, examples: Examples, command: str | None) -> dict[str, Any]:
     """What origin.json holds: no user, host or home folder."""
     return {
-        "command": command(session.config),
+        "command": command,
         "vitlab": vitlab.__version__,
         "commit": commit(),
         "python": platform.python_version(),
