@@ -173,6 +173,10 @@ def test_an_impossible_vit_is_refused_by_name(fields, told):
     [
         ({"data": DataConfig(image_size=(30, 32))}, "data.image_size=(30, 32) is not a multiple"),
         (
+            {"model": CNN6Config(), "train": TrainConfig(small_size=(24, 24), small_epochs=1)},
+            "the linear layers of cnn6 are made for one image size",
+        ),
+        (
             {
                 "data": DataConfig(validation_fraction=0.0),
                 "optim": OptimConfig(schedule="plateau"),

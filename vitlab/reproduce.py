@@ -196,6 +196,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         ("data", f"`{origin['data']['fingerprint'][:16]}`"),
         ("split", f"`{origin['data']['split_sha256']['validation'][:16]}`"),
         ("opening of the test split", str(test["test_openings"])),
+        *(("note", alarm) for alarm in finished["alarms"]),
     ]
 
 

@@ -77,7 +77,7 @@ def test_resnet_takes_another_size_and_cnn6_says_why_it_cannot():
 
 
 def test_cnn6_refuses_images_it_cannot_halve_three_times():
-    with pytest.raises(ConfigError, match=r"data\.image_size=\(28, 28\).*multiples of 8"):
+    with pytest.raises(ConfigError, match=r"data\.image_size=\(28, 28\): cnn6 halves"):
         network(CNN6Config(), (28, 28))
 
 

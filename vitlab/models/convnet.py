@@ -112,13 +112,6 @@ class CNN6(ConvNet):
     """
 
     def __init__(self, cfg: CNN6Config, image_size: tuple[int, int], channels: int, classes: int):
-        if image_size[0] % 8 or image_size[1] % 8:
-            raise ConfigError(
-                [
-                    f"data.image_size={image_size} cannot be halved three times by "
-                    "model.kind='cnn6': use multiples of 8"
-                ]
-            )
         w = cfg.width
         stages = {
             "stage1": pair(channels, w, 2 * w),
