@@ -57,8 +57,8 @@ def cpu() -> Config:
     A frozen whitening and two convolutions make the tokens, three blocks of width 128 follow,
     and a learned average reads them out. The first 23 epochs see images of 24x24 pixels, which
     halves their cost.
-    Cost: 40 epochs, about an hour on two AVX2 cores. Expected: above 87 % on CIFAR-10's test
-    images; docs/results.md has what was measured.
+    Cost: 40 epochs, an hour of CPU time on AVX-512 cores, so half an hour on two of them; AVX2
+    takes about twice as long. Expected: 88 % on CIFAR-10's test images (docs/results.md).
     """
     return Config(
         model=ViTConfig(
@@ -99,7 +99,8 @@ def cpu_plain() -> Config:
 
     The model for pictures of attention. It fits its training images less well than `cpu`, so it
     gets a smaller cutout and a longer average.
-    Cost: 24 epochs, about an hour on two AVX2 cores; docs/results.md has what was measured.
+    Cost: 24 epochs, as long as `cpu`. Expected: 82 % on CIFAR-10's test images
+    (docs/results.md).
     """
     stem = cpu()
     return replace(
