@@ -117,8 +117,8 @@ def page(folder: Path = RECORDS) -> str:
              "process time", "hardware"),
             [row(name, measured.get(name)) for name in RECIPES],
         ),
-        "Process time is CPU time summed over threads; wall time includes waiting for whatever else "
-        "the machine did. Near-duplicates of training images make "
+        "Process time is CPU time summed over threads; wall time includes waiting for whatever "
+        "else the machine did. Near-duplicates of training images make "
         "up 3.25 % of the CIFAR-10 test images, and about 0.5 % of its labels are wrong.",
         *(section(run, folder) for run in runs),
     ]  # fmt: skip
