@@ -16,7 +16,15 @@ from typing import Any, Literal
 import numpy as np
 
 from vitlab import figures
-from vitlab.data import Examples, from_arrays, index_sha256, load_test, load_train, train_validation
+from vitlab.data import (
+    ARRAYS,
+    Examples,
+    from_arrays,
+    index_sha256,
+    load_test,
+    load_train,
+    train_validation,
+)
 from vitlab.data.batches import Images
 from vitlab.device import choose_device, choose_precision
 from vitlab.errors import DataError, RunError
@@ -139,7 +147,7 @@ def _open(
             f"validation, or finish it with `vitlab train --resume {run.path}`"
         )
     if data is None:
-        if config.dataset == "arrays":
+        if config.dataset == ARRAYS:
             raise DataError(f"{run.path} was trained on arrays in memory: hand them in as data=")
         examples = load_test(config, root) if split == "test" else load_train(config, root)
     elif isinstance(data, Examples):

@@ -170,6 +170,8 @@ def test_other_data_is_refused_on_resume(data, tmp_path):
     images, labels = data
     with pytest.raises(DataError, match="not the one this run began with"):
         resume(run.path, data=(255 - images, labels), quiet=True)
+    with pytest.raises(DataError, match="hand them in again"):
+        resume(run.path, quiet=True)
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_update(data, tmp_path):

@@ -5,6 +5,7 @@
 
 from vitlab.data.known import KNOWN
 from vitlab.data.sources import (
+    ARRAYS,
     Examples,
     decode,
     from_arrays,
@@ -16,6 +17,7 @@ from vitlab.data.sources import (
 from vitlab.data.splits import index_sha256, train_validation
 
 __all__ = [
+    "ARRAYS",
     "KNOWN",
     "Examples",
     "decode",

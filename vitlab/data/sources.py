@@ -40,6 +40,9 @@ from vitlab.files import write_bytes
 
 Root = str | os.PathLike[str] | None
 
+ARRAYS = "arrays"
+"""What `config.data.dataset` says of images that were handed in as arrays."""
+
 DECODER = 1
 """Number of the way images are decoded; arrays kept under another are not used."""
 

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from vitlab.config import Config
-from vitlab.data import Examples, from_arrays, load_train, resolve
+from vitlab.data import ARRAYS, Examples, from_arrays, load_train, resolve
 from vitlab.data.augment import normalize
 from vitlab.data.batches import resize
 from vitlab.device import choose_device, deterministic
@@ -335,6 +335,8 @@ def _read(
     config: Config, data: Data, root: str | os.PathLike[str] | None
 ) -> tuple[Config, Examples]:
     """Read the training images and fill in what the config left to them."""
+    if data is None and config.data.dataset == ARRAYS:
+        raise DataError("the images were arrays in memory: hand them in again as data=")
     if data is None:
         config = replace(config, data=resolve(config.data, root))
         return config, load_train(config.data, root)
@@ -350,7 +352,7 @@ def _read(
             raise DataError(
                 f"data.{name}={getattr(config.data, name)} does not fit the images given: {value}"
             )
-    return replace(config, data=replace(config.data, dataset="arrays", **found)), examples
+    return replace(config, data=replace(config.data, dataset=ARRAYS, **found)), examples
 
 
 def _new_path(config: Config, out: str | os.PathLike[str] | None, name: str | None) -> Path:
