@@ -1,11 +1,13 @@
 """The results page says what the committed records say, and nothing else."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from vitlab.config import Config
 from vitlab.errors import RunError
+from vitlab.recipes import RECIPES
 from vitlab.reproduce import PAGE, README, RECORDS, keep, page, row, with_summary
 from vitlab.run import Run
 
@@ -32,3 +34,13 @@ def test_a_run_without_test_result_is_not_kept(tmp_path):
     with pytest.raises(RunError, match="--split test"):
         keep(run, tmp_path / "records")
     assert not (tmp_path / "records").exists()
+
+
+def test_what_a_recipe_expects_lies_within_what_was_measured():
+    for path in (ROOT / RECORDS).glob("*/config.json"):
+        run = Run(path.parent)
+        words = " ".join((RECIPES[run.config.recipe].__doc__ or "").split())
+        expected = re.search(r"Expected: ([\d.]+) %", words)
+        assert expected, run.config.recipe
+        low, high = run.results["test"]["accuracy_interval"]
+        assert low <= float(expected[1]) / 100 <= high, run.config.recipe

@@ -81,7 +81,7 @@ class Session:
         torch.manual_seed(address(seed, 0, WEIGHTS))
         size = batches.size(0)
         model = build_model(replace(config, data=replace(config.data, image_size=size)))
-        # Convolutions are a fifth faster with channels last; other layers do not mind.
+        # Convolutions are a little faster with channels last; other layers do not mind.
         model.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         if (start := getattr(model, "start", None)) is not None:
             some = np.random.default_rng(seed).permutation(len(images))[:START_IMAGES]
