@@ -136,7 +136,7 @@ def test_a_documented_command_is_understood(line):
         assert verb in cli.VERBS
         return
     args = cli.parse([verb, *words])
-    if args.overrides:
+    if args.overrides and vars(args).get("recipe"):
         recipe(args.recipe).override(args.overrides)
 
 
@@ -168,7 +168,7 @@ def test_show_tells_config_words_and_cost(capsys):
     assert shown["parameters"] == sum(layer["parameters"] for layer in shown["layers"])
     assert shown["config"]["model"]["norm"] == "rms"
     assert shown["config"]["data"]["image_size"] == [32, 32]
-    assert set(shown["words"]) == {"patch", "position", "norm", "ffn", "pool"}
+    assert set(shown["words"]) == {"patch", "position", "norm", "norm_place", "ffn", "pool"}
 
 
 def test_show_prints_a_table_that_grep_can_read(capsys):

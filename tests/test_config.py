@@ -1,12 +1,15 @@
 """A config is right when it is made, says everything that is wrong at once, and survives JSON."""
 
+import hashlib
 import json
 from dataclasses import FrozenInstanceError, fields
 
 import pytest
 
 from vitlab.config import (
+    ADDED,
     MODELS,
+    SCHEMA,
     AugmentConfig,
     CNN6Config,
     Config,
@@ -77,10 +80,32 @@ def test_reading_json_is_strict():
     assert "modle: did you mean model?" in told
 
 
-@pytest.mark.parametrize("schema", [None, 0, 2, "1"])
+def of_schema_1(config: Config) -> dict:
+    tree = {**config.to_dict(), "schema": 1}
+    for section, name in (path.split(".") for path in ADDED[2]):
+        tree[section].pop(name, None)
+    return tree
+
+
+def test_a_config_of_an_earlier_schema_has_what_came_later_switched_off():
+    assert Config.from_dict(of_schema_1(Config())) == Config()
+    tree = of_schema_1(Config())
+    del tree["optim"]["lr"]
+    assert problems_of(Config.from_dict, tree) == ["optim.lr is missing"]
+
+
+def test_a_hash_survives_later_schemas_and_still_sees_every_field():
+    tree = of_schema_1(Config())
+    first = hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
+    assert Config().sha256 == first
+    assert Config().override({"optim.sam": 0.1}).sha256 != first
+    assert Config().override({"optim.lr": 0.1}).sha256 != first
+
+
+@pytest.mark.parametrize("schema", [None, 0, SCHEMA + 1, "1"])
 def test_another_schema_is_refused(schema):
     (problem,) = problems_of(Config.from_dict, {**Config().to_dict(), "schema": schema})
-    assert f"schema {schema!r} is not 1" in problem
+    assert f"schema {schema!r} is not one this version reads" in problem
 
 
 def test_configs_cannot_be_changed_in_place():

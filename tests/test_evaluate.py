@@ -1,8 +1,9 @@
 """Protects results: what is judged, what is stored, and that the test split is counted."""
 
+import csv
 import json
+import re
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -10,10 +11,13 @@ import pytest
 
 import vitlab
 from vitlab import evaluate as module
-from vitlab.data import Examples, load_test, load_train, train_validation
-from vitlab.errors import DataError, RunError
-from vitlab.evaluate import LEDGER, evaluate, record_opening
+from vitlab import pretrained
+from vitlab.data import Examples, index_sha256, load_test, load_train, train_validation
+from vitlab.errors import DataError, RunError, VitlabError
+from vitlab.evaluate import evaluate, evaluate_robustness
+from vitlab.figures import style
 from vitlab.files import Lock, write_json
+from vitlab.ledger import LEDGER
 from vitlab.run import Run
 
 DRAW = module._draw
@@ -55,7 +59,7 @@ def undrawn(monkeypatch):
 
     def touch(run, name, result):
         run.figures.mkdir(exist_ok=True)
-        for picture in module.PICTURES:
+        for picture in (*module.PICTURES, *module.GALLERIES):
             (run.figures / f"{name}-{picture}.png").touch()
 
     monkeypatch.setattr(module, "_draw", touch)
@@ -123,7 +127,7 @@ def test_logits_labels_and_indices_are_kept(run):
 def test_a_repeat_computes_nothing_and_changes_no_byte(run, monkeypatch):
     first = [evaluate(run), evaluate(run, "test")]
     before = files(run)
-    forbid(monkeypatch, "load_train", "load_test", "open_model")
+    forbid(monkeypatch, "open_split", "open_model")
     assert [evaluate(run), evaluate(run, "test")] == first
     assert files(run) == before
     assert len(ledger(run)) == 1
@@ -173,7 +177,7 @@ def test_results_of_the_best_checkpoint_are_labelled_and_count_as_an_opening(run
     last = evaluate(run, "test")
     best = evaluate(run, "test", checkpoint="best")
     assert (last["step"], best["step"]) == (step + 1, step)
-    assert run.results == {"test": last, "best": {"test": best}}
+    assert (run.results["test"], run.results["best"]["test"]) == (last, best)
     assert best["test_openings"] == 2 and len(ledger(run)) == 2
     assert run.predictions("best-test").exists()
 
@@ -182,7 +186,7 @@ def test_the_best_checkpoint_does_not_open_the_test_split_again_where_it_is_the_
     add_checkpoint(run, accuracy=1.0)
     last = evaluate(run, "test")
     assert evaluate(run, "test", checkpoint="best") == last
-    assert run.results == {"test": last, "best": {"test": last}}
+    assert run.results["best"]["test"] == run.results["test"] == last
     assert len(ledger(run)) == 1
     assert run.predictions("best-test").read_bytes() == run.predictions("test").read_bytes()
 
@@ -200,18 +204,10 @@ def test_a_test_split_that_cannot_be_read_is_no_opening(run, monkeypatch):
     def fail(*args):
         raise DataError("no such file")
 
-    monkeypatch.setattr(module, "load_test", fail)
+    monkeypatch.setattr("vitlab.ledger.load_test", fail)
     with pytest.raises(DataError, match="no such file"):
         evaluate(run, "test")
     assert ledger(run) == [] and run.results == {}
-
-
-def test_openings_at_the_same_moment_are_all_counted(run):
-    checkpoint = run.checkpoint()
-    with ThreadPoolExecutor(8) as pool:
-        counts = list(pool.map(lambda _: record_opening(run, checkpoint), range(24)))
-    assert sorted(counts) == list(range(1, 25))
-    assert len(ledger(run)) == 24
 
 
 def test_a_ledger_line_cut_short_by_a_crash_still_counts(run):
@@ -221,18 +217,31 @@ def test_a_ledger_line_cut_short_by_a_crash_still_counts(run):
     assert json.loads(file.read_text().splitlines()[1])["run"] == "tiny"
 
 
-def test_pictures_lie_in_the_run_with_their_numbers(run, monkeypatch):
-    monkeypatch.setattr(module, "_draw", DRAW)
+def test_pictures_are_drawn_from_what_was_kept_and_lie_beside_their_numbers(run, monkeypatch):
     evaluate(run, "test")
-    stems = ["curves", *(f"test-{picture}" for picture in module.PICTURES)]
+    shutil.rmtree(run.figures)
+    monkeypatch.setattr(module, "_draw", DRAW)
+    monkeypatch.setitem(style.STYLE, "savefig.dpi", 30)
+    forbid(monkeypatch, "open_split", "open_model")
+    evaluate(run, "test")
+    stems = ["curves", *(f"test-{name}" for name in (*module.PICTURES, *module.GALLERIES))]
     expected = {f"{stem}.{kind}" for stem in stems for kind in ("png", "svg", "csv")}
     assert {path.name for path in run.figures.iterdir()} == expected
+    with open(run.figures / "test-confident-mistakes.csv", newline="") as file:
+        shown = list(csv.DictReader(file))
+    assert all(one["true"] != one["predicted"] for one in shown)
+    confidences = [float(one["confidence"]) for one in shown]
+    assert confidences == sorted(confidences, reverse=True)
+    with np.load(run.predictions("test-gallery"), allow_pickle=False) as kept:
+        images = load_test(run.config.data).images[kept["places"]]
+        assert np.array_equal(kept["images"], images)
+        assert {int(one["index"]) for one in shown} <= set(kept["places"].tolist())
 
 
 def test_deleted_pictures_return_without_another_opening(run, monkeypatch):
     result = evaluate(run, "test")
     shutil.rmtree(run.figures)
-    forbid(monkeypatch, "load_test", "open_model")
+    forbid(monkeypatch, "open_split", "open_model")
     assert evaluate(run, "test") == result
     assert (run.figures / "test-roc.png").exists()
     assert len(ledger(run)) == 1
@@ -300,3 +309,116 @@ def test_weights_that_overflow_are_an_error_and_no_result(run):
     with pytest.raises(vitlab.errors.VitlabError, match="not finite"):
         evaluate(run)
     assert run.results == {}
+
+
+def test_the_record_of_the_training_is_part_of_a_result(run):
+    result = evaluate(run)
+    finished = run.finished
+    assert result["seconds_per_epoch"] == finished["seconds_per_epoch"]
+    assert result["train_accuracy"] == finished["train_clean"]["accuracy"]
+    gap = finished["train_clean"]["accuracy"] - result["accuracy"]
+    assert result["generalisation_gap"] == pytest.approx(gap)
+    judged = [x for x in run.metrics if x["split"] == "validation"]
+    for row in result["epochs_to_accuracy"]:
+        reached = [x["epoch"] for x in judged if x["accuracy"] >= row["accuracy"]]
+        assert row["validation"] == (reached[0] if reached else None)
+
+
+def test_the_temperature_of_a_test_result_is_that_of_validation(run):
+    test = evaluate(run, "test")
+    validation = run.results["validation"]
+    assert test["temperature"] == validation["temperature"] > 0
+    assert validation["scaled_loss"] < validation["loss"]
+    assert test["scaled_loss"] != validation["scaled_loss"]
+
+
+def test_the_same_numbers_are_a_table_beside_the_results(run):
+    result = evaluate(run, "test")
+    with open(run.path / "results.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = {(row["result"], row["class"], row["metric"]): row["value"] for row in rows}
+    assert float(found["test", "", "accuracy"]) == result["accuracy"]
+    assert float(found["test", "7", "f1"]) == result["per_class"][7]["f1"]
+    assert float(found["test", "", "accuracy_low"]) == result["accuracy_interval"][0]
+    assert ("validation", "", "calibration_error") in found
+
+
+def test_a_result_of_an_earlier_version_is_completed_without_another_opening(run, monkeypatch):
+    result = evaluate(run, "test")
+    old = {name: value for name, value in result.items() if "scaled" not in name}
+    old = {name: old[name] for name in old if name not in ("temperature", "train_accuracy")}
+    run.write_results({"test": old})
+    shutil.rmtree(run.figures)
+    for file in (run.predictions("test-gallery"), run.predictions("validation")):
+        file.unlink()
+    forbid(monkeypatch, "open_split", "open_model")
+    again = evaluate(run, "test")
+    assert again["accuracy"] == result["accuracy"] and again["test_openings"] == 1
+    assert again["temperature"] is None and again["scaled_loss"] is None
+    assert len(ledger(run)) == 1
+
+
+def test_robustness_has_a_result_pictures_and_predictions_of_its_own(run, monkeypatch):
+    plain = evaluate(run)
+    result = evaluate_robustness(run)
+    assert run.results == {"validation": plain, "validation-robustness": result}
+    clean, *others = result["conditions"]
+    assert clean["accuracy"] == plain["accuracy"]  # the split is smaller than 2,000 images
+    assert len(others) == 6 * 5 + 2
+    low, high = clean["accuracy_interval"]
+    assert low < clean["accuracy"] < high
+    with np.load(run.predictions("validation-robustness"), allow_pickle=False) as kept:
+        shares = (kept["predicted"] == kept["labels"]).mean(axis=1)
+        assert index_sha256(kept["indices"]) == result["index_sha256"]
+    assert np.allclose(shares, [one["accuracy"] for one in result["conditions"]])
+    kinds = {path.suffix for path in run.figures.glob("validation-robustness.*")}
+    assert kinds == {".png", ".svg", ".csv"}
+    before = files(run)
+    forbid(monkeypatch, "open_split", "open_model")
+    assert evaluate_robustness(run) == result
+    assert files(run) == before
+
+
+def test_robustness_on_test_images_is_an_opening_of_images_drawn_alike(run, monkeypatch):
+    monkeypatch.setattr(module, "ROBUSTNESS_IMAGES", 20)
+    drawn = []
+
+    def note(model, images, labels, places, view):
+        drawn.append(places)
+        yield from (("clean", 0, labels), ("blur", 1, labels))
+
+    monkeypatch.setattr(module, "predictions", note)
+    first = evaluate_robustness(run, "test")
+    assert evaluate_robustness(run, "test", checkpoint="best") == first
+    add_checkpoint(run, accuracy=0.0)
+    second = evaluate_robustness(run, "test")
+    assert [first["test_openings"], second["test_openings"], len(ledger(run))] == [1, 2, 2]
+    assert np.array_equal(*drawn) and len(np.unique(drawn[0])) == 20
+
+
+def test_memory_that_runs_out_is_told_with_numbers(run, monkeypatch):
+    def greedy(*args, **kwargs):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")
+
+    monkeypatch.setattr(module, "compute_logits", greedy)
+    with pytest.raises(VitlabError, match=r"out of memory on cpu while judging 143 images.*MB"):
+        evaluate(run, device="cpu")
+    assert run.results == {}
+
+
+@pytest.mark.parametrize("name", ["predictions", ".evaluate.lock"])
+def test_a_folder_that_cannot_be_written_is_one_clear_error(run, name):
+    # A file where a folder is needed, or the reverse, refuses even an administrator.
+    place = run.path / name
+    place.mkdir() if name.startswith(".") else place.touch()
+    with pytest.raises(RunError, match=rf"cannot write results into .*{re.escape(name)}"):
+        evaluate(run)
+    assert run.results == {}
+
+
+def test_a_shipped_model_is_evaluated_as_a_copy_among_the_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("VITLAB_RUNS", str(tmp_path / "runs"))
+    strange = np.zeros((20, 32, 32, 3), np.uint8), np.arange(20) % 10
+    for named in ("cpu-plain", pretrained.shipped("cpu-plain")):
+        with pytest.raises(DataError, match=re.escape(str(tmp_path / "runs" / "cpu-plain"))):
+            evaluate(named, data=strange)

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 from scipy.special import log_softmax
-from scipy.stats import binomtest
 from sklearn import metrics as reference
 
 from vitlab import metrics
@@ -156,15 +155,6 @@ def test_reliability_counts_every_image_once(noisy):
     assert bins[0] == {"above": 0, "to": 1 / 15, "images": 0, "confidence": None, "accuracy": None}
 
 
-def test_accuracy_interval_is_wilsons():
-    low, high = metrics.accuracy_interval(9000, 10000)
-    assert (round(low, 4), round(high, 4)) == (0.8940, 0.9057)
-    for correct, images in ((0, 20), (20, 20), (3, 7), (8671, 10000)):
-        interval = binomtest(correct, images).proportion_ci(0.95, "wilson")
-        expected = (interval.low, interval.high)
-        assert metrics.accuracy_interval(correct, images) == pytest.approx(expected)
-
-
 def test_top_confusions_are_ordered_and_share_all_errors():
     matrix = np.array([[90, 6, 0], [3, 80, 1], [0, 0, 70]])
     first, second, third = metrics.top_confusions(matrix, ["cat", "dog", "ship"])
@@ -189,3 +179,124 @@ def test_a_summary_is_plain_json_in_fractions(noisy):
     assert 0 < low < summary["accuracy"] < high < 1
     assert summary["accuracy"] < summary["top3_accuracy"] <= 1
     assert np.sum(summary["confusion"]) == 600
+    assert summary["balanced_accuracy"] == summary["mean_recall"]
+    assert summary["temperature"] is None and summary["scaled_reliability"] is None
+
+
+def degenerate(kind):
+    """Logits (N, 4) and labels (N,) that no healthy model gives."""
+    draw = np.random.default_rng(1)
+    logits = draw.normal(size=(200, 4)).astype(np.float32)
+    labels = draw.integers(0, 4, 200)
+    if kind == "a class never predicted":
+        logits[:, 2] = -20  # scikit-learn takes no probability below 1e-16
+    elif kind == "a class without images":
+        labels[labels == 2] = 1
+    elif kind == "a class neither predicted nor there":
+        logits[:, 2] = -20
+        labels[labels == 2] = 1
+    elif kind == "one image":
+        logits, labels = logits[:1], labels[:1]
+    elif kind == "one class alone":
+        labels[:] = 3
+    return logits, labels
+
+
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
+@pytest.mark.filterwarnings("ignore:A single label was found")
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "random",
+        "a class never predicted",
+        "a class without images",
+        "a class neither predicted nor there",
+        "one image",
+        "one class alone",
+    ],
+)
+def test_every_number_is_scikit_learns_to_twelve_digits(kind):
+    logits, labels = degenerate(kind)
+    predicted, present = logits.argmax(1), np.unique(labels)
+    probabilities = np.exp(log_softmax(logits.astype(np.float64), axis=1))
+    summary = metrics.summarize(logits, labels, list("abcd"))
+    exactly = {"rel": 0, "abs": 1e-12}
+    means = reference.precision_recall_fscore_support(
+        labels, predicted, labels=present, average="macro", zero_division=0
+    )
+    for name, mean in zip(("precision", "recall", "f1"), means[:3], strict=True):
+        assert summary[f"mean_{name}"] == pytest.approx(mean, **exactly)
+    balanced = reference.balanced_accuracy_score(labels, predicted)
+    assert summary["balanced_accuracy"] == pytest.approx(balanced, **exactly)
+    assert summary["accuracy"] == reference.accuracy_score(labels, predicted)
+    entropy = reference.log_loss(labels, probabilities, labels=range(4))
+    assert summary["loss"] == pytest.approx(entropy, **exactly)
+    matrix = reference.confusion_matrix(labels, predicted, labels=range(4))
+    assert summary["confusion"] == matrix.tolist()
+    top3 = reference.top_k_accuracy_score(labels, logits, k=3, labels=range(4))
+    assert summary["top3_accuracy"] == pytest.approx(top3, **exactly)
+    each = reference.precision_recall_fscore_support(
+        labels, predicted, labels=range(4), zero_division=0
+    )
+    for k, one in enumerate(summary["per_class"]):
+        expected = [float(values[k]) if k in present else None for values in each[:3]]
+        found = [one[name] for name in ("precision", "recall", "f1")]
+        assert found == (pytest.approx(expected, **exactly) if k in present else expected)
+        if k in present and len(present) > 1:
+            area = reference.roc_auc_score(labels == k, probabilities[:, k])
+            assert one["auc"] == pytest.approx(area, **exactly)
+        else:
+            assert one["auc"] is None
+
+
+def test_the_temperature_makes_confidence_fit_what_it_was_fitted_on(noisy):
+    logits, labels = noisy
+    temperature = metrics.fit_temperature(3 * logits, labels)
+    assert temperature == pytest.approx(3 * metrics.fit_temperature(logits, labels), rel=1e-4)
+    # At the least cross-entropy the expected logit is the mean logit of the true class.
+    scaled = logits.astype(np.float64) * 3 / temperature
+    expected = (np.exp(log_softmax(scaled, axis=1)) * scaled).sum(axis=1).mean()
+    assert scaled[np.arange(600), labels].mean() == pytest.approx(expected, abs=1e-4)
+    summary = metrics.summarize(3 * logits, labels, list("abcde"), temperature)
+    assert summary["temperature"] == temperature
+    assert summary["scaled_loss"] < summary["loss"]
+    assert summary["scaled_calibration_error"] < 0.5 * summary["calibration_error"]
+    assert sum(one["images"] for one in summary["scaled_reliability"]) == 600
+
+
+@pytest.mark.parametrize(("labels", "bound"), [([0, 1, 2], 1 / 20), ([1, 2, 0], 20)])
+def test_a_model_that_is_always_right_or_always_wrong_has_a_finite_temperature(labels, bound):
+    logits = certain([0, 1, 2], 3) / 200
+    assert metrics.fit_temperature(logits, np.array(labels)) == pytest.approx(bound, rel=0.2)
+
+
+def test_galleries_show_sixteen_images_of_each_kind_the_surest_mistakes_first(noisy):
+    logits, labels = noisy
+    shown = metrics.galleries(logits, labels)
+    wrong = logits.argmax(1) != labels
+    assert {len(np.unique(places)) for places in shown.values()} == {16}
+    assert wrong[shown["mistakes"]].all() and not wrong[shown["random"]].all()
+    confidence = np.exp(log_softmax(logits.astype(np.float64), axis=1)).max(axis=1)
+    surest = np.sort(confidence[wrong])[::-1][:16]
+    assert np.allclose(confidence[shown["confident-mistakes"]], surest)
+    again = metrics.galleries(logits, labels)
+    assert all(np.array_equal(shown[kind], again[kind]) for kind in shown)
+
+
+def test_a_gallery_of_few_mistakes_is_short():
+    shown = metrics.galleries(certain([0, 1, 1], 2), np.array([0, 1, 0]))
+    assert sorted(shown["random"]) == [0, 1, 2]
+    assert shown["mistakes"].tolist() == shown["confident-mistakes"].tolist() == [2]
+
+
+def test_an_accuracy_is_reached_at_the_first_epoch_that_measured_it():
+    judged = [(1.0, 0.4, 0.3), (2.0, 0.8, 0.62), (3.0, 0.75, 0.5)]
+    lines = [{"split": "train", "epoch": 0.5, "loss": 2.0}]
+    for epoch, train, validation in judged:
+        lines.append({"split": "train_clean", "epoch": epoch, "accuracy": train})
+        lines.append({"split": "validation", "epoch": epoch, "accuracy": validation})
+    assert metrics.epochs_to_accuracy(lines, (0.3, 0.5, 0.8)) == [
+        {"accuracy": 0.3, "train_clean": 1.0, "validation": 1.0},
+        {"accuracy": 0.5, "train_clean": 2.0, "validation": 2.0},
+        {"accuracy": 0.8, "train_clean": 2.0, "validation": None},
+    ]

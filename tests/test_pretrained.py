@@ -10,18 +10,18 @@ import vitlab
 from vitlab import pretrained
 from vitlab.data import load_train, train_validation
 from vitlab.errors import RunError
-from vitlab.reproduce import card
+from vitlab.reproduce.records import card
 
 
-@pytest.fixture(params=["cpu", "cpu-plain"])
+@pytest.fixture(params=["cpu", "cpu-plain", "cpu-cnn"])
 def run(request):
     return pretrained.shipped(request.param)
 
 
 def test_all_of_them_fit_into_two_and_a_half_megabytes():
     folder = pretrained.FOLDER
-    assert pretrained.names() == ["cpu", "cpu-plain"]
-    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 2.5e6
+    assert pretrained.names() == ["cpu", "cpu-cnn", "cpu-plain"]
+    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 4e6
 
 
 def test_weights_are_half_precision_and_the_checkpoint_is_sound(run):
@@ -63,3 +63,28 @@ def test_no_name_of_person_or_machine_is_in_them(run):
 def test_an_unknown_name_suggests_the_right_one():
     with pytest.raises(RunError, match="did you mean cpu-plain"):
         pretrained.shipped("cpu-plane")
+
+
+def test_what_is_written_into_is_a_copy_among_the_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("VITLAB_RUNS", str(tmp_path / "runs"))
+    copy = pretrained.open_run("cpu-plain")
+    assert copy.path == tmp_path / "runs" / "cpu-plain"
+    assert copy.checkpoint().sha256 == pretrained.shipped("cpu-plain").checkpoint().sha256
+    assert [path.name for path in copy.path.parent.iterdir()] == ["cpu-plain"]
+    copy.write_results({"validation": {}})
+    for named in ("cpu-plain", pretrained.shipped("cpu-plain"), copy, copy.path):
+        assert pretrained.open_run(named).results == {"validation": {}}
+
+
+def test_another_run_of_the_same_name_is_not_taken_for_the_copy(tmp_path, monkeypatch):
+    monkeypatch.setenv("VITLAB_RUNS", str(tmp_path))
+    pretrained.open_run("cpu").path.rename(tmp_path / "cpu-plain")
+    with pytest.raises(RunError, match="not a copy of the shipped model cpu-plain"):
+        pretrained.open_run("cpu-plain")
+
+
+def test_a_folder_of_runs_that_cannot_be_written_is_one_clear_error(tmp_path, monkeypatch):
+    (tmp_path / "runs").touch()
+    monkeypatch.setenv("VITLAB_RUNS", str(tmp_path / "runs"))
+    with pytest.raises(RunError, match="cannot copy cpu to"):
+        pretrained.open_run("cpu")

@@ -25,8 +25,32 @@ from typing import Any, ClassVar, Literal, Self, get_args, get_origin
 
 from vitlab.errors import ConfigError
 
-SCHEMA = 1
-"""Number of the config.json layout; a run of another number is refused, not guessed at."""
+SCHEMA = 2
+"""Number of the config.json layout; a run of a later number is refused, not guessed at."""
+
+ADDED = {
+    2: (
+        "data.fit",
+        "model.pad_to_patch",
+        "model.lsa",
+        "model.distill_token",
+        "optim.hold_epochs",
+        "optim.layer_decay",
+        "optim.freeze",
+        "optim.sam",
+        "train.weights",
+        "train.teacher",
+        "train.teacher_epochs",
+        "train.teacher_share",
+        "train.accumulate",
+        "train.class_weights",
+        "train.sampler",
+        "train.stop_accuracy",
+        "train.stop_patience",
+    ),
+}
+"""Fields by the schema that brought them. Each defaults to what earlier versions did, so that is
+what a run of an earlier schema has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +80,11 @@ class DataConfig(Section):
     """Which images, in which form, and how they are split."""
 
     dataset: str = "cifar10"
-    """A known name (`vitlab datasets`), a folder of class folders, or a folder of Parquet files."""
+    """A known name (`vitlab datasets`), a folder of class folders or Parquet, or a CSV file."""
     image_size: tuple[int, int] | None = None
     """Height and width in pixels that every image is brought to; None takes the data set's own."""
+    fit: Literal["stretch", "pad", "crop"] = "stretch"
+    """How an image of another shape comes to `image_size`: distorted, bordered or trimmed."""
     channels: Literal[1, 3] | None = None
     """1 for grey, 3 for colour; None takes the data set's own."""
     classes: int | None = None
@@ -90,10 +116,10 @@ class DataConfig(Section):
         return None not in (self.image_size, self.channels, self.classes)
 
 
-Patch = Literal["linear", "conv", "cct", "overlap", "whitened"]
+Patch = Literal["linear", "conv", "cct", "overlap", "spt", "whitened"]
 Position = Literal["none", "learned", "sin1d", "sin2d", "rope"]
 Norm = Literal["layer", "rms"]
-Ffn = Literal["gelu", "swiglu"]
+Ffn = Literal["gelu", "swiglu", "dwconv"]
 Pool = Literal["cls", "mean", "cls+mean", "seqpool"]
 
 
@@ -109,6 +135,8 @@ class ViTConfig(Section):
     """Pixels a token spans on each side: the total stride of the patch embedding."""
     patch_convs: int | None = None
     """3x3 convolutions of patch='conv', 1 to 3; None takes 3."""
+    pad_to_patch: bool = False
+    """Border images with the mean colour up to a multiple of `patch_size`."""
     embed_norm: bool = False
     """A norm on the patch tokens before the position is added."""
     width: int = 192
@@ -135,8 +163,12 @@ class ViTConfig(Section):
     """A bias on queries, keys and values."""
     qk_norm: bool = False
     """Normalise queries and keys per head before their product."""
+    lsa: bool = False
+    """Locality self-attention: a learned temperature, and no token attends to itself."""
     cls_token: bool = True
     """A learned token that gathers the image."""
+    distill_token: bool = False
+    """A learned token with a head of its own, which learns from a teacher."""
     registers: int = 0
     """Learned tokens that hold scratch values and are never read out."""
     pool: Pool = "cls"
@@ -181,23 +213,32 @@ class ViTConfig(Section):
         yield from self._patch_problems()
 
     def _patch_problems(self) -> Iterator[str]:
-        power_of_two = self.patch_size & (self.patch_size - 1) == 0
+        step, size = self.patch_step, self.patch_size
+        power_of_two, pixels = step & (step - 1) == 0, size // step
         if self.patch == "conv":
             if not 1 <= self.convs <= 3:
                 yield f"patch_convs={self.patch_convs}: patch='conv' has 1 to 3 convolutions"
             elif self.width < 2 ** (self.convs - 1):
                 yield f"width={self.width} cannot be halved for each of {self.convs} convolutions"
-            elif not power_of_two or self.patch_size > 2**self.convs:
+            elif not power_of_two or step > 2**self.convs:
                 yield (
-                    f"patch_size={self.patch_size} cannot be reached by {self.convs} convolutions "
-                    f"of stride 1 or 2: use a power of two up to {2**self.convs}"
+                    f"patch_size={size} cannot be reached by {self.convs} convolutions "
+                    f"of stride 1 or 2: use a power of two up to {2**self.convs * pixels}"
                 )
         elif self.patch_convs is not None:
             yield f"patch_convs={self.patch_convs} has no meaning with patch={self.patch!r}"
-        if self.patch == "cct" and (not power_of_two or not 2 <= self.patch_size <= 8):
-            yield f"patch='cct' halves the image: patch_size is 2, 4 or 8, not {self.patch_size}"
-        if self.patch == "whitened" and (not power_of_two or not 2 <= self.patch_size <= 8):
-            yield f"patch='whitened' halves images: patch_size is 2, 4 or 8, not {self.patch_size}"
+        sizes = f"{2 * pixels}, {4 * pixels} or {8 * pixels}"
+        if self.patch == "cct" and (not power_of_two or not 2 <= step <= 8):
+            yield f"patch='cct' halves the image: patch_size is {sizes}, not {size}"
+        if self.patch == "whitened" and (not power_of_two or not 2 <= step <= 8):
+            yield f"patch='whitened' halves images: patch_size is {sizes}, not {size}"
+        if self.patch == "spt" and step % 2:
+            yield f"patch='spt' shifts by half a patch: {2 * pixels} must divide patch_size={size}"
+
+    @property
+    def patch_step(self) -> int:
+        """Pixels from patch to patch; behind a convolutional stage, positions of its maps."""
+        return self.patch_size
 
     @property
     def convs(self) -> int:
@@ -211,12 +252,44 @@ class ViTConfig(Section):
 
     @property
     def prefix(self) -> int:
-        """Number of tokens before the patches: CLS, then registers."""
-        return int(self.cls_token) + self.registers
+        """Number of tokens before the patches: CLS, the distillation token, then registers."""
+        return int(self.cls_token) + int(self.distill_token) + self.registers
 
     def grid(self, image_size: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of patch tokens for an image of (height, width) pixels."""
-        return image_size[0] // self.patch_size, image_size[1] // self.patch_size
+        height, width = (math.ceil(side / self.patch_size) for side in image_size)
+        return height, width
+
+
+@dataclass(frozen=True, kw_only=True)
+class HybridConfig(ViTConfig):
+    """A Vision Transformer behind a stage of convolutional blocks that work on half the pixels."""
+
+    kind: Literal["hybrid"] = "hybrid"  # type: ignore[assignment]
+    """The family of the model."""
+    stage_width: int = 64
+    """Channels of the convolutional stage."""
+    stage_depth: int = 2
+    """Number of convolutional blocks in the stage."""
+    stage_size: int = 2
+    """Pixels a position of the stage spans on each side; `patch_size` is a multiple of it."""
+
+    def _problems(self) -> Iterator[str]:
+        for name in ("stage_width", "stage_depth"):
+            yield from within(self, name, 1)
+        if self.stage_size < 1 or self.stage_size & (self.stage_size - 1):
+            yield f"stage_size={self.stage_size}: the stage halves the image, so 1, 2, 4, 8, ..."
+        elif self.patch_size % self.stage_size:
+            yield f"patch_size={self.patch_size} is not a multiple of stage_size={self.stage_size}"
+        else:
+            yield from super()._problems()
+        if self.patch == "whitened":
+            yield "patch='whitened' whitens pixels, and behind a convolutional stage there are none"
+
+    @property
+    def patch_step(self) -> int:
+        """Positions of the stage from patch to patch."""
+        return self.patch_size // self.stage_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,9 +318,10 @@ class CNN6Config(Section):
         yield from within(self, "width", 1)
 
 
-ModelConfig = ViTConfig | ResNet18Config | CNN6Config
+ModelConfig = ViTConfig | HybridConfig | ResNet18Config | CNN6Config
 MODELS: dict[str, type[ModelConfig]] = {
     "vit": ViTConfig,
+    "hybrid": HybridConfig,
     "resnet18": ResNet18Config,
     "cnn6": CNN6Config,
 }
@@ -322,6 +396,8 @@ class OptimConfig(Section):
     """Shape of the learning rate after the warm-up."""
     warmup_epochs: float = 0.0
     """Epochs of linear growth from 0."""
+    hold_epochs: float = 0.0
+    """Epochs at the peak after the warm-up, before cosine or linear begin to fall."""
     final_lr: float = 0.0
     """Where cosine and linear end."""
     step_epochs: tuple[float, ...] = ()
@@ -334,6 +410,12 @@ class OptimConfig(Section):
     """Epochs without a lower validation loss that schedule='plateau' endures."""
     clip_norm: float = 0.0
     """Largest gradient norm; 0 is off."""
+    layer_decay: float = 1.0
+    """Factor of the learning rate from each block to the one before it; 1 is off."""
+    freeze: tuple[str, ...] = ()
+    """Parameters that never move, by the start of their names: patch_embed,blocks.0,..."""
+    sam: float = 0.0
+    """Radius of sharpness-aware minimisation, which doubles the cost of a step; 0 is off."""
     average_decay: float = 0.0
     """Decay per step of the exponential weight average, which is then the model; 0 is off."""
 
@@ -344,6 +426,11 @@ class OptimConfig(Section):
             yield from within(self, name, 0, 1, open_end=True)
         for name in ("weight_decay", "warmup_epochs", "final_lr", "plateau_patience", "clip_norm"):
             yield from within(self, name, 0)
+        for name in ("hold_epochs", "sam"):
+            yield from within(self, name, 0)
+        yield from within(self, "layer_decay", 0, 1, open_start=True)
+        if self.hold_epochs and self.schedule not in ("cosine", "linear"):
+            yield f"hold_epochs={self.hold_epochs:g} has no meaning with schedule={self.schedule!r}"
         if not all(0 <= beta < 1 for beta in self.betas):
             yield f"betas={self.betas} lie between 0 and 1"
         if len(self.step_epochs) != len(self.step_factors):
@@ -367,8 +454,22 @@ class TrainConfig(Section):
     """Passes over the training images."""
     batch_size: int = 128
     """Images per step."""
+    accumulate: int = 1
+    """Parts a batch is computed in, one after another, to need less memory."""
     drop_last: bool = False
     """Leave out the last batch of an epoch when it is not full."""
+    sampler: Literal["shuffle", "balanced"] = "shuffle"
+    """An epoch shows every image once, or as many of every class, drawn with repetition."""
+    class_weights: Literal["none", "balanced"] | tuple[float, ...] = "none"
+    """Weight of a class in the loss: all 1, by its inverse frequency, or one number per class."""
+    weights: str | None = None
+    """Weights to start from (`--from`): a run, a shipped model, a safetensors file, or hf:NAME."""
+    teacher: str | None = None
+    """Recipe of a teacher, trained first and in the same run, for `model.distill_token`."""
+    teacher_epochs: int | None = None
+    """Epochs of the teacher; None takes those of its recipe."""
+    teacher_share: float = 0.5
+    """Share of the loss that comes from the teacher's answers."""
     seed: int = 0
     """Seed of the weights, the order, the augmentation and the dropout."""
     small_size: tuple[int, int] | None = None
@@ -377,10 +478,14 @@ class TrainConfig(Section):
     """Epochs at `small_size` before the full size."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Numbers of the forward pass; weights stay fp32. auto: bf16 where a GPU has it, else fp32."""
-    compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile. auto: on a GPU, for runs long enough to repay it."""
+    compile: Literal["auto", "on", "graph", "off"] = "auto"
+    """on: torch.compile; graph: steps replayed as a CUDA graph; auto: what repays itself."""
     deterministic: bool = False
     """Refuse kernels whose result depends on timing. A CPU is deterministic without it."""
+    stop_accuracy: float = 0.0
+    """Stop once a validation reaches this accuracy, 0 to 1; 0 is off."""
+    stop_patience: float = 0.0
+    """Stop after so many epochs without a better validation accuracy; 0 is off."""
     log_steps: int = 50
     """Steps between two lines of training loss in the metrics."""
     evaluate_epochs: float = 1.0
@@ -395,6 +500,18 @@ class TrainConfig(Section):
             yield from within(self, name, 0, open_start=True)
         yield from within(self, "seed", 0)
         yield from within(self, "small_epochs", 0)
+        yield from within(self, "accumulate", 1)
+        yield from within(self, "stop_accuracy", 0, 1)
+        yield from within(self, "stop_patience", 0)
+        yield from within(self, "teacher_share", 0, 1, open_start=True)
+        if self.accumulate > self.batch_size >= 1:
+            yield f"accumulate={self.accumulate} parts are more than batch_size={self.batch_size}"
+        if self.teacher_epochs is not None:
+            yield from within(self, "teacher_epochs", 1)
+            if self.teacher is None:
+                yield f"teacher_epochs={self.teacher_epochs} needs a teacher"
+        if isinstance(self.class_weights, tuple) and not all(w > 0 for w in self.class_weights):
+            yield f"class_weights={self.class_weights} must be positive"
         if (self.small_size is None) != (self.small_epochs == 0):
             yield (
                 f"small_size={self.small_size} and small_epochs={self.small_epochs} "
@@ -426,13 +543,29 @@ class Config(Section):
         for name, size in sizes.items():
             if size is not None and isinstance(self.model, ViTConfig):
                 patch = self.model.patch_size
-                if size[0] % patch or size[1] % patch:
-                    yield f"{name}={size} is not a multiple of model.patch_size={patch}"
+                if not self.model.pad_to_patch and (size[0] % patch or size[1] % patch):
+                    yield (
+                        f"{name}={size} is not a multiple of model.patch_size={patch}: "
+                        "choose another size or set model.pad_to_patch=on"
+                    )
             if size is not None and isinstance(self.model, CNN6Config):
                 if size[0] % 8 or size[1] % 8:
                     yield f"{name}={size}: cnn6 halves the image three times, so 8 must divide it"
                 if name == "train.small_size":
                     yield f"{name}={size}: the linear layers of cnn6 are made for one image size"
+        given = self.train.class_weights
+        if isinstance(given, tuple) and self.data.classes not in (None, len(given)):
+            yield f"train.class_weights={given} needs {self.data.classes} numbers, one per class"
+        distills = isinstance(self.model, ViTConfig) and self.model.distill_token
+        if distills != (self.train.teacher is not None):
+            yield (
+                "train.teacher and model.distill_token go together: "
+                f"teacher={self.train.teacher!r}, distill_token={distills}"
+            )
+        if not self.data.validation_fraction and (
+            self.train.stop_accuracy or self.train.stop_patience
+        ):
+            yield "stopping early watches the validation accuracy: set data.validation_fraction"
         if self.optim.schedule == "plateau" and not self.data.validation_fraction:
             yield (
                 "optim.schedule='plateau' watches the validation loss: it needs "
@@ -471,16 +604,19 @@ class Config(Section):
 
     @classmethod
     def from_dict(cls, tree: dict[str, Any]) -> Self:
-        """Read what `to_dict` wrote. Strict: missing or unknown names are errors, all listed."""
-        if tree.get("schema") != SCHEMA:
-            raise ConfigError(
-                [f"schema {tree.get('schema')!r} is not {SCHEMA}, the one this version reads"]
-            )
+        """Read what `to_dict` wrote. Strict: missing or unknown names are errors, all listed.
+
+        Fields that a later schema brought are not missing from an earlier one.
+        """
+        schema = tree.get("schema")
+        if not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
+            raise ConfigError([f"schema {schema!r} is not one this version reads (1 to {SCHEMA})"])
+        later = {name for number, names in ADDED.items() if number > schema for name in names}
         problems = [
             f"{section}.{name} is missing"
             for section in cls.SECTIONS
             for name in hints(_section_type(cls, section, tree.get(section, {})))
-            if name not in tree.get(section, {})
+            if name not in tree.get(section, {}) and f"{section}.{name}" not in later
         ]
         return cls._parse(tree, problems)
 
@@ -523,8 +659,22 @@ class Config(Section):
 
     @property
     def sha256(self) -> str:
-        """Hash of the complete config, the name under which results are compared."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+        """Hash of the complete config, the name under which results are compared.
+
+        A field that a later schema brought counts only where it is used, so that the hash of an
+        experiment survives the schemas that come after it.
+        """
+        tree = self.to_dict()
+        tree["schema"] = 1
+        for schema, names in ADDED.items():
+            for section, name in (path.split(".") for path in names):
+                fields = type(getattr(self, section)).__dataclass_fields__
+                if name in tree[section]:
+                    if getattr(getattr(self, section), name) == fields[name].default:
+                        del tree[section][name]
+                    else:
+                        tree["schema"] = schema
+        return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
 def _section_type(cls: type[Config], section: str, values: dict[str, Any]) -> type[Section]:
@@ -661,11 +811,12 @@ def describe(hint: Any) -> str:
 
 @functools.cache
 def field_help(section: type[Section]) -> dict[str, str]:
-    """The string under each field of a section."""
+    """The string under each field of a section, those of the sections it extends included."""
+    inherited = {} if section.__base__ in (None, Section) else field_help(section.__base__)
     body = ast.parse(textwrap.dedent(inspect.getsource(section))).body[0]
     assert isinstance(body, ast.ClassDef)
     pairs = zip(body.body, body.body[1:], strict=False)
-    return {
+    return inherited | {
         first.target.id: inspect.cleandoc(second.value.value)
         for first, second in pairs
         if isinstance(first, ast.AnnAssign)

@@ -20,6 +20,9 @@ class Choice(NamedTuple):
         return f"{self.word} ({self.reason})"
 
 
+COMPILE_STEPS = 5_000
+"""Steps from which compilation is expected to repay itself; an estimate, not yet measured."""
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -48,20 +51,45 @@ def choose_precision(config: TrainConfig, device: torch.device) -> Choice:
     return Choice(config.precision, "asked for")
 
 
-def choose_compile(config: TrainConfig, device: torch.device, steps: int) -> Choice:
-    """Resolve whether torch.compile pays for a run of so many steps."""
+def choose_compile(
+    config: TrainConfig, device: torch.device, steps: int, precision: Choice
+) -> Choice:
+    """Resolve how the step of a run of so many steps is made faster than plain Python.
+
+    `on` is torch.compile, and on a GPU a CUDA graph of the compiled step; `graph` is the graph
+    alone, which takes seconds to capture where a compilation takes minutes.
+    """
+    if config.compile == "off":
+        return Choice("off", "asked for")
+    if device.type != "cuda":
+        if config.compile == "on":
+            return Choice("on", "asked for")
+        return Choice("off", f"no reliable gain on {device.type}")
+    if precision.word == "fp16":
+        return Choice("off", "the loss scale of fp16 must be looked at after every step")
     if config.compile != "auto":
         return Choice(config.compile, "asked for")
-    if device.type != "cuda":
-        return Choice("off", f"no reliable gain on {device.type}")
-    if steps < 2_000:
-        return Choice("off", f"{steps} steps do not repay about a minute of compilation")
-    return Choice("on", f"repaid over {steps} steps")
+    if steps < COMPILE_STEPS:
+        return Choice("graph", f"{steps:,} steps do not repay about a minute of compilation")
+    return Choice("on", f"repaid over {steps:,} steps")
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """The context in which a forward pass runs at a precision."""
     return torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32")
+
+
+@contextmanager
+def enough_memory(hint: str) -> Iterator[None]:
+    """Turn running out of memory into a VitlabError that says what to do."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise VitlabError(hint) from error
+    except RuntimeError as error:  # a CPU's allocator has no error of its own
+        if "can't allocate memory" in str(error) or "not enough memory" in str(error):
+            raise VitlabError(hint) from error
+        raise
 
 
 @contextmanager

@@ -31,9 +31,15 @@ class RunError(VitlabError):
 
 
 class DivergenceError(VitlabError):
-    """Training met a loss or gradient that is not finite; nothing was updated with it."""
+    """Training met a loss or gradient that is not finite; nothing later was stored."""
 
     exit_code = 3
+
+
+class PartialError(VitlabError):
+    """Some runs of a study or a queue ended without a result; the others have theirs."""
+
+    exit_code = 4
 
 
 class Interrupted(VitlabError):

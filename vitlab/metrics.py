@@ -4,19 +4,27 @@
 
 Every share is a fraction from 0 to 1. A class without images has no recall, no F1 and no
 AUC: these are NaN in arrays and null in JSON, and a mean over classes is a mean over the
-classes that have images. Logits that are not finite give NaN, which no comparison calls good.
+classes that have images. A class with images that is never predicted has precision and F1 0.
+In scikit-learn's words: average="macro" over the labels that have images, zero_division=0.
+Logits that are not finite give NaN, which no comparison calls good.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
 from vitlab.errors import VitlabError
+from vitlab.stats import wilson
 
 BINS = 15
+
+THRESHOLDS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+"""Accuracies of which we say how many epochs they took."""
+
+SHOWN, GALLERY_SEED = 16, 42
+"""Images in a gallery, and the seed of those that are drawn at random."""
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -42,15 +50,6 @@ def top_accuracy(logits: np.ndarray, labels: np.ndarray, k: int) -> float:
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
     """Share of images whose label has the highest logit."""
     return top_accuracy(logits, labels, 1)
-
-
-def accuracy_interval(correct: int, images: int, level: float = 0.95) -> tuple[float, float]:
-    """Interval of an accuracy that `correct` of `images` estimate (Wilson, 1927)."""
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    share = correct / images
-    centre = (share + z**2 / (2 * images)) / (1 + z**2 / images)
-    half = z / (1 + z**2 / images) * (share * (1 - share) / images + z**2 / (4 * images**2)) ** 0.5
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def confusion_matrix(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -134,6 +133,19 @@ class Reliability:
         gaps = np.abs(self.confidence - self.accuracy)
         return float(np.nansum(self.images * gaps) / self.images.sum())
 
+    def rows(self) -> list[dict[str, Any]]:
+        """The bins as JSON values, lowest confidence first."""
+        return [
+            {
+                "above": float(self.edges[b]),
+                "to": float(self.edges[b + 1]),
+                "images": int(self.images[b]),
+                "confidence": _json(self.confidence[b]),
+                "accuracy": _json(self.accuracy[b]),
+            }
+            for b in range(len(self.images))
+        ]
+
 
 def reliability(logits: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Reliability:
     """Sort images by their highest probability into bins closed on the right, so 1.0 has a place.
@@ -152,6 +164,67 @@ def reliability(logits: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Rel
             confidence=np.bincount(place, confidence, bins) / images,
             accuracy=np.bincount(place, correct, bins) / images,
         )
+
+
+def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The number by which logits are divided for the least cross-entropy (Guo et al., 2017).
+
+    Between 1/20 and 20. No prediction changes, only how sure the model says it is.
+    """
+    from scipy.optimize import minimize_scalar
+
+    exact = logits.astype(np.float64)
+    found = minimize_scalar(
+        lambda power: loss(exact / np.exp(power), labels),
+        bounds=(-np.log(20), np.log(20)),
+        method="bounded",
+        options={"xatol": 1e-6},
+    )
+    return float(np.exp(found.x))
+
+
+def galleries(logits: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Places of the images that are shown, at most SHOWN of each kind.
+
+    `random` and `mistakes` are drawn with GALLERY_SEED, one from all images and one from those
+    classified wrongly; `confident-mistakes` are the mistakes of highest confidence, highest first.
+    """
+    wrong = logits.argmax(axis=1) != labels
+    order = np.random.default_rng(GALLERY_SEED).random(len(labels)).argsort()
+    surest = np.argsort(-log_softmax(logits).max(axis=1), kind="stable")
+    return {
+        "random": order[:SHOWN],
+        "mistakes": order[wrong[order]][:SHOWN],
+        "confident-mistakes": surest[wrong[surest]][:SHOWN],
+    }
+
+
+def epochs_to_accuracy(
+    lines: Iterable[Mapping[str, Any]], thresholds: Sequence[float] = THRESHOLDS
+) -> list[dict[str, float | None]]:
+    """When each accuracy was first reached, on clean training and on validation images.
+
+    Args:
+        lines: those of metrics.jsonl, in order.
+
+    Returns:
+        {"accuracy", "train_clean", "validation"}: a threshold and the first epoch at which it was
+        measured, as exact as the training judged often; None where it was not reached.
+    """
+    judged = [line for line in lines if "accuracy" in line]
+
+    def first(split: str, threshold: float) -> float | None:
+        reached = (x for x in judged if x["split"] == split and x["accuracy"] >= threshold)
+        return next((x["epoch"] for x in reached), None)
+
+    return [
+        {
+            "accuracy": threshold,
+            "train_clean": first("train_clean", threshold),
+            "validation": first("validation", threshold),
+        }
+        for threshold in thresholds
+    ]
 
 
 def top_confusions(
@@ -179,11 +252,8 @@ def top_confusions(
     ]
 
 
-def summarize(logits: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
-    """All of this module as JSON values; VitlabError if a logit is not finite.
-
-    Means over classes leave out the `absent_classes`, whose own numbers are None.
-    """
+def require_finite(logits: np.ndarray) -> None:
+    """Raise a VitlabError that names the first images whose logits are not finite."""
     broken = np.flatnonzero(~np.isfinite(logits).all(axis=1))
     if len(broken):
         raise VitlabError(
@@ -191,15 +261,32 @@ def summarize(logits: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
             f"(first: {broken[:5].tolist()}): the weights have diverged or the precision is "
             "too small; evaluate an earlier checkpoint or train with train.precision=fp32"
         )
+
+
+def summarize(
+    logits: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    temperature: float | None = None,
+) -> dict[str, Any]:
+    """What logits say of a split, as JSON values; VitlabError if a logit is not finite.
+
+    Means over classes leave out the `absent_classes`, whose own numbers are None. Numbers that
+    begin with `scaled` are those of logits divided by the temperature, None without one.
+    """
+    require_finite(logits)
     matrix = confusion_matrix(logits, labels)
     classes = per_class(logits, labels)
     bins = reliability(logits, labels)
+    scaled = None if temperature is None else logits.astype(np.float64) / temperature
+    scaled_bins = None if scaled is None else reliability(scaled, labels)
     correct = int(np.trace(matrix))
     return {
         "images": len(labels),
         "loss": loss(logits, labels),
         "accuracy": correct / len(labels),
-        "accuracy_interval": list(accuracy_interval(correct, len(labels))),
+        "accuracy_interval": list(wilson(correct, len(labels))),
+        "balanced_accuracy": _mean(classes.recall),
         "top3_accuracy": top_accuracy(logits, labels, 3),
         "mean_precision": _mean(classes.precision),
         "mean_recall": _mean(classes.recall),
@@ -207,6 +294,9 @@ def summarize(logits: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
         "mean_auc": _mean(classes.auc),
         "mean_confidence": float(np.exp(log_softmax(logits).max(axis=1)).mean()),
         "calibration_error": bins.calibration_error,
+        "temperature": temperature,
+        "scaled_loss": None if scaled is None else loss(scaled, labels),
+        "scaled_calibration_error": scaled_bins and scaled_bins.calibration_error,
         "absent_classes": [
             name for name, images in zip(class_names, classes.images, strict=True) if not images
         ],
@@ -220,16 +310,8 @@ def summarize(logits: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
         ],
         "top_confusions": top_confusions(matrix, class_names),
         "confusion": matrix.tolist(),
-        "reliability": [
-            {
-                "above": float(bins.edges[b]),
-                "to": float(bins.edges[b + 1]),
-                "images": int(bins.images[b]),
-                "confidence": _json(bins.confidence[b]),
-                "accuracy": _json(bins.accuracy[b]),
-            }
-            for b in range(BINS)
-        ],
+        "reliability": bins.rows(),
+        "scaled_reliability": scaled_bins and scaled_bins.rows(),
     }
 
 

@@ -2,6 +2,7 @@
 
 (model, uint8 images) -> logits
 (run, uint8 images)   -> logits, by the model the run ended with
+run                   -> its model; the images that it was trained on
 """
 
 import os
@@ -13,12 +14,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from vitlab.data import ARRAYS, Examples, from_arrays, load_train
 from vitlab.data.augment import normalize
 from vitlab.data.batches import resize
 from vitlab.device import autocast, choose_device, choose_precision
 from vitlab.errors import DataError, RunError
 from vitlab.models import build_model
 from vitlab.run import Checkpoint, Run
+
+Data = Examples | tuple[np.ndarray, np.ndarray] | None
 
 BATCH = 500
 
@@ -73,6 +77,35 @@ def open_model(run: Run, checkpoint: Checkpoint, device: torch.device) -> nn.Mod
     except RuntimeError as error:
         raise RunError(f"{weights} does not fit the run's config: {error}") from error
     return model.to(device).eval()
+
+
+def open_examples(
+    run: Run, data: Data = None, data_root: str | os.PathLike[str] | None = None
+) -> Examples:
+    """Read the images that a run was trained on, those of its validation included.
+
+    Args:
+        data: the same images and labels in memory, instead of `config.data.dataset`.
+        data_root: folder of data sets; default $VITLAB_DATA, else the cache.
+
+    Raises DataError for images that are not those of the run.
+    """
+    origin = run.origin["data"]
+    if isinstance(data, Examples):
+        examples = data
+    elif data is not None:
+        examples = from_arrays(*data, class_names=origin["class_names"])
+    elif run.config.data.dataset == ARRAYS:
+        raise DataError(f"{run.path} was trained on arrays in memory: hand them in as data=")
+    else:
+        examples = load_train(run.config.data, data_root)
+    if examples.fingerprint != origin["fingerprint"]:
+        raise DataError(
+            f"these are not the images that {run.path} was trained on (fingerprint "
+            f"{examples.fingerprint[:12]}, not {origin['fingerprint'][:12]}): point --data-root "
+            "at the original"
+        )
+    return examples
 
 
 def predict(

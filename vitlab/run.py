@@ -6,7 +6,11 @@
     checkpoints/step-NNNNNN/   model, average and optimizer as safetensors, state.json, and a
                                manifest.json of sizes and hashes
     finished.json              final numbers; its presence means the run is finished
-    results.json predictions/ figures/     owned by evaluate
+    teacher/                   a run of its own, where the config names a teacher
+    tensorboard/               the metrics as events, where asked for
+    results.json results.csv predictions/ figures/     owned by evaluate
+    features/                  owned by features
+    explain/                   owned by explain
 
 Nothing here is a pickle. A checkpoint is written in a hidden folder and renamed when it is
 complete, and is believed only while its files match its manifest. Which checkpoint is the last
@@ -125,6 +129,11 @@ class Run:
         write_json(path / "config.json", config.to_dict())
         return cls(path)
 
+    @staticmethod
+    def begun(path: Path) -> bool:
+        """True where there is a run already."""
+        return (path / "config.json").is_file()
+
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
 
@@ -165,6 +174,26 @@ class Run:
     def figures(self) -> Path:
         """Folder of the pictures that evaluate draws."""
         return self.path / "figures"
+
+    @property
+    def features(self) -> Path:
+        """Folder of what is known of its layers."""
+        return self.path / "features"
+
+    @property
+    def explanations(self) -> Path:
+        """Folder of what it looks at, and which pictures of that are true."""
+        return self.path / "explain"
+
+    @property
+    def teacher(self) -> Path:
+        """Folder of the run that its teacher is, where `train.teacher` names one."""
+        return self.path / "teacher"
+
+    @property
+    def events(self) -> Path:
+        """Folder of the metrics as events for TensorBoard."""
+        return self.path / "tensorboard"
 
     def checkpoints(self) -> list[Checkpoint]:
         """All checkpoint folders, oldest first, unchecked."""
@@ -233,13 +262,26 @@ class Run:
         kept = [json.dumps(record) + "\n" for record in self.metrics if record["step"] <= step]
         write_text(self.path / "metrics.jsonl", "".join(kept))
 
-    def write_results(self, results: Mapping[str, Any]) -> None:
-        """Store the evaluations by split."""
+    def write_results(self, results: Mapping[str, Any], table: str | None = None) -> None:
+        """Store the evaluations by split, and the same numbers as the text of a CSV file."""
+        if table is not None:
+            write_text(self.path / "results.csv", table)
         write_json(self.path / "results.json", results)
 
-    def evaluation_lock(self) -> Lock:
-        """Held by evaluate, which may look at a run that is being trained."""
-        return Lock(self.path / ".evaluate.lock")
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Hold the right to write what evaluate finds, also while the run is being trained.
+
+        RunError names the holder if another process has it, and the file that cannot be written.
+        """
+        try:
+            with Lock(self.path / ".evaluate.lock"):
+                yield
+        except OSError as error:
+            raise RunError(
+                f"cannot write results into {self.path}: {error.strerror} ({error.filename}); make "
+                "room or the folder writable, or evaluate a copy of it"
+            ) from error
 
     def write_checkpoint(self, step: int, files: Mapping[str, bytes], state: Any) -> None:
         """Store a checkpoint of safetensors files and a readable state, then prune old ones."""

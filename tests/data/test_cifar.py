@@ -7,12 +7,17 @@ import tarfile
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from vitlab import data
-from vitlab.config import DataConfig
+from vitlab.config import AugmentConfig, Config, DataConfig, TrainConfig, ViTConfig
 from vitlab.data import KNOWN, cifar
 from vitlab.errors import DataError
+from vitlab.files import sha256
+from vitlab.train import train
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 3072), np.uint8)
 LABELS = np.tile(np.arange(4), 6)
@@ -108,6 +113,40 @@ def test_cifar100_takes_the_fine_labels_in_both_editions(tmp_path):
     check(tmp_path, "cifar100")
     archive(tmp_path / "b" / "cifar-100-binary.tar.gz", binary_edition(b"\x13", names))
     check(tmp_path / "b", "cifar100")
+
+
+def parquet_edition(folder):
+    """Write CIFAR-100 as the Hub has it: two columns of labels, the coarse ones without meaning."""
+    folder.mkdir(parents=True)
+    images = PIXELS.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    for split, part in {"train": slice(20), "test": slice(20, 24)}.items():
+        rows = []
+        for image in images[part]:
+            file = io.BytesIO()
+            Image.fromarray(image).save(file, "PNG")
+            rows.append({"bytes": file.getvalue(), "path": None})
+        labels = {"fine_label": LABELS[part], "coarse_label": LABELS[part] // 2}
+        pq.write_table(pa.table({"img": rows, **labels}), folder / f"{split}-0.parquet")
+
+
+def test_cifar100_trains_to_equal_weights_from_all_three_editions(tmp_path):
+    names = ("train", "test")
+    archive(tmp_path / "a" / "cifar-100-python.tar.gz", python_edition("fine_labels", names))
+    archive(tmp_path / "b" / "cifar-100-binary.tar.gz", binary_edition(b"\x13", names))
+    parquet_edition(tmp_path / "c" / "cifar100" / "cifar100")
+    config = Config(
+        data=DataConfig(dataset="cifar100"),
+        model=ViTConfig(patch_size=8, width=8, depth=1, heads=1),
+        augment=AugmentConfig(crop_padding=2, flip="random"),
+        train=TrainConfig(epochs=1, batch_size=8),
+    )
+    runs = [
+        train(config, out=tmp_path / root, data_root=tmp_path / root, device="cpu", quiet=True)
+        for root in "abc"
+    ]
+    assert [run.finished and run.finished["step"] for run in runs] == [2, 2, 2]
+    assert len({sha256(run.checkpoint().model) for run in runs}) == 1
+    assert len({run.origin["data"]["fingerprint"] for run in runs}) == 1
 
 
 def test_a_pickle_as_python_2_wrote_it_is_read(tmp_path):

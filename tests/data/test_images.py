@@ -71,9 +71,37 @@ def test_another_size_is_resampled_smoothly():
     assert small.shape == (8, 8, 1) and abs(small.astype(int) - 127).max() < 20
 
 
+HALVES = np.repeat(np.array([[[255, 0, 0]] * 8 + [[0, 0, 255]] * 8], np.uint8), 8, axis=0)
+"""8 x 16 pixels, red on the left and blue on the right."""
+
+
+def test_an_oblong_image_is_stretched_padded_or_cropped():
+    stretched, padded, cropped = (
+        decode(encoded(HALVES), (8, 8), 3, fit) for fit in ("stretch", "pad", "crop")
+    )
+    red, blue, mean = [255, 0, 0], [0, 0, 255], [128, 0, 128]
+    assert stretched[4, 0].tolist() == red and stretched[4, 7].tolist() == blue
+    assert padded[0, 0].tolist() == padded[7, 7].tolist() == mean  # bars above and below
+    assert padded[4, 0].tolist() == red and padded[4, 7].tolist() == blue
+    assert cropped[0, 1].tolist() == red and cropped[7, 6].tolist() == blue
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("fit", ["stretch", "pad", "crop"])
+def test_every_way_to_fit_gives_the_size_asked_for(fit, channels):
+    for size in ((5, 9), (9, 5), (1, 7), (16, 16)):
+        assert decode(encoded(RAMP[:1]), size, channels, fit).shape == (*size, channels)
+
+
+def test_ways_to_fit_agree_on_an_image_of_the_same_shape():
+    whole = [decode(encoded(NOISE), (16, 16), 3, fit) for fit in ("stretch", "pad", "crop")]
+    assert np.array_equal(whole[0], whole[1]) and np.array_equal(whole[0], whole[2])
+
+
 def test_a_decoded_array_takes_the_same_way():
     assert np.array_equal(convert(RAMP, (2, 3), 1), decode(encoded(RAMP), (2, 3), 1))
     assert convert(RAMP[..., :1], (4, 4), 3).shape == (4, 4, 3)
+    assert np.array_equal(convert(RAMP, (2, 5), 3, "pad"), decode(encoded(RAMP), (2, 5), 3, "pad"))
 
 
 def test_a_header_tells_size_and_greyness_of_any_mode():

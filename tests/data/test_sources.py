@@ -14,7 +14,7 @@ from PIL import Image
 
 from vitlab import data
 from vitlab.config import DataConfig
-from vitlab.data import KNOWN, sources
+from vitlab.data import KNOWN, decode, sources
 from vitlab.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -201,6 +201,21 @@ def test_images_take_the_size_and_channels_the_config_asks_for(tmp_path):
     assert train_of(tmp_path, image_size=(4, 6), channels=1).images.shape == (4, 4, 6, 1)
 
 
+@pytest.mark.parametrize("fit", ["stretch", "pad", "crop"])
+def test_images_of_another_shape_fit_alike_in_every_format(tmp_path, fit):
+    folder(tmp_path / "set", count=1, shape=(6, 12, 3))
+    files = sorted((tmp_path / "set").glob("*/*/0.png"))
+    lines = [f"{path},{path.parts[-2]},{path.parts[-3]}" for path in files]
+    (tmp_path / "set.csv").write_text("\n".join(["path,label,split", *lines]))
+    training = [np.asarray(Image.open(path)) for path in files if path.parts[-3] == "train"]
+    for split in ("train", "test"):
+        parquet(tmp_path / "parquet" / f"{split}.parquet", [0, 1], ["cat", "dog"], images=training)
+    wish = {"image_size": (8, 8), "channels": 3, "fit": fit}
+    read = [train_of(tmp_path / name, **wish) for name in ("set", "set.csv", "parquet")]
+    assert len({examples.fingerprint for examples in read}) == 1
+    assert np.array_equal(read[0].images[0], decode(files[2], (8, 8), 3, fit))
+
+
 def test_grey_images_make_a_grey_set_and_one_coloured_image_makes_it_colour(tmp_path):
     folder(tmp_path, count=2, shape=(8, 8))
     assert train_of(tmp_path).images.shape[-1] == 1
@@ -327,8 +342,12 @@ def test_a_known_set_is_resolved_without_reading_anything(tmp_path):
 
 
 def test_the_facts_of_known_sets_agree_with_each_other():
-    assert [known.classes for known in KNOWN.values()] == [10, 100, 10]
+    classes = {name: known.classes for name, known in KNOWN.items()}
+    assert classes.pop("cifar100") == 100 and set(classes.values()) == {10}
     assert KNOWN["cifar100"].class_names == tuple(sorted(KNOWN["cifar100"].class_names))
+    for known in KNOWN.values():
+        assert len(set(known.class_names)) == known.classes
+        assert known.mean is None or len(known.mean) == len(known.std or ()) == known.channels
 
 
 @pytest.mark.parametrize(("name", "meant"), [("cifra10", "cifar10"), ("digit", "digits")])
@@ -410,6 +429,15 @@ def test_images_are_decoded_once(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "decode", lambda *_: pytest.fail("decoded twice"))
     again = train_of(tmp_path / "pets", image_size=(8, 8), channels=3)
     assert again.fingerprint == first.fingerprint and again.images.flags.writeable
+
+
+def test_decoded_images_stay_on_the_disk_until_they_are_looked_at(tmp_path, cache):
+    folder(tmp_path / "pets")
+    first = train_of(tmp_path / "pets")
+    again = train_of(tmp_path / "pets")
+    assert isinstance(again.images.base, np.memmap)
+    again.images[:] = 0  # whoever writes into them writes into a copy
+    assert train_of(tmp_path / "pets").fingerprint == first.fingerprint
 
 
 def test_a_changed_file_is_decoded_anew(tmp_path):

@@ -2,30 +2,48 @@
 
 import itertools
 import math
+import re
 from typing import get_args
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from vitlab.config import Config, DataConfig, Ffn, Norm, Patch, Pool, Position, ViTConfig, hints
+from vitlab.config import (
+    Config,
+    DataConfig,
+    Ffn,
+    HybridConfig,
+    Norm,
+    Patch,
+    Pool,
+    Position,
+    TrainConfig,
+    ViTConfig,
+    hints,
+)
 from vitlab.errors import ConfigError
-from vitlab.models import AXES, build_model, explain
+from vitlab.models import AXES, SWITCHES, build_model, explain
 from vitlab.models.ffn import FFNS
 from vitlab.models.norm import NORMS
 from vitlab.models.patch import PATCHES
 from vitlab.models.pool import POOLS
-from vitlab.models.position import POSITIONS
-from vitlab.models.vit import BLOCKS
+from vitlab.models.position import POSITIONS, NoPosition
+from vitlab.models.vit import Attention
 
 SMALL = {"width": 16, "depth": 1, "heads": 2, "pool": "mean"}
 IMAGES = torch.linspace(-2, 2, 2 * 3 * 16 * 16).sin().view(2, 3, 16, 16)
 
 
-def vit(image_size=(16, 16), channels=3, seed=0, **fields):
+def vit(image_size=(16, 16), channels=3, seed=0, kind="vit", **fields):
     torch.manual_seed(seed)
     data = DataConfig(image_size=image_size, channels=channels, classes=5)
-    return build_model(Config(data=data, model=ViTConfig(**{**SMALL, **fields})))
+    if kind == "hybrid":
+        model = HybridConfig(**{**SMALL, "stage_width": 8, "stage_depth": 1, **fields})
+    else:
+        model = ViTConfig(**{**SMALL, **fields})
+    teacher = "resnet18" if model.distill_token else None
+    return build_model(Config(data=data, model=model, train=TrainConfig(teacher=teacher)))
 
 
 # The vocabulary
@@ -33,9 +51,10 @@ def vit(image_size=(16, 16), channels=3, seed=0, **fields):
 
 def test_dictionaries_hold_exactly_the_words_of_the_config():
     words = {"patch": Patch, "position": Position, "norm": Norm, "ffn": Ffn, "pool": Pool}
+    words["norm_place"] = hints(ViTConfig)["norm_place"]
+    assert set(words) == set(AXES)
     for axis, literal in words.items():
         assert tuple(AXES[axis]) == get_args(literal)
-    assert tuple(BLOCKS) == get_args(hints(ViTConfig)["norm_place"])
 
 
 @pytest.mark.parametrize("axis", AXES)
@@ -46,10 +65,20 @@ def test_every_word_is_explained_in_sentences_of_its_own(axis):
         assert text.count(". ") >= 1 and text.endswith(".") and "\n" not in text
 
 
+def test_switches_and_the_hybrid_are_explained_where_they_are_on():
+    changed = {name: CHANGES[name] for name in SWITCHES}
+    texts = explain(HybridConfig(**SMALL, **changed))
+    assert not set(SWITCHES) & set(explain(ViTConfig(**SMALL)))
+    assert list(texts) == ["kind", *AXES, *SWITCHES]
+    for text in texts.values():
+        assert text.count(". ") >= 1 and re.search(r"\(.+, (19|20)\d\d\)\.$|place\.$", text)
+
+
 CHANGES = {
     "patch": "conv",
     "patch_size": 8,
     "patch_convs": 2,
+    "pad_to_patch": True,
     "embed_norm": True,
     "width": 24,
     "depth": 2,
@@ -63,7 +92,9 @@ CHANGES = {
     "ffn_ratio": 2.0,
     "qkv_bias": False,
     "qk_norm": True,
+    "lsa": True,
     "cls_token": False,
+    "distill_token": True,
     "registers": 2,
     "pool": "seqpool",
     "dropout": 0.2,
@@ -80,9 +111,27 @@ def test_the_list_of_changes_names_every_field_of_a_vit():
 
 @pytest.mark.parametrize("field", CHANGES)
 def test_every_field_changes_names_shapes_or_output(field):
-    common = {"patch_convs": {"patch": "conv"}, "drop_path": {"depth": 2}}.get(field, {})
+    common = {
+        "patch_convs": {"patch": "conv"},
+        "drop_path": {"depth": 2},
+        "pad_to_patch": {"image_size": (15, 14)},
+    }.get(field, {})
     changed = look(vit(**common, **{field: CHANGES[field]}))
-    assert changed != look(vit(**common))
+    try:
+        unchanged = look(vit(**common))
+    except ConfigError as error:
+        unchanged = str(error)
+    assert changed != unchanged
+
+
+HYBRID_CHANGES = {"stage_width": 12, "stage_depth": 2, "stage_size": 4}
+
+
+def test_every_field_of_a_hybrid_changes_names_shapes_or_output():
+    own = set(hints(HybridConfig)) - set(hints(ViTConfig))
+    assert own == set(HYBRID_CHANGES)
+    looks = [look(vit(kind="hybrid", **{name: HYBRID_CHANGES[name]})) for name in own]
+    assert all(one != look(vit(kind="hybrid")) for one in looks)
 
 
 @pytest.mark.parametrize("axis", AXES)
@@ -102,11 +151,13 @@ def look(model):
 
 WORDS = {
     **AXES,
-    "norm_place": BLOCKS,
+    "kind": ("vit", "hybrid"),
     "registers": (0, 2),
     "qk_norm": (False, True),
+    "lsa": (False, True),
     "layer_scale": (0.0, 0.1),
     "cls_token": (False, True),
+    "distill_token": (False, True),
 }
 
 
@@ -116,7 +167,7 @@ def test_every_pair_of_words_runs_forward_and_backward(first, second):
         try:
             model = vit(**{first: one, second: other})
         except ConfigError as error:
-            assert "needs cls_token=True" in str(error)
+            assert "needs cls_token=True" in str(error) or "whitens pixels" in str(error)
             continue
         logits = model(IMAGES)
         F.cross_entropy(logits, torch.tensor([0, 1])).backward()
@@ -126,13 +177,20 @@ def test_every_pair_of_words_runs_forward_and_backward(first, second):
             assert parameter.grad.isfinite().all(), f"{one}, {other}: {name}"
 
 
+@pytest.mark.parametrize("axis", WORDS)
+def test_no_word_makes_traced_and_fused_logits_differ(axis):
+    for word in WORDS[axis]:
+        model = vit(depth=2, init_std=1.0, **{axis: word}).eval()
+        torch.testing.assert_close(model(IMAGES, {}), model(IMAGES), atol=1e-4, rtol=0)
+
+
 # Patches
 
 
 @pytest.mark.parametrize(
     "patch, patch_size",
     [(word, size) for word in PATCHES for size in (2, 4, 8)]
-    + [("linear", 1), ("linear", 3), ("overlap", 1), ("overlap", 3), ("conv", 1)],
+    + [("linear", 1), ("linear", 3), ("overlap", 1), ("overlap", 3), ("conv", 1), ("spt", 6)],
 )
 def test_every_patch_embedding_yields_one_token_per_patch(patch, patch_size):
     cfg = ViTConfig(patch=patch, patch_size=patch_size, **SMALL)
@@ -145,6 +203,50 @@ def test_linear_patches_are_cut_squares_times_a_matrix():
     squares = IMAGES.view(2, 3, 4, 4, 4, 4).permute(0, 2, 4, 1, 3, 5).reshape(2, 16, 48)
     by_hand = squares @ embed.proj.weight.view(16, 48).T + embed.proj.bias
     torch.testing.assert_close(embed(IMAGES), by_hand, atol=1e-5, rtol=0)
+
+
+def test_shifted_patches_are_those_of_five_copies_normalised_and_mapped():
+    module = vit(patch="spt").patch_embed.proj
+    torch.nn.init.normal_(module.norm.weight)
+    torch.nn.init.normal_(module.norm.bias)
+    shifts = [(0, 0), (-2, -2), (-2, 2), (2, -2), (2, 2)]
+    for row, column in itertools.product(range(4), repeat=2):
+        numbers = []
+        for (down, right), channel in itertools.product(shifts, range(3)):
+            for y, x in itertools.product(range(4), repeat=2):
+                y, x = 4 * row + y + down, 4 * column + x + right
+                inside = 0 <= y < 16 and 0 <= x < 16
+                numbers.append(IMAGES[0, channel, y, x].item() if inside else 0.0)
+        pixels = torch.tensor(numbers)
+        deviation = (pixels.var(correction=0) + 1e-6).sqrt()
+        pixels = (pixels - pixels.mean()) / deviation * module.norm.weight + module.norm.bias
+        token = module.linear.weight @ pixels + module.linear.bias
+        torch.testing.assert_close(module(IMAGES)[0, :, row, column], token, atol=1e-5, rtol=0)
+
+
+def test_shifted_patches_need_a_half_patch():
+    with pytest.raises(ConfigError, match="2 must divide patch_size=3"):
+        ViTConfig(patch="spt", patch_size=3)
+    with pytest.raises(ConfigError, match="4 must divide patch_size=2"):
+        HybridConfig(patch="spt", patch_size=2)
+
+
+@pytest.mark.parametrize("kind, patch", [*(("vit", word) for word in PATCHES), ("hybrid", "conv")])
+def test_padding_to_the_patch_borders_images_right_and_below_with_the_mean_colour(kind, patch):
+    model = vit((13, 14), kind=kind, patch=patch, pad_to_patch=True, init_std=1.0).eval()
+    whole = vit((16, 16), kind=kind, patch=patch, init_std=1.0).eval()
+    whole.load_state_dict(model.state_dict())
+    bordered = torch.zeros(2, 3, 16, 16)
+    bordered[:, :, :13, :14] = IMAGES[:, :, :13, :14]
+    torch.testing.assert_close(model(IMAGES[:, :, :13, :14]), whole(bordered))
+    model.resize((9, 5))
+    assert model(IMAGES[:, :, :9, :5]).shape == (2, 5)
+    assert model.pos_embed.grid == (3, 2)
+
+
+def test_images_that_fit_are_not_padded():
+    padding, plain = vit(pad_to_patch=True), vit()
+    assert torch.equal(padding(IMAGES), plain(IMAGES))
 
 
 @pytest.mark.parametrize("patch", PATCHES)
@@ -204,14 +306,14 @@ def position(word, grid=(4, 3), **fields):
 
 @pytest.mark.parametrize("word", ["learned", "sin1d", "sin2d"])
 @pytest.mark.parametrize("on_cls", [False, True])
-def test_registers_never_get_a_position_and_cls_gets_one_when_asked(word, on_cls):
-    place = position(word, position_on_cls=on_cls, registers=2)
+def test_only_patches_get_a_position_and_cls_when_asked(word, on_cls):
+    place = position(word, position_on_cls=on_cls, distill_token=True, registers=2)
     for parameter in place.parameters():
         torch.nn.init.normal_(parameter)
-    added = place.add(torch.zeros(1, 3 + 12, 16))[0]
+    added = place.add(torch.zeros(1, 4 + 12, 16))[0]
     assert added[0].any() == on_cls
-    assert not added[1:3].any()
-    assert added[3:].any(dim=1).all()
+    assert not added[1:4].any()
+    assert added[4:].any(dim=1).all()
 
 
 def test_sin1d_counts_cls_as_place_zero():
@@ -260,8 +362,9 @@ def test_fixed_positions_leave_nothing_in_the_state_dict(word):
 
 
 @pytest.mark.parametrize("word", POSITIONS)
-def test_a_resized_model_is_one_built_for_that_size(word):
-    small, large = vit((16, 16), position=word), vit((24, 32), position=word)
+@pytest.mark.parametrize("ffn", ["gelu", "dwconv"])
+def test_a_resized_model_is_one_built_for_that_size(word, ffn):
+    small, large = (vit(size, position=word, ffn=ffn) for size in ((16, 16), (24, 32)))
     small.resize((24, 32))
     shapes = {name: value.shape for name, value in large.state_dict().items()}
     assert {name: value.shape for name, value in small.state_dict().items()} == shapes
@@ -302,6 +405,39 @@ def test_without_position_the_order_of_patches_does_not_matter():
     assert not torch.allclose(vit(init_std=1.0)(shuffled), vit(init_std=1.0)(IMAGES), atol=1e-3)
 
 
+# Attention
+
+
+def test_locality_attention_is_softmax_of_scores_over_a_temperature_without_the_diagonal():
+    torch.manual_seed(0)
+    cfg = ViTConfig(width=8, heads=2, registers=1, lsa=True)
+    attention, tokens = Attention(cfg), torch.randn(1, 6, 8)
+    torch.nn.init.uniform_(attention.temperature, 0.5, 2.0)
+    q, k, v = attention.qkv(tokens)[0].chunk(3, dim=-1)
+    mixed, weights = torch.zeros(6, 8), torch.zeros(2, 6, 6)
+    for head, i in itertools.product(range(2), range(6)):
+        part = slice(4 * head, 4 * head + 4)
+        others = [j for j in range(6) if j != i]
+        scores = [(q[i, part] @ k[j, part]) / attention.temperature[head, 0, 0] for j in others]
+        total = sum(score.exp() for score in scores)
+        for j, score in zip(others, scores, strict=True):
+            weights[head, i, j] = score.exp() / total
+            mixed[i, part] += weights[head, i, j] * v[j, part]
+    by_hand = (mixed @ attention.proj.weight.T + attention.proj.bias)[None]
+    place, trace = NoPosition(cfg, (2, 2)), {}
+    torch.testing.assert_close(attention(tokens, place, None, "one"), by_hand)
+    torch.testing.assert_close(attention(tokens, place, trace, "one"), by_hand)
+    torch.testing.assert_close(trace["one.attention"][0], weights)
+
+
+def test_temperatures_start_at_the_root_of_the_head_width_and_learn():
+    model = vit(lsa=True, width=32, heads=2)
+    temperature = model.blocks[0].attn.temperature
+    assert torch.equal(temperature, torch.full((2, 1, 1), 4.0))
+    model(IMAGES)[:, 0].sum().backward()
+    assert temperature.grad.all()
+
+
 # Norms, feed-forward networks and pools
 
 
@@ -332,13 +468,31 @@ def test_swiglu_multiplies_values_by_activated_gates():
     ffn = FFNS["swiglu"](ViTConfig(width=12, heads=1, ffn_ratio=2.0))
     tokens = torch.randn(1, 2, 12, generator=torch.Generator().manual_seed(0))
     gate, value = ffn.fc1(tokens)[..., :16], ffn.fc1(tokens)[..., 16:]
-    torch.testing.assert_close(ffn(tokens), ffn.fc2(gate * gate.sigmoid() * value))
+    torch.testing.assert_close(ffn(tokens, (1, 1)), ffn.fc2(gate * gate.sigmoid() * value))
 
 
-def test_pools_read_cls_and_patches_but_never_registers():
-    tokens = torch.randn(2, 1 + 2 + 4, 8, generator=torch.Generator().manual_seed(0))
-    cls, patches = tokens[:, 0], tokens[:, 3:]
-    pools = {word: pool(ViTConfig(width=8, heads=1, registers=2)) for word, pool in POOLS.items()}
+def test_depthwise_ffn_mixes_each_channel_with_its_eight_neighbours_and_passes_the_prefix_by():
+    torch.manual_seed(0)
+    ffn = FFNS["dwconv"](ViTConfig(width=4, heads=1, ffn_ratio=1.5, registers=1))
+    tokens, (rows, columns) = torch.randn(1, 2 + 3 * 2, 4), (3, 2)
+    hidden = ffn.fc1(tokens)[0]
+    mixed = hidden.clone()
+    for row, column in itertools.product(range(rows), range(columns)):
+        total = ffn.dwconv.bias.clone()
+        for down, right in itertools.product((-1, 0, 1), repeat=2):
+            y, x = row + down, column + right
+            if 0 <= y < rows and 0 <= x < columns:
+                kernel = ffn.dwconv.weight[:, 0, 1 + down, 1 + right]
+                total = total + kernel * hidden[2 + columns * y + x]
+        mixed[2 + columns * row + column] = total
+    torch.testing.assert_close(ffn(tokens, (3, 2))[0], ffn.fc2(F.gelu(mixed)))
+
+
+def test_pools_read_cls_and_patches_but_no_other_token():
+    tokens = torch.randn(2, 1 + 3 + 4, 8, generator=torch.Generator().manual_seed(0))
+    cls, patches = tokens[:, 0], tokens[:, 4:]
+    cfg = ViTConfig(width=8, heads=1, distill_token=True, registers=2)
+    pools = {word: pool(cfg) for word, pool in POOLS.items()}
     torch.nn.init.zeros_(pools["seqpool"].score.weight)
     expected = {
         "cls": cls,

@@ -5,7 +5,15 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from vitlab.config import CNN6Config, Config, DataConfig, ResNet18Config, ViTConfig
+from vitlab.config import (
+    CNN6Config,
+    Config,
+    DataConfig,
+    HybridConfig,
+    ResNet18Config,
+    TrainConfig,
+    ViTConfig,
+)
 from vitlab.errors import ConfigError
 from vitlab.models import AXES, build_model
 from vitlab.models.cost import cost, summary
@@ -21,6 +29,10 @@ MODELS = {
     "no tokens": ViTConfig(**{**SMALL, "registers": 0}, cls_token=False, pool="mean"),
     "post": ViTConfig(**SMALL, norm_place="post", qk_norm=True, embed_norm=True),
     "patch 8": ViTConfig(**SMALL, patch="whitened", patch_size=8),
+    "padded": ViTConfig(**SMALL, patch_size=7, pad_to_patch=True, ffn="dwconv"),
+    "lsa": ViTConfig(**SMALL, lsa=True),
+    "distilled": ViTConfig(**SMALL, distill_token=True),
+    "hybrid": HybridConfig(**SMALL, stage_width=12, patch="conv", ffn="dwconv", embed_norm=True),
     "resnet18": ResNet18Config(width=8),
     "cnn6": CNN6Config(width=4),
 }
@@ -28,7 +40,9 @@ MODELS = {
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_count_is_that_of_torchs_counter(name):
-    config = Config(data=DataConfig(image_size=(16, 32), channels=1, classes=7), model=MODELS[name])
+    data = DataConfig(image_size=(16, 32), channels=1, classes=7)
+    train = TrainConfig(teacher="resnet18" if name == "distilled" else None)
+    config = Config(data=data, model=MODELS[name], train=train)
     model = build_model(config).eval()
     counter = FlopCounterMode(display=False)
     # Fused attention on a CPU is counted as nothing by torch 2.13 (pytorch#195460).
@@ -56,6 +70,25 @@ def test_components_of_a_vit_follow_the_formulas():
     assert components["norms"] == (25 * 2 * 192, 0)
 
 
+def test_components_of_a_hybrid_tell_its_stage_apart():
+    hybrid = HybridConfig(stage_width=48, stage_depth=3, ffn="dwconv")
+    config = Config(data=CIFAR, model=hybrid)
+    components = cost(config).components
+    stem = 32 * 32 * 3 * 9 * 64 + 16 * 16 * 64 * 9 * 48
+    assert components["stage"][1] == stem + 3 * 16 * 16 * (49 * 48 + 8 * 48**2)
+    assert components["patch_embed"] == ((48 * 4 + 1) * 192, 64 * 48 * 4 * 192)
+    assert components["mlp"][1] == 12 * (8 * 65 * 192**2 + 64 * 9 * 768)
+    rows = [row.name for row in summary(config)]
+    assert rows[1:5] == [f"patch_embed.proj.stage.{name}" for name in ("0.0", "0.1", "0.3", "1")]
+
+
+def test_both_heads_of_a_distilled_model_are_counted():
+    config = Config(data=CIFAR, model=MODELS["distilled"], train=TrainConfig(teacher="resnet18"))
+    components = cost(config).components
+    assert components["head"] == (2 * (24 + 1) * 10, 2 * 24 * 10)
+    assert components["tokens"] == (3 * 24, 0)
+
+
 def test_components_of_a_convnet_are_its_stages():
     counted = cost(Config(data=CIFAR, model=ResNet18Config()))
     assert list(counted.components) == ["stem", "stage1", "stage2", "stage3", "stage4", "head"]
@@ -63,7 +96,7 @@ def test_components_of_a_convnet_are_its_stages():
     assert counted.macs == 555_422_720
 
 
-@pytest.mark.parametrize("name", ["pool=seqpool", "patch=cct", "post", "resnet18", "cnn6"])
+@pytest.mark.parametrize("name", ["pool=seqpool", "patch=cct", "post", "hybrid", "cnn6"])
 def test_components_and_rows_add_up_to_the_whole(name):
     config = Config(data=CIFAR, model=MODELS[name])
     whole, rows = cost(config), summary(config)

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vitlab.config import Config, DataConfig, ViTConfig
+from vitlab.config import Config, DataConfig, HybridConfig, TrainConfig, ViTConfig
 from vitlab.errors import ConfigError
 from vitlab.models import build_model
 from vitlab.models.position import NoPosition
@@ -16,10 +16,12 @@ SMALL = {"width": 16, "depth": 2, "heads": 2}
 IMAGES = torch.linspace(-2, 2, 2 * 3 * 16 * 16).sin().view(2, 3, 16, 16)
 
 
-def vit(image_size=(16, 16), channels=3, classes=10, **fields):
+def vit(image_size=(16, 16), channels=3, classes=10, kind=ViTConfig, **fields):
     torch.manual_seed(0)
     data = DataConfig(image_size=image_size, channels=channels, classes=classes)
-    return build_model(Config(data=data, model=ViTConfig(**{**SMALL, **fields})))
+    model = kind(**{**SMALL, **fields})
+    teacher = "resnet18" if model.distill_token else None
+    return build_model(Config(data=data, model=model, train=TrainConfig(teacher=teacher)))
 
 
 @pytest.mark.parametrize(
@@ -39,26 +41,31 @@ def test_published_parameter_counts_are_met(published, fields):
 
 
 def test_names_follow_timm():
-    model = vit(depth=1, registers=2, qk_norm=True, layer_scale=0.1, embed_norm=True)
+    switches = {"qk_norm": True, "lsa": True, "embed_norm": True, "distill_token": True}
+    model = vit(depth=1, registers=2, layer_scale=0.1, ffn="dwconv", **switches)
     names = {name.rsplit(".", 1)[0] if "token" not in name else name for name in model.state_dict()}
     assert names == {
         "patch_embed.proj",
         "patch_embed.norm",
         "cls_token",
+        "dist_token",
         "reg_token",
         "pos_embed",
         "blocks.0.norm1",
         "blocks.0.attn.qkv",
         "blocks.0.attn.q_norm",
         "blocks.0.attn.k_norm",
+        "blocks.0.attn",
         "blocks.0.attn.proj",
         "blocks.0.ls1",
         "blocks.0.norm2",
         "blocks.0.mlp.fc1",
+        "blocks.0.mlp.dwconv",
         "blocks.0.mlp.fc2",
         "blocks.0.ls2",
         "norm",
         "head",
+        "head_dist",
     }
 
 
@@ -84,6 +91,8 @@ def test_images_may_be_grey_and_of_any_shape(image_size, channels, position):
         {"norm_place": "post", "init_std": 1.0},
         {"patch": "whitened", "pool": "seqpool", "position": "rope"},
         {"pool": "cls+mean", "norm": "rms", "ffn": "swiglu"},
+        {"patch": "spt", "ffn": "dwconv", "lsa": True, "distill_token": True},
+        {"kind": HybridConfig, "patch": "conv"},
     ],
 )
 def test_the_first_loss_is_that_of_a_guess(fields):
@@ -132,6 +141,14 @@ GOLDEN = [
     (
         {"patch": "cct", "norm_place": "post", "layer_scale": 0.5},
         [[-0.07782, -0.00081, 0.00091, -0.05163], [-0.05522, 0.05311, -0.04104, -0.03267]],
+    ),
+    (
+        {"patch": "spt", "lsa": True, "ffn": "dwconv", "distill_token": True},
+        [[-0.03316, -0.03312, -0.02332, 0.03384], [-0.02869, 0.00209, -0.02491, 0.00797]],
+    ),
+    (
+        {"kind": HybridConfig, "stage_width": 8, "ffn": "dwconv", "registers": 1},
+        [[0.01733, 0.01017, 0.02091, 0.0135], [-0.00755, -0.0162, -0.0113, -0.07005]],
     ),
 ]
 
@@ -202,6 +219,43 @@ def test_post_norm_ends_without_a_second_norm():
     assert not any(name.startswith("norm.") for name in vit(norm_place="post").state_dict())
 
 
+# Distillation
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("fields", [{}, {"cls_token": False, "pool": "mean"}])
+def test_a_distilled_model_answers_with_the_mean_of_its_two_heads(training, fields):
+    model = vit(distill_token=True, registers=1, **fields).train(training)
+    labels, teacher = model.heads(IMAGES)
+    torch.testing.assert_close(model(IMAGES), (labels + teacher) / 2)
+    tokens = model.features(IMAGES)
+    assert tokens.shape[1] == model.cfg.prefix + 16
+    torch.testing.assert_close(labels, model.head(model.pool(tokens)))
+    torch.testing.assert_close(teacher, model.head_dist(tokens[:, model.cfg.prefix - 2]))
+
+
+def test_a_model_without_a_distillation_token_has_one_head():
+    model = vit()
+    (logits,) = model.heads(IMAGES)
+    assert torch.equal(logits, model(IMAGES))
+
+
+def test_cls_comes_first_then_the_distillation_token_then_registers_then_patches():
+    model = vit(distill_token=True, registers=2, position="none")
+    trace = {}
+    model(IMAGES, trace)
+    tokens = [model.cls_token, model.dist_token, model.reg_token, model.patch_embed(IMAGES)[:1]]
+    torch.testing.assert_close(trace["patches"][:1], torch.cat(tokens, dim=1))
+
+
+def test_what_the_teacher_says_moves_its_own_head_and_the_blocks_but_not_the_head_of_labels():
+    model = vit(distill_token=True)
+    model.heads(IMAGES)[1].square().sum().backward()
+    assert model.head.weight.grad is None
+    assert model.head_dist.weight.grad.any() and model.dist_token.grad.any()
+    assert model.blocks[0].attn.qkv.weight.grad.any()
+
+
 # What only happens in training
 
 
@@ -237,23 +291,46 @@ def test_layer_scale_starts_branches_small():
 
 
 def test_half_precision_agrees_with_full():
-    model = vit(position="rope", qk_norm=True, norm="rms", init_std=1.0).eval()
+    fields = {"position": "rope", "norm": "rms", "qk_norm": True, "lsa": True, "patch": "spt"}
+    model = vit(ffn="dwconv", init_std=1.0, **fields).eval()
     with torch.autocast("cpu", torch.bfloat16):
         half = model(IMAGES)
     torch.testing.assert_close(half.float(), model(IMAGES), atol=0.02, rtol=0)
 
 
-@pytest.mark.parametrize("position", ["learned", "rope"])
-def test_the_model_is_one_graph_for_any_batch_size(position):
-    model = vit(patch="whitened", position=position, registers=1, drop_path=0.1).eval()
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"patch": "whitened"},
+        {"patch": "whitened", "position": "rope"},
+        {"patch": "spt", "lsa": True, "ffn": "dwconv", "pad_to_patch": True, "distill_token": True},
+        {"kind": HybridConfig, "ffn": "dwconv"},
+    ],
+)
+def test_the_model_is_one_graph_for_any_batch_size(fields):
+    model = vit(registers=1, drop_path=0.1, **fields).eval()
     batch = torch.export.Dim("batch", min=2, max=64)
     program = torch.export.export(model, (IMAGES,), dynamic_shapes=({0: batch},)).module()
     three = torch.cat([IMAGES, IMAGES[:1] * 2])
     torch.testing.assert_close(program(three), model(three), atol=1e-5, rtol=0)
 
 
-def test_training_compiles_without_a_break():
-    model = vit(drop_path=0.2, dropout=0.1, layer_scale=0.1, norm_place="post")
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"norm_place": "post"},
+        {"patch": "spt", "lsa": True, "ffn": "dwconv", "pad_to_patch": True},
+        {"kind": HybridConfig},
+    ],
+)
+def test_training_compiles_without_a_break(fields):
+    model = vit(drop_path=0.2, dropout=0.1, layer_scale=0.1, **fields)
     compiled = torch.compile(model, fullgraph=True, backend="eager")
     compiled(IMAGES).sum().backward()
-    assert model.patch_embed.proj.weight.grad is not None
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+
+
+def test_both_heads_compile_without_a_break():
+    heads = torch.compile(vit(distill_token=True).heads, fullgraph=True, backend="eager")
+    assert [logits.shape for logits in heads(IMAGES)] == [(2, 10), (2, 10)]

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,11 +33,12 @@ RICH = Config(
         cutmix=1.0, label_smoothing=0.1,
     ),
     optim=OptimConfig(
-        optimizer="muon", lr=1e-3, warmup_epochs=1, clip_norm=1.0, average_decay=0.99
+        optimizer="muon", lr=1e-3, muon_lr=0.05, warmup_epochs=1, clip_norm=1.0,
+        average_decay=0.99, layer_decay=0.9, freeze=("blocks.0.norm1",), sam=0.02,
     ),
     train=TrainConfig(
-        epochs=6, batch_size=100, small_size=(4, 4), small_epochs=2, checkpoint_epochs=0.4,
-        evaluate_epochs=2, log_steps=5,
+        epochs=6, batch_size=100, accumulate=2, class_weights="balanced", small_size=(4, 4),
+        small_epochs=2, checkpoint_epochs=0.4, evaluate_epochs=2, log_steps=5,
     ),
 )  # fmt: skip
 """Everything that has a state or draws a random number, switched on at once."""
@@ -119,6 +121,22 @@ def test_a_run_cut_after_any_step_resumes_to_the_same_weights(
     assert fingerprint(run) == fingerprint(straight)
     ours = [(record["step"], record["split"]) for record in run.metrics]
     assert ours == [(record["step"], record["split"]) for record in straight.metrics]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_cnn_resumes_to_the_same_weights(data, tmp_path, optimizer):
+    config = RICH.override(
+        {
+            "model.kind": "cnn6", "model.width": 2, "optim.optimizer": optimizer,
+            "optim.layer_decay": 1.0, "optim.freeze": "stages.stage3", "train.small_size": None,
+            "train.small_epochs": 0,
+        }
+    )  # fmt: skip
+    run = train(config, data=data, out=tmp_path, quiet=True)
+    expected = fingerprint(run)
+    (run.path / "finished.json").unlink()
+    shutil.rmtree(run.checkpoint().path)
+    assert fingerprint(resume(run.path, data=data, quiet=True)) == expected
 
 
 def test_plateau_is_judged_every_epoch_whatever_the_cadence(data, tmp_path):
@@ -241,8 +259,10 @@ def test_predict_gives_the_logits_of_the_final_model(data, straight):
 # From here on a real process is killed.
 
 EIGHT_SECONDS = [
-    "digits", "--train.epochs", "8", "--train.checkpoint-epochs", "0.25", "--model.dropout", "0.1",
+    "digits", "--train.epochs", "4", "--train.checkpoint-epochs", "0.25", "--model.dropout", "0.1",
     "--augment.mixup", "0.2", "--optim.average-decay", "0.99", "--optim.optimizer", "muon",
+    "--optim.sam", "0.05", "--optim.layer-decay", "0.8", "--optim.freeze", "blocks.0",
+    "--train.accumulate", "2", "--train.class-weights", "balanced",
 ]  # fmt: skip
 
 
@@ -334,4 +354,4 @@ def test_a_second_process_is_refused_with_the_holders_pid(live):
         assert f"pid {process.pid}" in errors
     assert process.poll() is None
     assert math.isfinite(Run(path).metrics[-1]["step"])
-    assert json.loads((path / "config.json").read_text())["schema"] == 1
+    assert json.loads((path / "config.json").read_text())["schema"] == 2

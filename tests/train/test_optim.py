@@ -1,6 +1,7 @@
 """The optimiser moves what it should, by the amount the schedule says."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,8 +9,8 @@ from torch import nn
 
 from vitlab.config import Config, DataConfig, OptimConfig, ViTConfig
 from vitlab.models import build_model
-from vitlab.train.optim import Muon, build_optimizers, matrices, orthogonalize, rate
-from vitlab.train.state import Plateau, averaging
+from vitlab.train.optim import Muon, build_optimizers, freeze, matrices, orthogonalize, rate
+from vitlab.train.state import Plateau, TrainState
 
 TINY = Config(
     data=DataConfig(image_size=(8, 8), channels=3, classes=10),
@@ -55,6 +56,48 @@ def test_muon_moves_hidden_matrices_and_adamw_the_rest():
     assert moved | rest == set(names.values())
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_layers_decay_from_the_head_to_the_patches(optimizer):
+    model = build_model(TINY)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    config = OptimConfig(optimizer=optimizer, lr=1e-3, muon_lr=1e-2, layer_decay=0.5)
+    peaks = {
+        names[parameter]: group["peak"] / (1e-2 if isinstance(each, Muon) else 1e-3)
+        for each in build_optimizers(model, config)
+        for group in each.param_groups
+        for parameter in group["params"]
+    }
+    assert peaks.keys() == set(names.values())
+    for name, peak in peaks.items():
+        layers = {"blocks.0": 0.25, "blocks.1": 0.5, "norm": 1, "head": 1}
+        first = next((part for part in layers if name.startswith(f"{part}.")), "embeddings")
+        assert peak == pytest.approx(layers.get(first, 0.125)), name
+
+
+def test_what_is_frozen_belongs_to_no_optimizer_and_a_name_ends_at_a_dot():
+    model = build_model(TINY.override({"model.depth": 12}))
+    freeze(model, ("blocks.1", "cls_token"))
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    assert "cls_token" in frozen and "blocks.1.mlp.fc1.bias" in frozen
+    assert not any(name.startswith("blocks.11") for name in frozen)
+    moved = {
+        id(parameter)
+        for optimizer in build_optimizers(model, OptimConfig(optimizer="muon"))
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    assert moved == {id(p) for name, p in model.named_parameters() if name not in frozen}
+
+
+@pytest.mark.parametrize("patch", ["linear", "spt"])
+def test_muon_leaves_what_reads_pixels_to_adamw(patch):
+    model = build_model(replace(TINY, model=replace(TINY.model, patch=patch)))
+    _, muon = build_optimizers(model, OptimConfig(optimizer="muon"))
+    moved = {id(p) for group in muon.param_groups for p in group["params"]}
+    first = next(p for n, p in model.patch_embed.named_parameters() if p.ndim > 1)
+    assert id(first) not in moved
+
+
 def test_orthogonalize_brings_singular_values_near_one():
     torch.manual_seed(0)
     for shape in ((4, 32, 16), (4, 16, 32), (1, 24, 24)):
@@ -70,7 +113,7 @@ def test_muon_treats_equal_shapes_together_as_it_would_one_by_one():
     for weight, single in zip(weights, alone, strict=True):
         weight.grad = torch.randn(8, 8)
         single.grad = weight.grad.clone()
-    settings = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.1}
+    settings = {"lr": torch.tensor(0.1), "momentum": 0.9, "weight_decay": 0.1}
     Muon([{"params": weights, "thirds": False}], **settings).step()
     for single in alone:
         Muon([{"params": [single], "thirds": False}], **settings).step()
@@ -130,8 +173,22 @@ def test_plateau_follows_pytorch():
         assert 0.1**ours.reductions == pytest.approx(optimizer.param_groups[0]["lr"])
 
 
+def test_linear_holds_its_peak_before_it_falls():
+    config = OptimConfig(schedule="linear", warmup_epochs=1, hold_epochs=3)
+    rates = [rate(config, step, 10, 100) for step in range(100)]
+    assert rates[9:41] == [1.0] * 32
+    assert rates[70] == pytest.approx(0.5)
+
+
 def test_the_average_forgets_its_first_steps_faster():
-    update = averaging(0.999)
-    old, new = torch.zeros(1), torch.ones(1)
-    assert update(old, new, 1).item() == pytest.approx(1 - 2 / 11)
-    assert update(old, new, 100_000).item() == pytest.approx(0.001, rel=1e-3)
+    model = nn.Linear(1, 1, bias=False)
+    config = OptimConfig(average_decay=0.999)
+    state = TrainState.build(model, config, (1, 1), "fp32")
+    for step, moved in ((1, 1 - 2 / 11), (100_000, 0.001)):
+        state.step = step
+        with torch.no_grad():
+            model.weight.fill_(1)
+            next(state.result.parameters()).fill_(0)
+        state.set_average_rate()
+        state.update_average()
+        assert next(state.result.parameters()).item() == pytest.approx(moved, rel=1e-3)

@@ -30,6 +30,14 @@ def test_a_sound_recipe_draws_no_remark():
         ({"model__width": 195, "model__position": "learned"}, "odd head width of 65"),
         ({"train__epochs": 5}, "warmup_epochs=10 leaves none of train.epochs=5"),
         ({"images": 10}, "train.batch_size=128 is more than all 10 images"),
+        (
+            {"train__stop_accuracy": 0.8},
+            "misses the low rates at the end of optim.schedule='cosine'",
+        ),
+        (
+            {"train__stop_patience": 2, "train__evaluate_epochs": 4},
+            "train.stop_patience=2 ends before the second validation: train.evaluate_epochs=4",
+        ),
     ],
 )
 def test_what_makes_small_transformers_fail_is_named(values, words):
@@ -69,6 +77,7 @@ def test_the_header_says_what_was_chosen_and_why(tmp_path, capsys):
             "model.depth": 1,
         }
     )
+    images[100:] = images[:100]
     run = train(config, data=(images, labels), out=tmp_path, device="cpu")
     printed = capsys.readouterr().err
     for words in (
@@ -82,6 +91,7 @@ def test_the_header_says_what_was_chosen_and_why(tmp_path, capsys):
         "time        about",
         "optim.lr=0.5 is outside",
         "train.precision is fp32 (fp16 was asked for",
+        "validation images with a near copy among the training images",
     ):
         assert words in printed, words
     assert run.finished["alarms"] and run.finished["alarms"][0].split(":")[0] in printed

@@ -2,11 +2,12 @@
 
 Nothing is streamed and nothing is shuffled in place, so resuming needs a step number and
 no loader state, and two arms of a study with one seed see the same images. The whole data
-set lies on the device as uint8; a set too large for that stays where it is and is gathered
-batch by batch.
+set lies on the device as uint8; a set too large for that stays where it is, on the disk if it
+was decoded before, and is gathered batch by batch.
 """
 
 import math
+import os
 
 import numpy as np
 import torch
@@ -15,13 +16,14 @@ from torch import Tensor
 
 from vitlab.config import Config
 from vitlab.data.augment import Moment, augment
+from vitlab.data.sampling import balanced_order, places_by_class
 from vitlab.data.sources import Examples
 
 ORDER = 100
 """Number of the order among what draws from a seed, beside the techniques of augment.py."""
 
 RESIDENT_SHARE = 0.25
-"""Share of a GPU's memory that images may take before they stay on the host."""
+"""Share of a device's memory that images may take before they stay where they are."""
 
 
 class Images:
@@ -33,9 +35,7 @@ class Images:
         self.device = device
         self.labels = torch.from_numpy(examples.labels[index]).to(device)
         bytes_needed = len(index) * math.prod(examples.images.shape[1:])
-        resident = device.type != "cuda" or (
-            bytes_needed < RESIDENT_SHARE * torch.cuda.get_device_properties(device).total_memory
-        )
+        resident = bytes_needed < RESIDENT_SHARE * memory(device)
         self._resident = self._fetch(index) if resident else None
 
     def __len__(self) -> int:
@@ -52,6 +52,13 @@ class Images:
     def _fetch(self, index: np.ndarray) -> Tensor:
         images = torch.from_numpy(np.ascontiguousarray(self._host[index])).to(self.device)
         return images.permute(0, 3, 1, 2).contiguous()  # (N, H, W, C) -> (N, C, H, W)
+
+
+def memory(device: torch.device) -> int:
+    """Bytes of memory of a GPU, or else of the machine."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 class Batches:
@@ -72,6 +79,7 @@ class Batches:
         rounding = math.floor if config.train.drop_last else math.ceil
         self.steps_per_epoch = rounding(len(images) / config.train.batch_size)
         self.steps = self.steps_per_epoch * config.train.epochs
+        self._by_class = places_by_class(images.labels.cpu().numpy())
 
     def size(self, step: int) -> tuple[int, int]:
         """Height and width in pixels at a step."""
@@ -84,9 +92,13 @@ class Batches:
     def index(self, step: int) -> np.ndarray:
         """Places of a step's images in the training set, (B,) int64."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng([self.config.train.seed, epoch, ORDER])
+        draws = np.random.default_rng([self.config.train.seed, epoch, ORDER])
+        if self.config.train.sampler == "balanced":
+            order = balanced_order(self._by_class, draws)
+        else:
+            order = draws.permutation(len(self.images))
         width = self.config.train.batch_size
-        return order.permutation(len(self.images))[place * width : (place + 1) * width]
+        return order[place * width : (place + 1) * width]
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Augmented normalised images (B, C, H, W) and soft targets (B, K) of a step."""

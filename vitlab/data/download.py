@@ -4,10 +4,11 @@ import http.client
 import os
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from vitlab.data.known import File, KnownSet
+from vitlab.data.known import File, KnownSet, Source
 from vitlab.errors import DataError
 from vitlab.files import Lock, sha256, sync_folder
 
@@ -18,17 +19,15 @@ TIMEOUT = 30
 def fetch(name: str, known: KnownSet, cache: Path) -> Path:
     """Fetch a known set into `cache`/`name`, which appears only once it is whole.
 
-    The environment variable VITLAB_<NAME>_URL, the address (http, https or file) of an archive
-    in either edition, takes the place of the known addresses. Raises one DataError that lists
-    what was tried and the ways to get the set by hand.
+    The environment variable VITLAB_<NAME>_URL takes the place of the known addresses: the address
+    (http, https or file) of an archive in either edition, or, for a set that comes without one,
+    of the folder of its official files. Raises one DataError that lists what was tried and the
+    ways to get the set by hand.
     """
     variable = f"VITLAB_{name.upper()}_URL"
     sources = known.sources
     if address := os.environ.get(variable):
-        name_there = File(address, None).name
-        if not name_there.endswith(".tar.gz"):
-            raise DataError(f"{variable}={address} is not the address of a .tar.gz archive")
-        sources = ((File(address, known.sha256(name_there)),),)
+        sources = (_elsewhere(known, variable, address),)
     complete, partial = cache / name, cache / f"{name}.part"
     failures = []
     try:
@@ -51,20 +50,35 @@ def fetch(name: str, known: KnownSet, cache: Path) -> Path:
             os.replace(partial, complete)
             sync_folder(cache)
             return complete
-    archive = known.sources[-1][0]
+    folder, where = f"FOLDER/{name}", "archive" if known.batches else "folder of these files"
+    names = [f"{file.name} (SHA-256 {file.sha256})" for file in known.official]
+    repository, part = known.hub
     raise DataError(
         "\n".join(
             [
                 f"{name} could not be fetched:",
                 *failures,
                 "Get it by hand in one of these ways:",
-                f"  put {archive.name} (SHA-256 {archive.sha256}) into {complete};",
-                f"  put it into FOLDER/{name} and set VITLAB_DATA=FOLDER, or --data-root FOLDER;",
-                f"  hf download uoft-cs/{name} --repo-type dataset --local-dir FOLDER/{name};",
-                f"  set {variable} to another address of the archive (http, https or file).",
+                *(f"  put {one} into {complete};" for one in names),
+                f"  put the same into {folder} and set VITLAB_DATA=FOLDER, or --data-root FOLDER;",
+                f"  hf download {repository} --repo-type dataset --include '{part}/t*' "
+                f"--local-dir {folder};",
+                f"  set {variable} to another address of the {where} (http, https or file).",
             ]
         )
     )
+
+
+def _elsewhere(known: KnownSet, variable: str, address: str) -> Source:
+    """The official files, from an address that a person gave."""
+    if not known.batches:
+        return tuple(
+            replace(file, url=f"{address.rstrip('/')}/{file.name}") for file in known.official
+        )
+    name = File(address, None).name
+    if not name.endswith(".tar.gz"):
+        raise DataError(f"{variable}={address} is not the address of a .tar.gz archive")
+    return (File(address, known.sha256(name)),)
 
 
 def _download(file: File, target: Path) -> None:

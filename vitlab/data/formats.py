@@ -89,19 +89,7 @@ class Folder:
                 f"{path} holds neither class folders nor Parquet files: put the images of each "
                 "class into a folder named like it"
             )
-        self._check_names(path)
-
-    def _check_names(self, path: Path) -> None:
-        seen: dict[str, str] = {}
-        for name in self.class_names:
-            twin = seen.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
-            if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
-                raise DataError(f"{path}: class folder {name!r} cannot be printed: rename it")
-            if twin != name:
-                raise DataError(
-                    f"{path}: class folders {twin} and {name} differ only in case or in how "
-                    "accents are stored, which not every disk can tell apart: rename one"
-                )
+        check_names(path, self.class_names)
         unseen = set(_folders(self.test)) - {*self.class_names} if self.test else ()
         if unseen:
             raise DataError(
@@ -122,6 +110,20 @@ class Folder:
         by_class = [sorted(_images(folder / name)) for name in self.class_names]
         labels = np.repeat(np.arange(len(by_class)), [len(paths) for paths in by_class])
         return [path for paths in by_class for path in paths], labels
+
+
+def check_names(path: Path, class_names: Sequence[str]) -> None:
+    """Refuse class names that cannot be printed or that not every disk can tell apart."""
+    seen: dict[str, str] = {}
+    for name in class_names:
+        twin = seen.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+        if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
+            raise DataError(f"{path}: class {name!r} cannot be printed: rename it")
+        if twin != name:
+            raise DataError(
+                f"{path}: classes {twin} and {name} differ only in case or in how accents are "
+                "stored, which not every disk can tell apart: rename one"
+            )
 
 
 def _folders(path: Path) -> list[str]:
@@ -150,7 +152,7 @@ class Parquet:
     The image column is the struct of `bytes` and `path`, the label column holds integers; of
     several, the one with class names is taken, or else the one called `label`. A file belongs
     to the split that is the last such word of its path; without any, all are training images.
-    Class names are those of the Hugging Face metadata, or else `class_names`, or else numbers.
+    Class names are `class_names`, or else those of the Hugging Face metadata, or else numbers.
     """
 
     def __init__(
@@ -166,7 +168,7 @@ class Parquet:
         self.test = next((by_split[word] for word in TEST_NAMES if word in by_split), [])
         self.has_test = "train" in by_split and bool(self.test)
         self.image, self.label, names = self._columns(label)
-        self.class_names = names or class_names or numbered(self._labels("train"))
+        self.class_names = class_names or names or numbered(self._labels("train"))
 
     def _columns(self, label: str) -> tuple[str, str, tuple[str, ...]]:
         import pyarrow.types as types

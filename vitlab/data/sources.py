@@ -34,7 +34,9 @@ from vitlab.data.formats import (
 )
 from vitlab.data.images import convert, decode, header
 from vitlab.data.known import KNOWN, KnownSet
+from vitlab.data.loose import Loose, holds_files
 from vitlab.data.splits import hold_out
+from vitlab.data.table import Table
 from vitlab.errors import DataError
 from vitlab.files import write_bytes
 
@@ -113,6 +115,7 @@ def resolve(config: DataConfig, root: Root = None) -> DataConfig:
         }
     else:
         source = _find(config.dataset, root)
+        _check_classes(config.dataset, source.class_names)
         found = {"classes": len(source.class_names)}
         if None in (config.image_size, config.channels):
             found |= _survey(config, source)
@@ -188,13 +191,15 @@ def _find(dataset: str, root: Root) -> Format:
     for place in (Path(dataset).expanduser(), *(folder / dataset for folder in roots)):
         if (place.suffix == ".parquet" and place.is_file()) or any(parquet_files(place)):
             return Parquet(place)
+        if place.suffix == ".csv" and place.is_file():
+            return Table(place)
         if place.is_dir():
             return Folder(place)
     close = difflib.get_close_matches(dataset, KNOWN, n=1)
     raise DataError(
         f"no data set {dataset!r}{f': did you mean {close[0]}?' if close else ''}\n"
         f"known: {', '.join(KNOWN)}; or the path of a folder of class folders or Parquet files, "
-        "or its name below the data root"
+        "or of a CSV file, or its name below the data root"
     )
 
 
@@ -210,9 +215,12 @@ def _find_known(folder: Path, known: KnownSet) -> Format | None:
     for place in (folder, *usual, *archives):
         if holds_batches(place, known):
             return Cifar(place, known)
+        if holds_files(place, known):
+            return Loose(place, known)
     if folder.is_dir() and any(folder.iterdir()):
+        expected = known.local if known.batches else [file.name for file in known.official]
         raise DataError(
-            f"{folder} holds neither Parquet files nor {', '.join(known.local)}: add one of them "
+            f"{folder} holds neither Parquet files nor {', '.join(expected)}: add them "
             "or move the folder away. A folder of class folders is given by its path"
         )
     return None
@@ -226,7 +234,7 @@ def _survey(config: DataConfig, source: Format) -> dict[str, Any]:
     if len(set(sizes)) > 1 and config.image_size is None:
         raise DataError(
             f"{config.dataset} has images of {len(set(sizes))} sizes, {min(sizes)} to {max(sizes)} "
-            "(height, width): set data.image_size"
+            "(height, width): set data.image_size, and data.fit for those of another shape"
         )
     return {"image_size": sizes[0], "channels": max(channels)}
 
@@ -273,7 +281,7 @@ def _decode(config: DataConfig, source: Format, split: Split) -> Examples:
         return Examples(np.ascontiguousarray(items), labels, source.class_names)
     images = np.empty((len(items), *size, channels), np.uint8)
     read = convert if isinstance(items, np.ndarray) else decode
-    decoded = _each(lambda item: read(item, size, channels), items, config.dataset)
+    decoded = _each(lambda item: read(item, size, channels, config.fit), items, config.dataset)
     for place, image in enumerate(decoded):
         images[place] = image
     return Examples(images, labels, source.class_names)
@@ -313,26 +321,28 @@ def _kept(config: DataConfig, source: Format, split: Split) -> Path:
     identity = [
         DECODER,
         [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats],
-        [split, source.class_names, config.image_size, config.channels],
+        [split, source.class_names, config.image_size, config.channels, config.fit],
         None if source.has_test else [config.test_fraction, config.split_seed],
     ]
     name = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
-    return cache_folder() / "decoded" / f"{name}.npz"
+    return cache_folder() / "decoded" / name
 
 
 def _recall(kept: Path, class_names: tuple[str, ...]) -> Examples | None:
+    """Examples whose images stay on the disk until somebody looks at them."""
     try:
-        with open(kept, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return Examples(arrays["images"], arrays["labels"], class_names)
+        images = np.load(f"{kept}-images.npy", mmap_mode="c", allow_pickle=False)
+        return Examples(np.asarray(images), np.load(f"{kept}-labels.npy"), class_names)
     except Exception:  # not there, or damaged in any way: decoded anew
         return None
 
 
 def _keep(kept: Path, examples: Examples) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, images=examples.images, labels=examples.labels)
     try:
-        write_bytes(kept, buffer.getvalue())
+        for name, array in (("images", examples.images), ("labels", examples.labels)):
+            buffer = io.BytesIO()
+            np.save(buffer, array, allow_pickle=False)
+            write_bytes(kept.with_name(f"{kept.name}-{name}.npy"), buffer.getvalue())
     except OSError as error:
         warnings.warn(f"decoded images are not kept for the next time: {error}", stacklevel=4)
 
@@ -345,6 +355,10 @@ def _check_labels(dataset: str, labels: np.ndarray, class_names: tuple[str, ...]
             f"{dataset}: {len(wrong)} of {len(labels)} labels are outside 0 to "
             f"{len(class_names) - 1}: {labels[first].tolist()} at {first.tolist()}"
         )
+    _check_classes(dataset, class_names)
+
+
+def _check_classes(dataset: str, class_names: tuple[str, ...]) -> None:
     if len(class_names) < 2:
         raise DataError(
             f"{dataset} has one class, {', '.join(class_names)}: a classifier needs two"

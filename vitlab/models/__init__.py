@@ -2,24 +2,53 @@
 
 import inspect
 
-from vitlab.config import CNN6Config, Config, ModelConfig, ResNet18Config, ViTConfig
+from vitlab.config import (
+    CNN6Config,
+    Config,
+    HybridConfig,
+    ModelConfig,
+    ResNet18Config,
+    ViTConfig,
+)
 from vitlab.errors import ConfigError
 from vitlab.models.convnet import CNN6, ResNet18
 from vitlab.models.ffn import FFNS
+from vitlab.models.hybrid import Hybrid
 from vitlab.models.norm import NORMS
 from vitlab.models.patch import PATCHES
 from vitlab.models.pool import POOLS
 from vitlab.models.position import POSITIONS
-from vitlab.models.vit import ViT
+from vitlab.models.vit import BLOCKS, ViT
 
 AXES: dict[str, dict[str, type]] = {
     "patch": PATCHES,
     "position": POSITIONS,
     "norm": NORMS,
+    "norm_place": BLOCKS,
     "ffn": FFNS,
     "pool": POOLS,
 }
 """The words of each axis of a ViT and the classes they stand for."""
+
+SWITCHES: dict[str, str] = {
+    "qk_norm": "Normalises every query and key before their product. Neither can then grow until "
+    "attention sees a single token and stops learning (Dehghani et al., 2023).",
+    "lsa": "Locality self-attention: no token attends to itself, and the scores of each head are "
+    "divided by a learned temperature instead of the root of its width. Both sharpen attention, "
+    "which is too even where images are few (Lee et al., 2021).",
+    "distill_token": "A second learned token beside CLS, with a head of its own, which is asked "
+    "for the answers of a teacher instead of the labels. In evaluation the logits of both heads "
+    "are averaged (Touvron et al., 2021).",
+    "registers": "Learned tokens that take part in every block and are never read out. They give "
+    "the blocks a place for notes about the image that would otherwise overwrite patches of its "
+    "background (Darcet et al., 2024).",
+    "layer_scale": "A learned factor per channel on every branch, small at the start. Each block "
+    "begins as almost nothing, which steadies deep models (Touvron et al., 2021).",
+    "drop_path": "Leaves whole branches out for some images of a training batch, the later the "
+    "block, the more often. No block can lean on another one, and the model learns as many "
+    "shallower ones do (Huang et al., 2016).",
+}
+"""How the parts of a ViT work that are on or off."""
 
 
 def build_model(config: Config) -> ViT | ResNet18 | CNN6:
@@ -39,6 +68,8 @@ def build_model(config: Config) -> ViT | ResNet18 | CNN6:
         )
     images = (data.image_size, data.channels, data.classes)
     match config.model:
+        case HybridConfig():
+            return Hybrid(config.model, *images)
         case ViTConfig():
             return ViT(config.model, *images)
         case ResNet18Config():
@@ -48,10 +79,18 @@ def build_model(config: Config) -> ViT | ResNet18 | CNN6:
 
 
 def explain(cfg: ModelConfig) -> dict[str, str]:
-    """Return for each axis of a model how the chosen word works, in about two sentences."""
+    """Return for each field that says how a model works what its value means, in a few sentences.
+
+    These are the kind of a model that is no plain ViT, and the axes and switches of a ViT, a switch
+    only if it is on.
+    """
+    kinds = {"hybrid": Hybrid, "resnet18": ResNet18, "cnn6": CNN6}
+    texts = {"kind": first_paragraph(kinds[cfg.kind])} if cfg.kind in kinds else {}
     if isinstance(cfg, ViTConfig):
-        return {axis: first_paragraph(words[getattr(cfg, axis)]) for axis, words in AXES.items()}
-    return {"kind": first_paragraph({"resnet18": ResNet18, "cnn6": CNN6}[cfg.kind])}
+        for axis, words in AXES.items():
+            texts[axis] = first_paragraph(words[getattr(cfg, axis)])
+        texts |= {name: words for name, words in SWITCHES.items() if getattr(cfg, name)}
+    return texts
 
 
 def first_paragraph(thing: type) -> str:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from vitlab.config import Config
 from vitlab.models import build_model
 from vitlab.models.convnet import Basic
+from vitlab.models.hybrid import HybridPatch
 from vitlab.models.patch import Whitening
 from vitlab.models.vit import Attention, Block
 
@@ -58,7 +59,8 @@ def summary(config: Config) -> list[Row]:
     """Return a row for every layer with parameters, in the order of the model's names.
 
     A ViT has one row for the patch embedding and one for each attention, feed-forward network
-    and norm; a convolutional network has one for each convolution, norm and linear layer.
+    and norm, a hybrid more for what its stage holds; a convolutional network has one for each
+    convolution, norm and linear layer.
     """
     with torch.device("meta"):
         model = build_model(config).eval()
@@ -105,7 +107,7 @@ def layers(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module |
     for name, parameter in module.named_parameters(recurse=False):
         yield path + name, parameter
     for name, child in module.named_children():
-        if isinstance(child, nn.Sequential | nn.ModuleList | Block | Basic):
+        if isinstance(child, nn.Sequential | nn.ModuleList | Block | Basic | HybridPatch):
             yield from layers(child, f"{path}{name}.")
         else:
             yield path + name, child
@@ -127,13 +129,17 @@ def multiply_adds(module: nn.Module, output: Tensor) -> int:
 def component(name: str) -> str:
     """The component that a layer belongs to: `blocks.3.norm1` -> `norms`."""
     path = name.split(".")
+    if "stage" in path:
+        return "stage"
     word = path[{"blocks": 2, "stages": 1}.get(path[0], 0)]
     return {
         "cls_token": "tokens",
+        "dist_token": "tokens",
         "reg_token": "tokens",
         "norm1": "norms",
         "norm2": "norms",
         "norm": "norms",
         "ls1": "layer_scale",
         "ls2": "layer_scale",
+        "head_dist": "head",
     }.get(word, word)

@@ -1,12 +1,14 @@
-"""What a block does to each token on its own: the axis `ffn`.
+"""What a block does to its tokens after attention: the axis `ffn`.
 
-B images  T tokens  D width  F hidden width
+B images  T tokens = those of the prefix, then patches row by row  D width  F hidden width
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitlab.config import ViTConfig
+from vitlab.models.position import Grid
 
 
 class Mlp(nn.Module):
@@ -21,7 +23,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, cfg.width)
         self.drop = nn.Dropout(cfg.dropout)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, grid: Grid) -> Tensor:
         """(B, T, D) to (B, T, D)."""
         hidden = self.drop(F.gelu(self.fc1(tokens)))  # (B, T, F)
         return self.drop(self.fc2(hidden))  # (B, T, D)
@@ -39,11 +41,32 @@ class SwiGLU(nn.Module):
         self.fc2 = nn.Linear(hidden, cfg.width)
         self.drop = nn.Dropout(cfg.dropout)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, grid: Grid) -> Tensor:
         """(B, T, D) to (B, T, D)."""
         gate, value = self.fc1(tokens).chunk(2, dim=-1)  # (B, T, F) each
         hidden = self.drop(F.silu(gate) * value)
         return self.drop(self.fc2(hidden))  # (B, T, D)
 
 
-FFNS = {"gelu": Mlp, "swiglu": SwiGLU}
+class DepthwiseMlp(Mlp):
+    """Between the first linear layer and the GELU, a 3x3 convolution mixes each hidden channel with
+    the same channel of the eight patches around. Tokens without a place pass it by
+    (Wang et al., 2022).
+    """
+
+    def __init__(self, cfg: ViTConfig):
+        super().__init__(cfg)
+        self.prefix = cfg.prefix
+        hidden = self.fc1.out_features
+        self.dwconv = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
+
+    def forward(self, tokens: Tensor, grid: Grid) -> Tensor:
+        """(B, T, D) to (B, T, D), the patches lying on `grid`."""
+        prefix, patches = self.fc1(tokens).tensor_split([self.prefix], dim=1)  # (B, ., F)
+        maps = patches.unflatten(1, grid).permute(0, 3, 1, 2)  # (B, F, rows, columns)
+        patches = self.dwconv(maps).flatten(2).transpose(1, 2)
+        hidden = self.drop(F.gelu(torch.cat([prefix, patches], dim=1)))  # (B, T, F)
+        return self.drop(self.fc2(hidden))  # (B, T, D)
+
+
+FFNS = {"gelu": Mlp, "swiglu": SwiGLU, "dwconv": DepthwiseMlp}

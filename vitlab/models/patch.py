@@ -1,7 +1,8 @@
 """How an image becomes patch tokens: the axis `patch`.
 
-Every word ends in the same map of one token per square of patch_size pixels, read row by row;
-the words differ in the layers of `proj` alone.
+Every word ends in the same map of one token per square of P x P pixels, read row by row; the
+words differ in the layers of `proj` alone. P is `cfg.patch_step`: behind a convolutional stage
+the image is the stage's maps.
 
 B images  C channels  H x W pixels  D width  N tokens = rows * columns
 """
@@ -17,7 +18,7 @@ from vitlab.config import ViTConfig
 from vitlab.models.norm import NORMS
 
 STEM = 64
-"""Channels between the convolutions of `cct` and `whitened`, whatever the width."""
+"""Channels between the convolutions of cct, whitened and a hybrid's stem, whatever the width."""
 
 
 class Patch(nn.Module, ABC):
@@ -50,7 +51,7 @@ class LinearPatch(Patch):
     @staticmethod
     def build(cfg: ViTConfig, channels: int) -> nn.Module:
         """One convolution that steps from square to square."""
-        return nn.Conv2d(channels, cfg.width, cfg.patch_size, stride=cfg.patch_size)
+        return nn.Conv2d(channels, cfg.width, cfg.patch_step, stride=cfg.patch_step)
 
 
 class OverlapPatch(Patch):
@@ -61,8 +62,8 @@ class OverlapPatch(Patch):
     @staticmethod
     def build(cfg: ViTConfig, channels: int) -> nn.Module:
         """One convolution padded so that the grid stays that of `linear`."""
-        reach = cfg.patch_size - 1
-        return nn.Conv2d(channels, cfg.width, 2 * reach + 1, stride=cfg.patch_size, padding=reach)
+        reach = cfg.patch_step - 1
+        return nn.Conv2d(channels, cfg.width, 2 * reach + 1, stride=cfg.patch_step, padding=reach)
 
 
 class ConvPatch(Patch):
@@ -73,7 +74,7 @@ class ConvPatch(Patch):
     @staticmethod
     def build(cfg: ViTConfig, channels: int) -> nn.Module:
         """Convolutions that double the channels up to the width, those of stride 2 last."""
-        halvings = cfg.patch_size.bit_length() - 1
+        halvings = cfg.patch_step.bit_length() - 1
         widths = [cfg.width // 2**step for step in reversed(range(cfg.convs))]
         strides = [1] * (cfg.convs - halvings) + [2] * halvings
         return nn.Sequential(*stem([channels, *widths], strides))
@@ -88,12 +89,49 @@ class CctPatch(Patch):
     @staticmethod
     def build(cfg: ViTConfig, channels: int) -> nn.Module:
         """As many convolutions as halvings, the last one making tokens."""
-        halvings = cfg.patch_size.bit_length() - 1
+        halvings = cfg.patch_step.bit_length() - 1
         layers = []
         for inputs, outputs in pairwise([channels, *[STEM] * (halvings - 1), cfg.width]):
             convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
             layers += [convolution, nn.ReLU(), nn.MaxPool2d(3, stride=2, padding=1)]
         return nn.Sequential(*layers)
+
+
+class ShiftedPatch(Patch):
+    """Puts four copies of the image, shifted diagonally by half a patch, behind it as channels,
+    cuts squares, normalises each and maps it with one linear layer. A token then sees half a patch
+    beyond each of its borders (Lee et al., 2021).
+    """
+
+    @staticmethod
+    def build(cfg: ViTConfig, channels: int) -> nn.Module:
+        """Shift, cut, normalise, map."""
+        return ShiftedSquares(cfg, channels)
+
+
+class ShiftedSquares(nn.Module):
+    """Maps images (B, C, H, W) to (B, D, rows, columns) by squares of five shifted copies."""
+
+    def __init__(self, cfg: ViTConfig, channels: int):
+        super().__init__()
+        self.size = cfg.patch_step
+        numbers = 5 * channels * self.size**2
+        self.norm = NORMS[cfg.norm](numbers)
+        self.linear = nn.Linear(numbers, cfg.width)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) to (B, D, rows, columns); what is shifted in from outside is 0."""
+        height, width = images.shape[2:]
+        half = self.size // 2
+        wide = F.pad(images, (half, half, half, half))
+        shifted = [
+            wide[:, :, top : top + height, left : left + width]
+            for top in (0, 2 * half)
+            for left in (0, 2 * half)
+        ]
+        squares = F.pixel_unshuffle(torch.cat([images, *shifted], dim=1), self.size)
+        tokens = self.linear(self.norm(squares.permute(0, 2, 3, 1)))  # (B, rows, columns, D)
+        return tokens.permute(0, 3, 1, 2)
 
 
 class WhitenedPatch(Patch):
@@ -105,7 +143,7 @@ class WhitenedPatch(Patch):
     @staticmethod
     def build(cfg: ViTConfig, channels: int) -> nn.Module:
         """Whitening at stride 2, a convolution at that size, then one per further halving."""
-        halvings = cfg.patch_size.bit_length() - 2
+        halvings = cfg.patch_step.bit_length() - 2
         strides = [2] * halvings or [1]
         widths = [8 * channels, *[STEM] * len(strides), cfg.width]
         return nn.Sequential(Whitening(channels), nn.GELU(), *stem(widths, [1, *strides]))
@@ -144,6 +182,12 @@ class Whitening(nn.Module):
         self.weight.copy_(torch.cat([filters, -filters]))
 
 
+def pad(images: Tensor, size: int) -> Tensor:
+    """Border images on the right and below with 0, the mean colour, to a multiple of `size`."""
+    height, width = images.shape[2:]
+    return F.pad(images, (0, -width % size, 0, -height % size))
+
+
 def stem(widths: list[int], strides: list[int]) -> list[nn.Module]:
     """3x3 convolutions from width to width, batch norm and GELU between them."""
     layers = []
@@ -159,5 +203,6 @@ PATCHES = {
     "conv": ConvPatch,
     "cct": CctPatch,
     "overlap": OverlapPatch,
+    "spt": ShiftedPatch,
     "whitened": WhitenedPatch,
 }

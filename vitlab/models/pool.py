@@ -1,11 +1,12 @@
 """How tokens become the one vector the head reads: the axis `pool`.
 
-Registers are never read. Tokens come in the order CLS, registers, patches.
+Only CLS and patches are read. Tokens come in the order CLS, distillation, registers, patches.
 
 B images  T tokens  N patches  D width
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitlab.config import ViTConfig
@@ -19,6 +20,10 @@ class Pool(nn.Module):
         self.prefix = cfg.prefix
         self.width = cfg.width
 
+    def shares(self, tokens: Tensor) -> Tensor:
+        """How much of each of the tokens (B, T, D) the vector holds: (B, T), rows summing to 1."""
+        raise NotImplementedError
+
 
 class ClsPool(Pool):
     """Reads the CLS token alone. It has gathered from the patches, in every block, what the label
@@ -29,6 +34,12 @@ class ClsPool(Pool):
         """(B, T, D) to (B, D)."""
         return tokens[:, 0]  # (B, D)
 
+    def shares(self, tokens: Tensor) -> Tensor:
+        """(B, T, D) to (B, T): nothing but CLS."""
+        shares = torch.zeros_like(tokens[..., 0])
+        shares[:, 0] = 1
+        return shares
+
 
 class MeanPool(Pool):
     """Averages the patch tokens. Every place of the image has the same say, and no CLS token is
@@ -38,6 +49,12 @@ class MeanPool(Pool):
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, T, D) to (B, D)."""
         return tokens[:, self.prefix :].mean(dim=1)  # (B, D)
+
+    def shares(self, tokens: Tensor) -> Tensor:
+        """(B, T, D) to (B, T): as much of every patch."""
+        shares = torch.zeros_like(tokens[..., 0])
+        shares[:, self.prefix :] = 1 / (tokens.shape[1] - self.prefix)
+        return shares
 
 
 class ClsMeanPool(Pool):
@@ -52,6 +69,13 @@ class ClsMeanPool(Pool):
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, T, D) to (B, 2D)."""
         return torch.cat([tokens[:, 0], tokens[:, self.prefix :].mean(dim=1)], dim=-1)  # (B, 2D)
+
+    def shares(self, tokens: Tensor) -> Tensor:
+        """(B, T, D) to (B, T): half of it CLS, half the patches."""
+        shares = torch.zeros_like(tokens[..., 0])
+        shares[:, 0] = 1 / 2
+        shares[:, self.prefix :] = 1 / 2 / (tokens.shape[1] - self.prefix)
+        return shares
 
 
 class SeqPool(Pool):
@@ -68,6 +92,11 @@ class SeqPool(Pool):
         patches = tokens[:, self.prefix :]  # (B, N, D)
         weights = self.score(patches).softmax(dim=1)  # (B, N, 1)
         return (weights * patches).sum(dim=1)  # (B, D)
+
+    def shares(self, tokens: Tensor) -> Tensor:
+        """(B, T, D) to (B, T): the softmax of the patches' scores."""
+        weights = self.score(tokens[:, self.prefix :]).softmax(dim=1)  # (B, N, 1)
+        return F.pad(weights[..., 0], (self.prefix, 0))
 
 
 POOLS = {"cls": ClsPool, "mean": MeanPool, "cls+mean": ClsMeanPool, "seqpool": SeqPool}

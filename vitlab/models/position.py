@@ -1,10 +1,10 @@
 """How tokens know where they are: the axis `position`.
 
 A position acts at one of two places: it is added to the tokens once, before the first block,
-or it rotates queries and keys in every block. Registers have no place in the image and get
-none; CLS gets one with `position_on_cls`.
+or it rotates queries and keys in every block. The distillation token and registers have no
+place in the image and get none; CLS gets one with `position_on_cls`.
 
-B images  H heads  T tokens = CLS, registers, patches  N patches = rows * columns
+B images  H heads  T tokens = CLS, distillation, registers, patches  N patches = rows * columns
 D width  d numbers per head  P positions = N, and one more for CLS if it has one
 """
 
@@ -66,9 +66,7 @@ class Learned(Position):
         if grid == self.grid:
             return
         cls, patches = self.weight.tensor_split([int(self.cfg.position_on_cls)], dim=1)
-        image = patches.unflatten(1, self.grid).permute(0, 3, 1, 2)  # (1, D, rows, columns)
-        image = F.interpolate(image, grid, mode="bicubic", antialias=True)
-        self.weight.data = torch.cat([cls, image.flatten(2).transpose(1, 2)], dim=1)  # (1, P, D)
+        self.weight.data = torch.cat([cls, resample(patches, self.grid, grid)], dim=1)  # (1, P, D)
         self.grid = grid
 
 
@@ -135,7 +133,7 @@ class Rope(Fixed):
     BASE = 100.0
 
     def rotate(self, heads: Tensor) -> Tensor:
-        """Queries or keys (B, H, T, d) to the same shape; CLS and registers stay as they are."""
+        """Queries or keys (B, H, T, d) to the same shape; tokens before the patches stay."""
         cosine, sine = self.table
         x, y = heads.float().chunk(2, dim=-1)  # (B, H, T, d/2) each
         turned = torch.cat([x * cosine - y * sine, x * sine + y * cosine], dim=-1)
@@ -147,6 +145,13 @@ class Rope(Fixed):
         angles = (places_of(grid)[..., None] * rates).flatten(1)  # (N, d/2)
         angles = F.pad(angles, (0, 0, self.cfg.prefix, 0))  # (T, d/2)
         return torch.stack([angles.cos(), angles.sin()])
+
+
+def resample(patches: Tensor, before: Grid, after: Grid) -> Tensor:
+    """Vectors of one grid's patches (1, N, D) to those of another grid's, bicubically."""
+    image = patches.unflatten(1, before).permute(0, 3, 1, 2)  # (1, D, rows, columns)
+    image = F.interpolate(image, after, mode="bicubic", antialias=True)
+    return image.flatten(2).transpose(1, 2)  # (1, N, D)
 
 
 def places_of(grid: Grid) -> Tensor:

@@ -1,11 +1,12 @@
 """The Vision Transformer (Dosovitskiy et al., 2021), one field of ViTConfig per axis.
 
-    images -> patch_embed -> [CLS, registers, patches] + pos_embed -> blocks -> norm -> pool -> head
+    images -> patch_embed -> [prefix, patches] + pos_embed -> blocks -> norm -> pool -> head
 
 What the words of an axis mean is in patch.py, position.py, norm.py, ffn.py and pool.py; this file
 uses whatever their dictionaries hold. Names of modules follow timm, so that weights travel.
 
-B images  C channels  K classes  T tokens: CLS, then registers, then N patches
+B images  C channels  K classes  T tokens: the prefix, then N patches
+prefix: CLS, then the distillation token, then registers, as far as there are any
 D width  H heads  d = D / H numbers per head
 """
 
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from vitlab.config import ViTConfig
 from vitlab.models.ffn import FFNS
 from vitlab.models.norm import NORMS
-from vitlab.models.patch import PATCHES
+from vitlab.models.patch import PATCHES, Patch, pad
 from vitlab.models.pool import POOLS
 from vitlab.models.position import POSITIONS, Learned, Position
 
@@ -26,10 +27,7 @@ Trace = dict[str, Tensor] | None
 
 
 class Attention(nn.Module):
-    """Every token takes a mean of all tokens, weighted by how well their keys fit its query.
-
-    With `qk_norm` no query or key can grow and freeze the weights (Dehghani et al., 2023).
-    """
+    """Every token takes a mean of all tokens, weighted by how well their keys fit its query."""
 
     def __init__(self, cfg: ViTConfig):
         super().__init__()
@@ -38,6 +36,9 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(cfg.width, 3 * cfg.width, bias=cfg.qkv_bias)
         self.q_norm = NORMS[cfg.norm](cfg.head_width) if cfg.qk_norm else nn.Identity()
         self.k_norm = NORMS[cfg.norm](cfg.head_width) if cfg.qk_norm else nn.Identity()
+        self.temperature = None
+        if cfg.lsa:
+            self.temperature = nn.Parameter(torch.full((cfg.heads, 1, 1), cfg.head_width**0.5))
         self.proj = nn.Linear(cfg.width, cfg.width)
         self.proj_drop = nn.Dropout(cfg.dropout)
 
@@ -46,12 +47,20 @@ class Attention(nn.Module):
         qkv = self.qkv(tokens).unflatten(-1, (3, *self.heads))  # (B, T, 3, H, d)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, H, T, d) each
         q, k = position.rotate(self.q_norm(q)), position.rotate(self.k_norm(k))
+        others = None
+        if self.temperature is not None:
+            # Both ways below divide by the root of d; the temperature takes its place.
+            q = q * (q.shape[-1] ** 0.5 / self.temperature)
+            others = ~torch.eye(q.shape[-2], dtype=torch.bool, device=q.device)  # (T, T)
         dropout = self.dropout if self.training else 0.0
         if trace is None:
-            mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+            mixed = F.scaled_dot_product_attention(q, k, v, others, dropout)
         else:
             # The fused kernel never holds the weights, so looking at them needs the long way.
-            weights = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(dim=-1)
+            scores = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
+            if others is not None:
+                scores = scores.masked_fill(~others, -torch.inf)
+            weights = scores.softmax(dim=-1)
             trace[f"{name}.attention"] = weights
             mixed = F.dropout(weights, dropout) @ v
         return self.proj_drop(self.proj(mixed.transpose(1, 2).flatten(2)))  # (B, T, D)
@@ -105,44 +114,45 @@ class Block(nn.Module, ABC):
         """The first branch, (B, T, D) to (B, T, D)."""
         return self.drop_path(self.ls1(self.attn(tokens, position, trace, name)))
 
-    def transform(self, tokens: Tensor) -> Tensor:
+    def transform(self, tokens: Tensor, position: Position) -> Tensor:
         """The second branch, (B, T, D) to (B, T, D)."""
-        return self.drop_path(self.ls2(self.mlp(tokens)))
+        return self.drop_path(self.ls2(self.mlp(tokens, position.grid)))
 
 
 class PreNorm(Block):
-    """Norms inside the branches: the residual stream itself is never touched."""
+    """Normalises what enters each branch, and once at the end. The residual stream itself is never
+    touched, so gradients reach the first block undiminished (Xiong et al., 2020).
+    """
 
     def forward(self, tokens: Tensor, position: Position, trace: Trace, name: str) -> Tensor:
         """Tokens (B, T, D) to tokens (B, T, D)."""
         tokens = tokens + self.attend(self.norm1(tokens), position, trace, name)
-        return tokens + self.transform(self.norm2(tokens))
+        return tokens + self.transform(self.norm2(tokens), position)
 
 
 class PostNorm(Block):
-    """Norms after each residual sum, as in the first Transformer (Vaswani et al., 2017)."""
+    """Normalises after each residual sum, as the first Transformer did. Tokens keep one size from
+    block to block, but deep models want a warm-up (Vaswani et al., 2017).
+    """
 
     def forward(self, tokens: Tensor, position: Position, trace: Trace, name: str) -> Tensor:
         """Tokens (B, T, D) to tokens (B, T, D)."""
         tokens = self.norm1(tokens + self.attend(tokens, position, trace, name))
-        return self.norm2(tokens + self.transform(tokens))
+        return self.norm2(tokens + self.transform(tokens, position))
 
 
 BLOCKS = {"pre": PreNorm, "post": PostNorm}
 
 
 class ViT(nn.Module):
-    """Maps normalised images (B, C, height, width) to logits (B, K).
-
-    Registers give the blocks a place for notes about the image that would otherwise overwrite
-    patches of its background (Darcet et al., 2024).
-    """
+    """Maps normalised images (B, C, height, width) to logits (B, K)."""
 
     def __init__(self, cfg: ViTConfig, image_size: tuple[int, int], channels: int, classes: int):
         super().__init__()
         self.cfg = cfg
-        self.patch_embed = PATCHES[cfg.patch](cfg, channels)
+        self.patch_embed = self.embedding(cfg, channels)
         self.cls_token = token(1, cfg) if cfg.cls_token else None
+        self.dist_token = token(1, cfg) if cfg.distill_token else None
         self.reg_token = token(cfg.registers, cfg) if cfg.registers else None
         self.pos_embed = POSITIONS[cfg.position](cfg, cfg.grid(image_size))
         self.pos_drop = nn.Dropout(cfg.embed_dropout)
@@ -151,21 +161,42 @@ class ViT(nn.Module):
         self.norm = NORMS[cfg.norm](cfg.width) if cfg.norm_place == "pre" else nn.Identity()
         self.pool = POOLS[cfg.pool](cfg)
         self.head = nn.Linear(self.pool.width, classes)
+        self.head_dist = nn.Linear(cfg.width, classes) if cfg.distill_token else None
         self.initialise()
 
+    @staticmethod
+    def embedding(cfg: ViTConfig, channels: int) -> Patch:
+        """What maps images (B, C, height, width) to patch tokens (B, N, D)."""
+        return PATCHES[cfg.patch](cfg, channels)
+
     def forward(self, images: Tensor, trace: Trace = None) -> Tensor:
-        """Images (B, C, height, width) to logits (B, K).
+        """Images (B, C, height, width) to logits (B, K): with two heads, the mean of theirs.
 
         A dictionary given as `trace` is filled with `patches` (B, T, D), the tokens that enter
         the first block, and for every block `block03` (B, T, D) and `block03.attention`
         (B, H, T, T), rows being queries. Without it attention is fused.
         """
-        return self.head(self.pool(self.features(images, trace)))  # (B, K)
+        logits = self.heads(images, trace)
+        return logits[0] if len(logits) == 1 else (logits[0] + logits[1]) / 2
+
+    def heads(self, images: Tensor, trace: Trace = None) -> tuple[Tensor, ...]:
+        """Images (B, C, height, width) to the logits (B, K) of each head.
+
+        With a distillation token there are two: the first head learns from the labels, the second,
+        which reads that token, from a teacher.
+        """
+        tokens = self.features(images, trace)
+        logits = self.head(self.pool(tokens))
+        if self.head_dist is None:
+            return (logits,)
+        return logits, self.head_dist(tokens[:, int(self.cfg.cls_token)])
 
     def features(self, images: Tensor, trace: Trace = None) -> Tensor:
         """Images (B, C, height, width) to the tokens (B, T, D) that are pooled."""
+        if self.cfg.pad_to_patch:
+            images = pad(images, self.cfg.patch_size)
         patches = self.patch_embed(images)  # (B, N, D)
-        learned = (self.cls_token, self.reg_token)
+        learned = (self.cls_token, self.dist_token, self.reg_token)
         prefix = [each.expand(images.shape[0], -1, -1) for each in learned if each is not None]
         tokens = torch.cat([*prefix, patches], dim=1)  # (B, T, D)
         tokens = self.pos_drop(self.pos_embed.add(tokens))
@@ -177,6 +208,18 @@ class ViT(nn.Module):
             if trace is not None:
                 trace[name] = tokens
         return self.norm(tokens)
+
+    def shares(self, tokens: Tensor) -> Tensor:
+        """How much of each of the tokens (B, T, D) of `features` the heads read: (B, T).
+
+        Rows sum to 1; of two heads, each reads for one half.
+        """
+        shares = self.pool.shares(tokens)
+        if self.head_dist is None:
+            return shares
+        distilled = torch.zeros_like(shares)
+        distilled[:, int(self.cfg.cls_token)] = 1
+        return (shares + distilled) / 2
 
     def resize(self, image_size: tuple[int, int]) -> None:
         """Take images of another (height, width) in pixels from now on."""
@@ -194,9 +237,11 @@ class ViT(nn.Module):
         queries, keys, values              Xavier uniform, each a D x D matrix of its own
         patches, one convolution           Xavier uniform, as the linear layer that it is
         patches, several convolutions      Kaiming normal over the inputs, bias 0
-        CLS, registers, learned positions  N(0, init_std)
-        head                               N(0, 0.01), bias 0
+        convolution inside the FFN         Kaiming normal over its nine inputs, bias 0
+        prefix, learned positions          N(0, init_std)
+        heads                              N(0, 0.01), bias 0
         norms                              scale 1, shift 0, as they are made
+        temperatures                       root of the head width, as they are made
         """
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -211,10 +256,12 @@ class ViT(nn.Module):
         if isinstance(self.patch_embed.proj, nn.Conv2d):
             nn.init.xavier_uniform_(self.patch_embed.proj.weight.flatten(1))
         learned = self.pos_embed.weight if isinstance(self.pos_embed, Learned) else None
-        for vectors in (self.cls_token, self.reg_token, learned):
+        for vectors in (self.cls_token, self.dist_token, self.reg_token, learned):
             if vectors is not None:
                 nn.init.normal_(vectors, std=self.cfg.init_std)
-        nn.init.normal_(self.head.weight, std=0.01)
+        for head in (self.head, self.head_dist):
+            if head is not None:
+                nn.init.normal_(head.weight, std=0.01)
 
 
 def token(count: int, cfg: ViTConfig) -> nn.Parameter:

@@ -1,12 +1,16 @@
-"""Two small trained models that come with vitlab, each a run directory like any other.
+"""Three small trained models that come with vitlab, each a run directory like any other.
 
     cpu         the convolutional-stem ViT of the recipe of that name
     cpu-plain   the plain ViT with a CLS token
+    cpu-cnn     the small ResNet-18 that stands beside them
 
 Weights are stored in half precision and the optimiser is left out, so they can be evaluated,
 explained and compared, but not trained further in place. Their cards are their README.md.
 """
 
+import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +33,43 @@ def shipped(name: str) -> Run:
     if name not in names():
         raise RunError(f"shipped model: {unknown(name, names())}")
     return Run(FOLDER / name)
+
+
+def open_run(run: Run | str | os.PathLike[str]) -> Run:
+    """A run that may be written into: a Run, the path of one, or the name of a shipped model.
+
+    A shipped model is copied into the folder of runs ($VITLAB_RUNS, else `runs`) when it is first
+    asked for, and found there from then on. RunError if another run has taken its place.
+    """
+    if not isinstance(run, Run):
+        path = Path(run)
+        by_name = str(run) in names() and not (path / "config.json").is_file()
+        run = shipped(str(run)) if by_name else Run(path)
+    if run.path.resolve().parent != FOLDER.resolve():
+        return run
+    runs = Path(os.environ.get("VITLAB_RUNS") or "runs")
+    target = runs / run.name
+    if not target.exists():
+        _copy(run.path, target)
+    copy = Run(target)
+    if copy.checkpoint().sha256 != run.checkpoint().sha256:
+        raise RunError(
+            f"{target} is not a copy of the shipped model {run.name}: rename it, or set "
+            "VITLAB_RUNS to another folder"
+        )
+    return copy
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a folder so that it appears whole or not at all."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".", dir=target.parent) as hidden:
+            shutil.copytree(source, Path(hidden) / "run").rename(target)
+    except OSError as error:
+        raise RunError(
+            f"cannot copy {source.name} to {target}: {error.strerror or error}"
+        ) from error
 
 
 def ship(run: Run, folder: Path) -> Run:

@@ -9,7 +9,9 @@ the step it stopped at. The test split cannot be reached from here.
 import math
 import os
 import time
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +26,18 @@ from vitlab.data.batches import resize
 from vitlab.device import choose_device, deterministic
 from vitlab.errors import DataError, Interrupted, VitlabError
 from vitlab.models.cost import cost
-from vitlab.recipes import command
+from vitlab.pretrained.weights import read_weights
+from vitlab.recipes import command, recipe
 from vitlab.run import Run
 from vitlab.train.console import Narrator
+from vitlab.train.journal import Journal, require
 from vitlab.train.optim import rate
 from vitlab.train.origin import determinism, device_name, differences, origin_of, peak_memory
-from vitlab.train.preflight import alarm, warnings_for
-from vitlab.train.session import Session
-from vitlab.train.stop import StopRequest, stop_request
+from vitlab.train.preflight import alarm, copies, refuse, warnings_for
+from vitlab.train.ranks import Ranks, join
+from vitlab.train.session import Session, Step
+from vitlab.train.state import Clock
+from vitlab.train.stop import StopRequest, reason_to_stop, stop_request
 
 Data = Examples | tuple[np.ndarray, np.ndarray] | None
 
@@ -44,9 +50,12 @@ def train(
     name: str | None = None,
     device: str = "auto",
     data_root: str | os.PathLike[str] | None = None,
+    tensorboard: bool = False,
     quiet: bool = False,
 ) -> Run:
     """Train a config into a new run directory.
+
+    In each of the processes that `torchrun` starts, this takes part in one training of all.
 
     Args:
         config: the experiment; what it leaves to the data set is filled in.
@@ -55,20 +64,28 @@ def train(
         name: name of the run; default the recipe and the seed, numbered when taken.
         device: auto, cpu, cuda, ...
         data_root: folder of data sets; default $VITLAB_DATA, else the cache.
+        tensorboard: write the metrics as events for TensorBoard too.
         quiet: print nothing.
 
     Raises:
         ConfigError, DataError: before anything is written.
+        RunError: a name that is taken, or weights to start from that do not fit.
         DivergenceError: at a loss or gradient that is not finite.
         Interrupted: after SIGINT or SIGTERM, once the checkpoint is written.
     """
-    where = choose_device(device)
+    if tensorboard:
+        require()
     path = _new_path(config, out, name)
     words = command(config)
-    config, examples = _read(config, data, data_root)
-    with Run.claim(path):
-        run = Run.create(path, config)
-        return _train(run, examples, where, Narrator(quiet), words)
+    ranks, where = join(choose_device(device))
+    narrator = Narrator(quiet or not ranks.first)
+    with ranks.in_turn():
+        config, examples = _open(config, data, data_root)
+    refuse(config, examples, ranks.world)
+    if config.train.teacher is not None:
+        refuse(teacher_of(config), examples, ranks.world)
+    work = Work(config, examples, where, ranks, narrator, tensorboard)
+    return _train(work, ranks.create(Path(ranks.told(str(path))), config), words)
 
 
 def resume(
@@ -77,21 +94,26 @@ def resume(
     data: Data = None,
     device: str = "auto",
     data_root: str | os.PathLike[str] | None = None,
+    tensorboard: bool = False,
     quiet: bool = False,
 ) -> Run:
     """Go on with a run from its newest sound checkpoint, to the weights it would have had.
 
     A finished run is returned untouched.
     """
+    if tensorboard:
+        require()
     run = Run(path)
-    narrator = Narrator(quiet)
+    ranks, where = join(choose_device(device))
+    narrator = Narrator(quiet or not ranks.first)
     if run.finished is not None:
         narrator.say(f"{run.path} is already complete")
         return run
-    with Run.claim(run.path):
-        run.sweep()
-        _, examples = _read(run.config, data, data_root)
-        return _train(run, examples, choose_device(device), narrator, command(run.config))
+    with ranks.reopen(run.path) as run:
+        with ranks.in_turn():
+            _, examples = _open(run.config, data, data_root)
+        work = Work(run.config, examples, where, ranks, narrator, tensorboard)
+        return _train(work, nullcontext(run), command(run.config), begun=bool(run.checkpoints()))
 
 
 def overfit_one_batch(
@@ -114,11 +136,12 @@ def overfit_one_batch(
         for name in ("dropout", "attention_dropout", "embed_dropout", "drop_path")
         if hasattr(config.model, name)
     }
-    config, examples = _read(config.override(plain), data, data_root)
+    config, examples = _open(config.override(plain), data, data_root)
+    refuse(config, examples)
     where = choose_device(device)
     narrator = Narrator(quiet)
     with torch.random.fork_rng():
-        session = Session.build(config, examples, where)
+        session = Session.build(config, examples, where, weights=_weights(config))
         state = session.state
         images, labels = session.images[: config.train.batch_size], session.images.labels
         labels = labels[: config.train.batch_size]
@@ -126,7 +149,8 @@ def overfit_one_batch(
         targets = F.one_hot(labels, config.data.classes or 0).float()
         loss, accuracy = math.inf, 0.0
         while state.step < steps and accuracy < 1:
-            loss = session.take_step((batch, targets), share=min(1.0, (state.step + 1) / 20)).loss
+            session.take_step((batch, targets), share=min(1.0, (state.step + 1) / 20))
+            loss = session.read()[-1].loss
             with torch.inference_mode():
                 state.model.eval()
                 accuracy = float((state.model(batch).argmax(1) == labels).float().mean())
@@ -143,45 +167,108 @@ def due(step: int, every: float, steps_per_epoch: int, steps: int) -> bool:
     return step > 0 and (step % interval == 0 or step == steps)
 
 
+@dataclass(frozen=True)
+class Work:
+    """What a training is given: the experiment, its images, where it runs and who hears of it."""
+
+    config: Config
+    examples: Examples
+    device: torch.device
+    ranks: Ranks
+    narrator: Narrator
+    tensorboard: bool
+
+
 def _train(
-    run: Run,
-    examples: Examples,
-    device: torch.device,
-    narrator: Narrator,
-    words: str | None,
+    work: Work, opening: AbstractContextManager[Run], words: str | None, begun: bool = False
 ) -> Run:
-    try:
-        with (
-            torch.random.fork_rng(),
-            deterministic(run.config.train.deterministic),
-            stop_request() as stop,
-            narrator,
-        ):
-            session = Session.build(run.config, examples, device)
-            _take_up(run, session, examples, narrator, words)
-            _loop(run, session, narrator, stop)
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _out_of_memory(run.config) from error
-    except RuntimeError as error:
-        if "can't allocate memory" in str(error) or "not enough memory" in str(error):
-            raise _out_of_memory(run.config) from error
-        raise
+    """Build a session, open the run, and train it to its end.
+
+    In this order, because what cannot be built should leave no run behind.
+    """
+    config, examples, narrator = work.config, work.examples, work.narrator
+    weights = None if begun else _weights(config)
+    with _sitting(config, work.ranks) as stop:
+        session = Session.build(config, examples, work.device, work.ranks, weights)
+        with opening as run:
+            if config.train.teacher is not None:
+                session.learn_from(_teacher(run, work))
+            with narrator:
+                _take_up(run, session, work, words, begun)
+                with Journal(run, work.tensorboard and work.ranks.first) as journal:
+                    reason = _loop(run, session, narrator, journal, stop)
+                run.finish(_final_numbers(run, session, reason))
+            narrator.say(f"finished {run.path} in {duration(session.state.clock.wall)}")
+            work.ranks.agree(0)  # whoever returns from here finds a finished run
     return run
 
 
-def _take_up(
-    run: Run,
-    session: Session,
-    examples: Examples,
-    narrator: Narrator,
-    words: str | None,
-) -> None:
+@contextmanager
+def _sitting(config: Config, ranks: Ranks) -> Iterator[StopRequest]:
+    """What holds while a model is built and trained; running out of memory brings advice."""
+    try:
+        with (
+            torch.random.fork_rng(),
+            deterministic(config.train.deterministic),
+            stop_request(passed_on=ranks.world > 1) as stop,
+        ):
+            yield stop
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise _out_of_memory(config) from error
+    except RuntimeError as error:
+        if "can't allocate memory" in str(error) or "not enough memory" in str(error):
+            raise _out_of_memory(config) from error
+        raise
+
+
+def _teacher(run: Run, work: Work) -> Run:
+    """Train a run's teacher as a run of its own inside it, as far as that is still to be done."""
+    path, narrator = run.teacher, Narrator(work.narrator.console.quiet)
+    begun = Run.begun(path)
+    if begun and (found := Run(path)).finished is not None:
+        return found
+    config = teacher_of(run.config)
+    opening = work.ranks.reopen(path) if begun else work.ranks.create(path, config)
+    narrator.say(f"the teacher of {run.path} comes first: {config.recipe}")
+    try:
+        work = replace(work, config=config, narrator=narrator)
+        return _train(work, opening, command(config), begun and bool(Run(path).checkpoints()))
+    except Interrupted as stopped:
+        raise Interrupted(
+            f"stopped in the teacher; go on with `vitlab train --resume {run.path}`",
+            stopped.exit_code - 128,
+        ) from None
+
+
+def teacher_of(config: Config) -> Config:
+    """The config of a teacher: its recipe, on the images and with the numbers of its student."""
+    assert config.train.teacher is not None
+    teacher = recipe(config.train.teacher)
+    epochs = config.train.teacher_epochs or teacher.train.epochs
+    # A shorter training keeps its share of small images.
+    small = teacher.train.small_epochs * epochs // teacher.train.epochs
+    train = replace(
+        teacher.train,
+        epochs=epochs,
+        small_epochs=small,
+        small_size=teacher.train.small_size if small else None,
+        seed=config.train.seed,
+        precision=config.train.precision,
+        compile=config.train.compile,
+        deterministic=config.train.deterministic,
+    )
+    return replace(teacher, data=config.data, train=train)
+
+
+def _take_up(run: Run, session: Session, work: Work, words: str | None, begun: bool) -> None:
     """Bring the session to where the run stands, and say what was chosen."""
-    config, state, batches = run.config, session.state, session.batches
-    origin = origin_of(session, examples, words)
-    if run.checkpoints():
+    config, state, batches, narrator = run.config, session.state, session.batches, work.narrator
+    origin = origin_of(session, work.examples, words)
+    state.clock = Clock()  # a teacher's time was its own
+    session.meter.read()
+    if begun:
         checkpoint = run.checkpoint()
-        state.resize(tuple(checkpoint.state["image_size"]))
+        session.resize(tuple(checkpoint.state["image_size"]))
         state.load(checkpoint)
         for difference in differences(run.origin, origin):
             state.alarms.append(f"resumed at step {state.step}: {difference}")
@@ -199,6 +286,7 @@ def _take_up(
             ("precision", session.precision),
             ("compilation", session.compilation),
             ("determinism", determinism(session)),
+            *([("processes", session.ranks.world)] if session.ranks.world > 1 else []),
             (
                 "data",
                 f"{config.data.dataset}: {len(session.images):,} training and "
@@ -211,40 +299,55 @@ def _take_up(
             ("time", f"about {duration(session.estimate())}, from two trial steps"),
         ]
     )  # fmt: skip
+    if session.start is not None:
+        report = str(session.start.report).splitlines()
+        narrator.header([("weights", session.start.source), *(("", line) for line in report)])
+        state.save(run)  # from here on the run does not need its source again
     if config.train.precision not in ("auto", session.precision.word):
         narrator.warn(f"train.precision is {session.precision}")
     for warning in warnings_for(config, len(session.images)):
         narrator.warn(warning)
+    if warning := copies(config, work.examples):
+        narrator.warn(warning)
 
 
-def _loop(run: Run, session: Session, narrator: Narrator, stop: StopRequest) -> None:
-    state, batches, train = session.state, session.batches, run.config.train
+def _loop(
+    run: Run, session: Session, narrator: Narrator, journal: Journal, stop: StopRequest
+) -> str | None:
+    """Take all steps that are left, or fewer: then the reason for stopping early is returned."""
+    state, batches, train = session.state, session.batches, session.config.train
     start = state.step
     for step in range(start, batches.steps + 1):
         if step > start:
-            best = _judge(run, session, narrator)
-            state.clock.tick()
+            signal = session.ranks.agree(stop.signal)
             saving = due(step, train.checkpoint_epochs, batches.steps_per_epoch, batches.steps)
-            if saving or best or stop.signal:
+            if saving or signal:
+                _read(session, narrator)  # what diverged must not be stored
+            best = _judge(session, narrator, journal)
+            state.clock.tick(session.meter.read())
+            enough = reason_to_stop(train, state, batches.steps_per_epoch)
+            if saving or best or signal or enough:
                 state.save(run)
-            if stop.signal:
+            if signal:
                 raise Interrupted(
                     f"stopped at step {step:,} of {batches.steps:,}; go on with "
                     f"`vitlab train --resume {run.path}`",
-                    stop.signal,
+                    signal,
                 )
-        if step < batches.steps:
-            _step(run, session, narrator)
-    run.finish(_final_numbers(session))
-    narrator.say(f"finished {run.path} in {duration(state.clock.wall)}")
+        if step == batches.steps:
+            break
+        # What was judged is in the checkpoint: a run that is resumed here stops here once more.
+        if reason := reason_to_stop(train, state, batches.steps_per_epoch):
+            return reason
+        _step(session, narrator, journal)
+    return None
 
 
-def _step(run: Run, session: Session, narrator: Narrator) -> None:
+def _step(session: Session, narrator: Narrator, journal: Journal) -> None:
     """Take a step and, where a line of metrics is due, write it."""
-    state, batches, config = session.state, session.batches, run.config
+    state, batches, config = session.state, session.batches, session.config
     begun = time.perf_counter()
-    if batches.size(state.step) != state.image_size:
-        state.resize(batches.size(state.step))
+    session.resize(batches.size(state.step))
     share = rate(
         config.optim,
         state.step,
@@ -252,39 +355,53 @@ def _step(run: Run, session: Session, narrator: Narrator) -> None:
         batches.steps,
         state.plateau.reductions,
     )
-    taken = session.take_step(batches.batch(state.step), share)
-    seconds = time.perf_counter() - begun
-    state.clock.steps += seconds
-    state.recent_seconds += seconds
-    speed = config.train.batch_size * len(state.recent) / state.recent_seconds
-    narrator.step(state.step, batches.steps, config.train.epochs, taken.loss, speed)
-    if state.step % config.train.log_steps == 0 or state.step == batches.steps:
-        run.append_metrics(
+    session.take_step(batches.batch(state.step), share)
+    state.count(time.perf_counter() - begun)
+    logging = state.step % config.train.log_steps == 0 or state.step == batches.steps
+    # A CPU has nothing queued: its every step is read, and a divergence seen at once.
+    if not (logging or session.device.type == "cpu"):
+        return
+    taken = _read(session, narrator)
+    if logging:
+        journal.add(
             {
                 "step": state.step,
                 "epoch": state.step / batches.steps_per_epoch,
                 "split": "train",
                 "loss": sum(state.recent) / len(state.recent),
                 "lr": config.optim.lr * share,
-                "grad_norm": taken.grad_norm,
-                "images_per_second": speed,
+                "grad_norm": taken[-1].grad_norm,
+                "images_per_second": state.speed(config.train.batch_size),
             }
         )
         state.recent, state.recent_seconds = [], 0.0
 
 
-def _judge(run: Run, session: Session, narrator: Narrator) -> bool:
+def _read(session: Session, narrator: Narrator) -> list[Step]:
+    """Wait for the steps that are queued on the device; their time is that of steps."""
+    state, train = session.state, session.config.train
+    begun = time.perf_counter()
+    taken = session.read()
+    state.count(time.perf_counter() - begun)
+    if taken:
+        speed = state.speed(train.batch_size)
+        narrator.step(state.step, session.batches.steps, train.epochs, taken[-1].loss, speed)
+    return taken
+
+
+def _judge(session: Session, narrator: Narrator, journal: Journal) -> bool:
     """Validate where it is due; True if the validation accuracy is the best so far.
 
     The plateau rule judges at the end of every epoch, whether or not that is written down, so
     that the cadence of validations changes no weight.
     """
-    state, config = session.state, run.config
+    state, config = session.state, session.config
     per_epoch, steps = session.batches.steps_per_epoch, session.batches.steps
     judging = due(state.step, config.train.evaluate_epochs, per_epoch, steps)
     plateau = config.optim.schedule == "plateau" and state.step % per_epoch == 0
     if not (judging or plateau):
         return False
+    _read(session, narrator)
     numbers = session.judge()
     if plateau:
         state.plateau.judge(numbers["validation"]["loss"], config.optim.plateau_patience)
@@ -293,7 +410,7 @@ def _judge(run: Run, session: Session, narrator: Narrator) -> bool:
     epoch = state.step / per_epoch
     state.judged = numbers
     for split, values in numbers.items():
-        run.append_metrics({"step": state.step, "epoch": epoch, "split": split, **values})
+        journal.add({"step": state.step, "epoch": epoch, "split": split, **values})
     validation = numbers.get("validation", {"accuracy": -1.0, "loss": math.nan})
     best = math.isfinite(validation["loss"]) and (
         validation["accuracy"] > state.best.get("accuracy", -1)
@@ -301,37 +418,57 @@ def _judge(run: Run, session: Session, narrator: Narrator) -> bool:
     if best:
         state.best = {"step": state.step, **validation}
     narrator.judged(epoch, numbers, best)
-    if message := alarm(config, epoch, **numbers["train_clean"]):
+    clean = numbers["train_clean"]
+    if message := alarm(config, epoch, clean["loss"], clean["accuracy"]):
         state.alarms.append(message)
         narrator.warn(message)
     return best
 
 
-def _final_numbers(session: Session) -> dict[str, Any]:
+def _final_numbers(run: Run, session: Session, reason: str | None) -> dict[str, Any]:
     state, batches, config = session.state, session.batches, session.config
     whole = cost(config)
+    epochs = config.train.epochs if reason is None else state.step / batches.steps_per_epoch
+    early = {"stopped": {"reason": reason, "planned_epochs": config.train.epochs}}
     return {
         "step": state.step,
-        "epochs": config.train.epochs,
+        "epochs": epochs,
+        **(early if reason else {}),
         **state.judged,
         "best": state.best,
         "parameters": whole.parameters,
         "macs": whole.macs,
         "megabytes": whole.parameters * 4 / 1e6,
         "images_per_second": state.step * config.train.batch_size / state.clock.steps,
-        "seconds_per_epoch": state.clock.steps / config.train.epochs,
-        "seconds_per_step": state.clock.steps / batches.steps,
-        "clock": {
-            "wall_seconds": state.clock.wall,
-            "process_seconds": state.clock.process,
-            "step_seconds": state.clock.steps,
-        },
+        "seconds_per_epoch": state.clock.steps / epochs,
+        "seconds_per_step": state.clock.steps / state.step,
+        "clock": _clocks(run, session),
         "peak_memory_bytes": peak_memory(session.device),
         "alarms": state.alarms,
     }
 
 
-def _read(
+def _clocks(run: Run, session: Session) -> dict[str, Any]:
+    """What a run cost, its teacher's training included."""
+    clock, ranks = session.state.clock, session.ranks
+    total: dict[str, Any] = {
+        "wall_seconds": clock.wall,
+        "process_seconds": ranks.total(torch.tensor(clock.process, dtype=torch.float64)).item(),
+        "step_seconds": clock.steps,
+    }
+    # The counters of other ranks' chips are not read.
+    if clock.joules is not None and ranks.world == 1:
+        total["joules"] = clock.joules
+    if session.config.train.teacher is None:
+        return total
+    finished = Run(run.teacher).finished
+    assert finished is not None
+    teacher = finished["clock"]
+    both = {name: total[name] + teacher[name] for name in total if name in teacher}
+    return {**both, "teacher": teacher}
+
+
+def _open(
     config: Config, data: Data, root: str | os.PathLike[str] | None
 ) -> tuple[Config, Examples]:
     """Read the training images and fill in what the config left to them."""
@@ -355,6 +492,11 @@ def _read(
     return replace(config, data=replace(config.data, dataset=ARRAYS, **found)), examples
 
 
+def _weights(config: Config) -> dict[str, torch.Tensor] | None:
+    """The tensors that a config wants its model to start from."""
+    return None if config.train.weights is None else read_weights(config.train.weights)
+
+
 def _new_path(config: Config, out: str | os.PathLike[str] | None, name: str | None) -> Path:
     folder = Path(out or os.environ.get("VITLAB_RUNS") or "runs")
     if name is not None:
@@ -374,9 +516,11 @@ def duration(seconds: float) -> str:
 
 
 def _out_of_memory(config: Config) -> VitlabError:
-    half = max(1, config.train.batch_size // 2)
+    train = config.train
+    half = max(1, train.batch_size // 2)
+    parts = min(2 * train.accumulate, train.batch_size)
     return VitlabError(
-        f"out of memory with train.batch_size={config.train.batch_size}: try {half}, "
-        "a smaller model, or train.precision=bf16 where the device has it. "
-        "Checkpoints so far are intact"
+        f"out of memory with train.batch_size={train.batch_size}: try train.accumulate={parts}, "
+        f"which computes it in parts, or {half}, a smaller model, or train.precision=bf16 where "
+        "the device has it. Checkpoints so far are intact"
     )

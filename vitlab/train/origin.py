@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ def origin_of(session: Session, examples: Examples, command: str | None) -> dict
         "device": device_name(session.device),
         "device_type": session.device.type,
         "threads": torch.get_num_threads(),
+        "processes": session.ranks.world,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "precision": session.precision._asdict(),
         "compilation": session.compilation._asdict(),
@@ -46,6 +48,7 @@ def origin_of(session: Session, examples: Examples, command: str | None) -> dict
             "validation_images": len(session.validation),
             "split_sha256": session.split,
         },
+        **({} if session.start is None else {"weights": asdict(session.start)}),
     }
 
 
@@ -66,9 +69,11 @@ def differences(stored: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
             f"(fingerprint {now['data']['fingerprint'][:12]}, "
             f"not {stored['data']['fingerprint'][:12]}): point --data-root at the original"
         )
-    for name in ("threads", "torch", "device", "cpu_capability"):
-        if stored[name] != now[name]:
-            yield f"{name} was {stored[name]} and is {now[name]}: resuming is not bit-exact"
+    for name in ("threads", "processes", "torch", "device", "cpu_capability"):
+        # Runs from before there could be several processes do not say how many they had.
+        before = stored.get(name, 1)
+        if before != now[name]:
+            yield f"{name} was {before} and is {now[name]}: resuming is not bit-exact"
 
 
 def commit() -> str | None:

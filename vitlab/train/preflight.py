@@ -1,9 +1,18 @@
-"""What tends to go wrong with small Vision Transformers, said in plain words before and during."""
+"""What cannot work, and what tends to go wrong with small Vision Transformers, in plain words."""
 
 import math
+import re
 from collections.abc import Iterator
 
+import torch
+from torch import nn
+
 from vitlab.config import Config, ViTConfig
+from vitlab.data import KNOWN, Examples, train_validation
+from vitlab.data.duplicates import duplicates_warning
+from vitlab.errors import ConfigError
+from vitlab.models import build_model
+from vitlab.train.optim import blocks_of, is_frozen
 
 SAFE_RATES = {
     "adamw": (1e-4, 4e-3),
@@ -16,6 +25,74 @@ SAFE_RATES = {
 FEW_IMAGES = 5_000
 
 
+def refuse(config: Config, examples: Examples, world: int = 1) -> None:
+    """Raise ConfigError for what shows only once images and model are known.
+
+    Args:
+        config: a resolved config.
+        examples: all images that are not the test split.
+        world: number of processes that train together.
+    """
+    images = len(train_validation(examples.labels, config.data)[0])
+    if problems := list(problems_of(config, images, world)):
+        raise ConfigError(problems)
+
+
+def problems_of(config: Config, images: int, world: int) -> Iterator[str]:
+    """Yield what makes it impossible to train a config on so many images."""
+    train, optim = config.train, config.optim
+    if train.drop_last and images < train.batch_size:
+        yield (
+            f"train.drop_last=True leaves no batch: {images} training images are fewer than "
+            f"train.batch_size={train.batch_size}"
+        )
+    with torch.device("meta"):
+        model = build_model(config)
+    last = 0 if train.drop_last else images % train.batch_size
+    single = (last or train.batch_size) < 2 * train.accumulate * world
+    if single and not takes_one_image(model, config):
+        yield (
+            f"{images} images in batches of {train.batch_size} end in parts of one image, and one "
+            "image is too few for batch norm on maps of one pixel: choose another "
+            "train.batch_size or set train.drop_last=on"
+        )
+    names = [name for name, _ in model.named_parameters()]
+    for prefix in optim.freeze:
+        if not any(is_frozen(name, [prefix]) for name in names):
+            # cls_token, patch_embed, blocks.0: what one would want to freeze; longer names work.
+            parts = dict.fromkeys(re.findall(r"^\w+(?:\.\d+)?", "\n".join(names), re.MULTILINE))
+            yield f"optim.freeze={prefix!r} is no parameter: choose from {', '.join(parts)}"
+    if all(is_frozen(name, optim.freeze) for name in names):
+        yield f"optim.freeze={','.join(optim.freeze)} leaves nothing to train"
+    if optim.layer_decay < 1 and not blocks_of(model):
+        yield (
+            f"optim.layer_decay={optim.layer_decay:g} goes from block to block, and "
+            f"model.kind={config.model.kind!r} has none"
+        )
+
+
+def takes_one_image(model: nn.Module, config: Config) -> bool:
+    """Whether a model on the meta device can train on a single image."""
+    size = config.train.small_size or config.data.image_size
+    assert size is not None and config.data.channels is not None
+    resize = model.resize
+    assert callable(resize)
+    resize(size)
+    try:
+        model.train()(torch.empty(1, config.data.channels, *size, device="meta"))
+    except ValueError:
+        return False
+    return True
+
+
+def copies(config: Config, examples: Examples) -> str | None:
+    """Warn of validation images that are also trained on, in data that nobody has looked at."""
+    if config.data.dataset in KNOWN:
+        return None
+    training, validation = train_validation(examples.labels, config.data)
+    return duplicates_warning(examples.images[training], examples.images[validation])
+
+
 def warnings_for(config: Config, images: int) -> Iterator[str]:
     """Yield what a person with experience would remark on a config.
 
@@ -23,7 +100,7 @@ def warnings_for(config: Config, images: int) -> Iterator[str]:
         config: a resolved config.
         images: number of training images.
     """
-    optim, model, data = config.optim, config.model, config.data
+    optim, model, data, train = config.optim, config.model, config.data, config.train
     low, high = SAFE_RATES[optim.optimizer]
     if not low <= optim.lr <= high:
         yield (
@@ -32,12 +109,23 @@ def warnings_for(config: Config, images: int) -> Iterator[str]:
         )
     if optim.optimizer == "muon" and not 0.002 <= optim.muon_lr <= 0.05:
         yield f"optim.muon_lr={optim.muon_lr:g} is outside 0.002 to 0.05, where Muon trains"
-    if config.train.batch_size > images:
-        yield f"train.batch_size={config.train.batch_size} is more than all {images} images"
-    if optim.warmup_epochs >= config.train.epochs:
+    if train.batch_size > images:
+        yield f"train.batch_size={train.batch_size} is more than all {images} images"
+    if optim.warmup_epochs >= train.epochs:
         yield (
             f"optim.warmup_epochs={optim.warmup_epochs:g} leaves none of "
-            f"train.epochs={config.train.epochs} at the full rate"
+            f"train.epochs={train.epochs} at the full rate"
+        )
+    if 0 < train.stop_patience < train.evaluate_epochs:
+        yield (
+            f"train.stop_patience={train.stop_patience:g} ends before the second validation: "
+            f"train.evaluate_epochs={train.evaluate_epochs:g}"
+        )
+    falls = optim.schedule in ("cosine", "linear")
+    if falls and (train.stop_accuracy or train.stop_patience):
+        yield (
+            f"a run that stops early misses the low rates at the end of optim.schedule="
+            f"{optim.schedule!r}, which are worth some accuracy"
         )
     augment = config.augment
     plain = augment.flip == "none" and augment.policy == "none" and not augment.mixes

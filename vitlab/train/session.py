@@ -5,24 +5,33 @@ told the step goes on exactly where another stopped.
 """
 
 import copy
+import hashlib
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from vitlab.config import Config
 from vitlab.data import Examples, index_sha256, statistics, train_validation
 from vitlab.data.augment import normalize
 from vitlab.data.batches import Batches, Images, resize
+from vitlab.data.sampling import class_weights
 from vitlab.device import Choice, autocast, choose_compile, choose_precision
-from vitlab.errors import ConfigError, DivergenceError
+from vitlab.errors import DivergenceError
 from vitlab.models import build_model
-from vitlab.predict import compute_logits
+from vitlab.models.weights import Report, load_weights
+from vitlab.predict import compute_logits, open_model
+from vitlab.run import Run
+from vitlab.train.energy import Meter
+from vitlab.train.optim import rate
+from vitlab.train.ranks import ALONE, Ranks
 from vitlab.train.state import TrainState
+from vitlab.train.step import Stepper
 
 CLEAN_IMAGES = 5_000
 """Training images, fixed and unaugmented, on which training accuracy is measured."""
@@ -40,7 +49,23 @@ class Step:
 
     loss: float
     grad_norm: float
-    rate: float
+
+
+@dataclass(frozen=True)
+class Start:
+    """Weights from elsewhere that a model starts from."""
+
+    source: str
+    sha256: str
+    """Hash of the tensors by name, in the form of safetensors."""
+    report: Report
+
+    @classmethod
+    def into(cls, model: nn.Module, weights: dict[str, Tensor], config: Config) -> "Start":
+        """Fill a model."""
+        report = load_weights(model, weights)
+        tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
+        return cls(str(config.train.weights), hashlib.sha256(save(tensors)).hexdigest(), report)
 
 
 @dataclass
@@ -56,38 +81,64 @@ class Session:
     std: tuple[float, ...]
     batches: Batches
     state: TrainState
-    forward: nn.Module
+    stepper: Stepper
+    ranks: Ranks
+    meter: Meter
+    start: Start | None
+    """The weights that the model starts from, if they are not random."""
     precision: Choice
     compilation: Choice
     split: dict[str, str]
+    pending: list[Tensor] = field(default_factory=list)
+    """(loss, gradient norm) of steps that nobody has read yet, on the device."""
 
     @classmethod
-    def build(cls, config: Config, examples: Examples, device: torch.device) -> "Session":
-        """Split, measure and move the data; build the model at the size of step 0."""
+    def build(
+        cls,
+        config: Config,
+        examples: Examples,
+        device: torch.device,
+        ranks: Ranks = ALONE,
+        weights: dict[str, Tensor] | None = None,
+    ) -> "Session":
+        """Split, measure and move the data; build the model at the size of step 0.
+
+        Args:
+            config: a resolved config in which preflight finds no problem.
+            examples: all images that are not the test split.
+            device: where this rank computes.
+            ranks: the processes that train together.
+            weights: tensors by name to start from instead of random ones.
+        """
         seed = config.train.seed
         train_index, validation_index = train_validation(examples.labels, config.data)
         mean, std = statistics(examples.images[train_index])
         images = Images(examples, train_index, device)
         batches = Batches(images, config, mean, std)
-        if batches.steps == 0:
-            raise ConfigError(
-                [
-                    f"train.drop_last=True leaves no batch: {len(images)} training images are "
-                    f"fewer than train.batch_size={config.train.batch_size}"
-                ]
-            )
         precision = choose_precision(config.train, device)
-        compilation = choose_compile(config.train, device, batches.steps)
+        compilation = choose_compile(config.train, device, batches.steps, precision)
+        if ranks.world > 1 and compilation.word == "graph":
+            compilation = Choice("off", "the steps of several processes are not replayed")
         torch.manual_seed(address(seed, 0, WEIGHTS))
         size = batches.size(0)
         model = build_model(replace(config, data=replace(config.data, image_size=size)))
         # Convolutions are a little faster with channels last; other layers do not mind.
         model.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        if (start := getattr(model, "start", None)) is not None:
+        if (learn := getattr(model, "start", None)) is not None:
             some = np.random.default_rng(seed).permutation(len(images))[:START_IMAGES]
-            start(resize(normalize(images[some], mean, std), size))
+            learn(resize(normalize(images[some], mean, std), size))
+        # Only now: weights that come from elsewhere bring their own whitening.
+        start = None if weights is None else Start.into(model, weights, config)
         clean = np.random.default_rng(config.data.split_seed).permutation(len(images))
         state = TrainState.build(model, config.optim, size, precision.word)
+        stepper = Stepper(
+            state,
+            config,
+            precision,
+            compilation,
+            ranks,
+            torch.from_numpy(weigh(examples.labels[train_index], config)).to(device),
+        )
         return cls(
             config=config,
             device=device,
@@ -98,7 +149,10 @@ class Session:
             std=std,
             batches=batches,
             state=state,
-            forward=torch.compile(model) if compilation.word == "on" else model,  # type: ignore[arg-type]
+            stepper=stepper,
+            ranks=ranks,
+            meter=Meter(device),
+            start=start,
             precision=precision,
             compilation=compilation,
             split={
@@ -107,69 +161,97 @@ class Session:
             },
         )
 
-    def take_step(self, batch: tuple[Tensor, Tensor], share: float) -> Step:
-        """Move the weights once, every learning rate at `share` of its peak."""
-        state, optim = self.state, self.config.optim
-        images, targets = batch
-        torch.manual_seed(address(self.config.train.seed, state.step, DROPOUT))
-        for optimizer in state.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * share
-            optimizer.zero_grad()
-        with autocast(self.device, self.precision.word):
-            logits = self.forward(images)
-        loss = F.cross_entropy(logits.float(), targets)
-        state.scaler.scale(loss).backward()
-        for optimizer in state.optimizers:
-            state.scaler.unscale_(optimizer)
-        gradients = [p.grad for p in state.model.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        step = Step(loss.item(), norm.item(), share)
-        # With a scaler, gradients that overflow are its business: it skips the update.
-        sound = math.isfinite(step.loss) and (
-            math.isfinite(step.grad_norm) or state.scaler.is_enabled()
-        )
-        if not sound:
-            raise DivergenceError(self._diagnosis(step))
-        if optim.clip_norm:
-            torch.nn.utils.clip_grads_with_norm_(state.model.parameters(), optim.clip_norm, norm)
-        for optimizer in state.optimizers:
-            state.scaler.step(optimizer)
-        state.scaler.update()
-        if state.average is not None:
-            state.average.update_parameters(state.model)
-        state.step += 1
-        state.recent.append(step.loss)
-        state.judged = {}
-        return step
+    def learn_from(self, teacher: Run) -> None:
+        """Let a finished run answer for the images that the second head learns."""
+        model = open_model(teacher, teacher.checkpoint(), self.device)
+        size = self.config.data.image_size
+        assert size is not None
+
+        @torch.no_grad()
+        def answer(images: Tensor) -> Tensor:
+            with autocast(images.device, self.precision.word):
+                return model(resize(images, size)).argmax(dim=1)
+
+        self.stepper.teacher = answer
+
+    def take_step(self, batch: tuple[Tensor, Tensor], share: float) -> None:
+        """Move the weights once, every learning rate at `share` of its peak.
+
+        What it measured waits on the device for `read`.
+        """
+        seed = address(self.config.train.seed, self.state.step, DROPOUT, self.ranks.rank)
+        self.pending.append(self.stepper(*batch, share=share, seed=seed))
+        self.state.step += 1
+        self.state.judged = {}
+
+    def read(self) -> list[Step]:
+        """Wait for the steps taken since the last reading, and return what they measured.
+
+        Raises:
+            DivergenceError: a loss or gradient is not finite. With fp16 an infinite gradient is
+                the loss scaler's business: it skips the update.
+        """
+        if not self.pending:
+            return []
+        losses, norms = torch.stack(self.pending).unbind(1)
+        losses = self.ranks.total(losses.contiguous())
+        taken = [Step(*numbers) for numbers in torch.stack((losses, norms), dim=1).tolist()]
+        self.pending = []
+        for back, step in zip(range(len(taken), 0, -1), taken, strict=True):
+            scaled = self.state.scaler.is_enabled()
+            if not (math.isfinite(step.loss) and (math.isfinite(step.grad_norm) or scaled)):
+                raise DivergenceError(self._diagnosis(step, self.state.step - back))
+        self.state.recent += [step.loss for step in taken]
+        return taken
 
     def judge(self) -> dict[str, dict[str, float]]:
-        """Loss and accuracy of the resulting model on clean training and validation images."""
-        clean = torch.from_numpy(self.clean).to(self.device)
+        """Loss and accuracy of the resulting model on clean training and validation images.
+
+        Ranks share the images without padding, so each is counted once.
+        """
+        validation = np.arange(len(self.validation))
         sets = {
-            "train_clean": (self.images[self.clean], self.images.labels[clean]),
-            "validation": (self.validation[:], self.validation.labels),
+            "train_clean": (self.images, self.clean),
+            "validation": (self.validation, validation),
         }
-        numbers = {}
-        for split, (images, labels) in sets.items():
-            if len(labels):
-                logits = compute_logits(
-                    self.state.result,
-                    images,
-                    mean=self.mean,
-                    std=self.std,
-                    size=self.state.image_size,
-                    precision=self.precision.word,
-                )
-                numbers[split] = {
-                    "loss": F.cross_entropy(logits, labels).item(),
-                    "accuracy": (logits.argmax(1) == labels).double().mean().item(),
-                }
-        return numbers
+        return {
+            split: self._judge(images, index)
+            for split, (images, index) in sets.items()
+            if len(index)
+        }
+
+    def _judge(self, images: Images, index: np.ndarray) -> dict[str, float]:
+        mine = index[self.ranks.slice(len(index))]
+        numbers = torch.zeros(3, dtype=torch.float64, device=self.device)
+        if len(mine):
+            labels = images.labels[torch.from_numpy(mine).to(self.device)]
+            logits = compute_logits(
+                self.state.result,
+                images[mine],
+                mean=self.mean,
+                std=self.std,
+                size=self.state.image_size,
+                precision=self.precision.word,
+            )
+            losses = F.cross_entropy(logits, labels, reduction="none").double()
+            correct = logits.argmax(1) == labels
+            numbers = torch.stack(
+                (losses.sum(), correct.double().sum(), torch.ones_like(losses).sum())
+            )
+        loss, correct, count = self.ranks.total(numbers).tolist()
+        return {"loss": loss / count, "accuracy": correct / count, "images": int(count)}
+
+    def resize(self, size: tuple[int, int]) -> None:
+        """Go on at another height and width in pixels."""
+        if size != self.state.image_size:
+            self.state.resize(size)
+            self.stepper.wrap()
 
     def estimate(self) -> float:
         """Seconds the whole run will take, from trial steps on a copy of the model."""
         config, seconds = self.config, 0.0
+        part = math.ceil(config.train.batch_size / (config.train.accumulate * self.ranks.world))
+        parts = config.train.accumulate * (2 if config.optim.sam else 1)
         for size, epochs in (
             (config.train.small_size, config.train.small_epochs),
             (config.data.image_size, config.train.epochs - config.train.small_epochs),
@@ -181,7 +263,7 @@ class Session:
                 resize_model = trial.resize
                 assert callable(resize_model)
                 resize_model(size)
-                shape = (config.train.batch_size, config.data.channels or 0, *size)
+                shape = (part, config.data.channels or 0, *size)
                 images = torch.zeros(shape, device=self.device)
                 for _ in range(2):  # the first one warms up
                     start = time.perf_counter()
@@ -190,17 +272,19 @@ class Session:
                     loss.backward()
                     loss.item()  # waits for the device
                     last = time.perf_counter() - start
-            seconds += last * self.batches.steps_per_epoch * epochs
+            seconds += parts * last * self.batches.steps_per_epoch * epochs
         return seconds
 
-    def _diagnosis(self, step: Step) -> str:
-        optim, precision = self.config.optim, self.precision.word
+    def _diagnosis(self, step: Step, number: int) -> str:
+        optim, precision, batches = self.config.optim, self.precision.word, self.batches
+        reductions = self.state.plateau.reductions
+        share = rate(optim, number, batches.steps_per_epoch, batches.steps, reductions)
         last = "prove the set-up with --overfit-one-batch, and look for damaged images"
         if precision != "fp32":
             last = f"use train.precision=fp32 (now {precision})"
         return (
-            f"loss {step.loss} with gradient norm {step.grad_norm:.3g} at step {self.state.step} "
-            f"(learning rate {optim.lr * step.rate:.3g}): stopped before the update.\n"
+            f"loss {step.loss} with gradient norm {step.grad_norm:.3g} at step {number} "
+            f"(learning rate {optim.lr * share:.3g}): stopped, and nothing later was stored.\n"
             f"- lower optim.lr (now {optim.lr:g}) or lengthen optim.warmup_epochs "
             f"(now {optim.warmup_epochs:g})\n"
             f"- clip gradients: optim.clip_norm=1 (now {optim.clip_norm:g})\n"
@@ -211,3 +295,9 @@ class Session:
 def address(*parts: int) -> int:
     """Turn the address of a random draw into a seed for torch."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0])
+
+
+def weigh(labels: np.ndarray, config: Config) -> np.ndarray:
+    """Weights of the classes in the loss, float32 (K,)."""
+    assert config.data.classes is not None
+    return class_weights(labels, config.data.classes, config.train.class_weights)

@@ -5,20 +5,22 @@ weights, average and moments of interrupted and uninterrupted runs bit by bit. R
 numbers are absent on purpose: they are addressed by (seed, step) and have no state.
 """
 
+# pyright: reportPrivateImportUsage=false
+# torch offers its operations on lists of tensors under names with an underscore.
+
+import copy
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from vitlab.config import OptimConfig
 from vitlab.errors import RunError
 from vitlab.run import Checkpoint, Run
-from vitlab.train.optim import build_optimizers
+from vitlab.train.optim import build_optimizers, freeze
 
 
 @dataclass
@@ -42,24 +44,27 @@ class Plateau:
 
 @dataclass
 class Clock:
-    """Seconds spent so far, over all the sittings of a run.
+    """Seconds and joules spent so far, over all the sittings of a run.
 
     `wall` and `process` (CPU time of all threads) grow at each `tick`; `steps` is the part of
-    `wall` in which weights moved.
+    `wall` in which weights moved. `joules` is None once a sitting was not measured.
     """
 
     wall: float = 0.0
     process: float = 0.0
     steps: float = 0.0
+    joules: float | None = 0.0
 
     def __post_init__(self):
         self._read = (time.perf_counter(), time.process_time())
 
-    def tick(self) -> None:
-        """Count what has passed since the last tick."""
+    def tick(self, joules: float | None) -> None:
+        """Count what has passed since the last tick, and what it took."""
         before, self._read = self._read, (time.perf_counter(), time.process_time())
         self.wall += self._read[0] - before[0]
         self.process += self._read[1] - before[1]
+        if self.joules is not None:
+            self.joules = None if joules is None else self.joules + joules
 
 
 @dataclass
@@ -67,10 +72,14 @@ class TrainState:
     """Model, average, optimisers and everything else that a step reads and writes."""
 
     model: nn.Module
-    average: AveragedModel | None
+    average: nn.Module | None
+    average_decay: float
     optimizers: list[torch.optim.Optimizer]
     scaler: torch.amp.GradScaler
     image_size: tuple[int, int]
+    average_rate: Tensor
+    """Share of the current weights in the average at this step; a tensor, so that a CUDA graph
+    sees it change."""
     step: int = 0
     plateau: Plateau = field(default_factory=Plateau)
     clock: Clock = field(default_factory=Clock)
@@ -89,35 +98,67 @@ class TrainState:
         cls, model: nn.Module, config: OptimConfig, image_size: tuple[int, int], precision: str
     ) -> "TrainState":
         """The state before step 0."""
+        freeze(model, config.freeze)
         device = next(model.parameters()).device
-        average = None
-        if config.average_decay:
-            average = AveragedModel(model, avg_fn=averaging(config.average_decay))
+        average = copy.deepcopy(model).requires_grad_(False) if config.average_decay else None
         return cls(
             model=model,
             average=average,
+            average_decay=config.average_decay,
             optimizers=build_optimizers(model, config),
             scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
             image_size=image_size,
+            average_rate=torch.zeros((), device=device),
         )
 
     @property
     def result(self) -> nn.Module:
         """The model that is evaluated: the average where there is one."""
-        return self.model if self.average is None else self.average.module
+        return self.model if self.average is None else self.average
 
     def resize(self, size: tuple[int, int]) -> None:
         """Move to another image size; moments of resampled tables start again from nothing."""
-        for model in (self.model, *([self.average.module] if self.average else [])):
-            resize = model.resize
-            assert callable(resize)
-            resize(size)
+        for model in (self.model, self.average):
+            if model is not None:
+                resize = model.resize
+                assert callable(resize)
+                resize(size)
         for optimizer in self.optimizers:
-            for parameter, moments in list(optimizer.state.items()):
-                shapes = {value.shape for value in moments.values() if value.ndim}
-                if shapes - {parameter.shape}:
-                    del optimizer.state[parameter]
+            for parameter, moments in optimizer.state.items():
+                if any(value.ndim and value.shape != parameter.shape for value in moments.values()):
+                    for name, value in moments.items():
+                        like = parameter if value.ndim else value
+                        moments[name] = torch.zeros_like(like, requires_grad=False)
         self.image_size = size
+
+    def count(self, seconds: float) -> None:
+        """Add to the time in which weights moved."""
+        self.clock.steps += seconds
+        self.recent_seconds += seconds
+
+    def speed(self, batch_size: int) -> float:
+        """Images per second since the last line of metrics."""
+        return batch_size * len(self.recent) / self.recent_seconds
+
+    def set_average_rate(self) -> None:
+        """Say how far the average moves at this step; it forgets its first steps faster, as they
+        are the worst.
+        """
+        warm = (1 + self.step) / (10 + self.step)
+        self.average_rate.fill_(1 - min(self.average_decay, warm))
+
+    @torch.no_grad()
+    def update_average(self) -> None:
+        """Move the weight average towards the weights; statistics of norms are taken over."""
+        if self.average is None:
+            return
+        average: list[Tensor] = list(self.average.parameters())
+        weights: list[Tensor] = list(self.model.parameters())
+        way = torch._foreach_sub(weights, average)
+        torch._foreach_mul_(way, self.average_rate)
+        torch._foreach_add_(average, way)
+        for mean, current in zip(self.average.buffers(), self.model.buffers(), strict=True):
+            mean.copy_(current)
 
     def save(self, run: Run) -> None:
         """Write a checkpoint."""
@@ -126,11 +167,10 @@ class TrainState:
             "optimizer.safetensors": save(self._moments()),
         }
         if self.average is not None:
-            files["average.safetensors"] = save(tensors(self.average.module))
+            files["average.safetensors"] = save(tensors(self.average))
         readable = {
             "step": self.step,
             "image_size": self.image_size,
-            "averaged_steps": int(self.average.n_averaged) if self.average is not None else 0,
             "scaler": self.scaler.state_dict(),
             "plateau": asdict(self.plateau),
             "clock": asdict(self.clock),
@@ -148,15 +188,15 @@ class TrainState:
         try:
             self.model.load_state_dict(load_file(checkpoint.model))
             if self.average is not None:
-                self.average.module.load_state_dict(load_file(checkpoint.average))
-                self.average.n_averaged.fill_(readable["averaged_steps"])
+                self.average.load_state_dict(load_file(checkpoint.average))
         except RuntimeError as error:
             raise RunError(f"{checkpoint.path} does not fit the run's config: {error}") from error
         self._load_moments(load_file(checkpoint.optimizer))
         self.scaler.load_state_dict(readable["scaler"])
         self.step = readable["step"]
         self.plateau = Plateau(**readable["plateau"])
-        self.clock = Clock(**readable["clock"])
+        # Checkpoints of earlier versions were not measured.
+        self.clock = Clock(**{"joules": None, **readable["clock"]})
         self.recent = readable["recent"]
         self.recent_seconds = readable["recent_seconds"]
         self.judged = readable["judged"]
@@ -190,18 +230,14 @@ class TrainState:
                 if names[parameter] in by_name
             }
             optimizer.load_state_dict(layout)
+            # Fused kernels go through memory side by side: moments lie as their parameter lies,
+            # channels last or not.
+            for parameter, moments in optimizer.state.items():
+                for key, value in moments.items():
+                    if value is not None and value.shape == parameter.shape:
+                        moments[key] = torch.empty_like(parameter).copy_(value)
 
 
 def tensors(model: nn.Module) -> dict[str, Tensor]:
     """A model's state as contiguous tensors, ready for safetensors."""
     return {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-
-
-def averaging(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
-    """An exponential average that forgets its first steps faster, as they are the worst."""
-
-    def update(average: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
-        warm = (1 + int(count)) / (10 + int(count))
-        return torch.lerp(average, current, 1 - min(decay, warm))
-
-    return update

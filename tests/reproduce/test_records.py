@@ -8,10 +8,10 @@ import pytest
 from vitlab.config import Config
 from vitlab.errors import RunError
 from vitlab.recipes import RECIPES
-from vitlab.reproduce import PAGE, README, RECORDS, keep, page, row, with_summary
+from vitlab.reproduce.records import PAGE, README, RECORDS, keep, page, row, with_summary
 from vitlab.run import Run
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_committed_page_is_generated_from_the_committed_records():

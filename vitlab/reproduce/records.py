@@ -1,48 +1,29 @@
 """Results as data: which files of a run are committed, and the page generated from them.
 
-    python -m vitlab.reproduce keep RUN      copy a finished, tested run's record to docs/results
-    python -m vitlab.reproduce page          write docs/results.md and the README's table anew
-    python -m vitlab.reproduce ship RUN      ship a run: weights halved, judged, in the package
-
 No figure on that page is typed by hand; a test holds the committed page to the committed
 records. What was not measured says so.
 """
 
 import shutil
-import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from vitlab import pretrained
-from vitlab.errors import RunError, VitlabError
+from vitlab.errors import RunError
 from vitlab.files import write_text
 from vitlab.recipes import RECIPES
+from vitlab.reproduce.rows import PUBLISHED
 from vitlab.run import Run
 
 RECORDS = Path("docs/results")
 PAGE = Path("docs/results.md")
 README = Path("README.md")
+PICTURES = ("curves", "test-per-class", "test-confusion", "test-roc", "test-reliability")
+"""What is kept of a run's figures: those that draw numbers, and no image of the data set."""
+
 MARKS = ("<!-- results -->", "<!-- end of results -->")
 """Lines of the README between which the summary stands."""
-
-
-class Published(NamedTuple):
-    """What the source of a recipe reports on the CIFAR-10 test set."""
-
-    accuracy: float
-    note: str = ""
-
-
-PUBLISHED = {
-    "vit-d6-w128": Published(0.65, "learned positions; 70.50 % with sinusoidal ones"),
-    "vit-d9-w192": Published(0.8639, "86.26 in its table"),
-    "resnet18-sgd": Published(0.9364),
-    "vit-d6-w256": Published(0.77),
-    "cnn6": Published(0.89),
-    "vit-tiny": Published(0.8670, "best epoch on the test set"),
-    "resnet18": Published(0.9343),
-}
 
 
 def keep(run: Run, folder: Path = RECORDS) -> Run:
@@ -59,9 +40,9 @@ def keep(run: Run, folder: Path = RECORDS) -> Run:
         record = run.copy_record(target, run.metrics)
     (target / ".lock").unlink()
     record.write_results(run.results)
-    for picture in (*run.figures.glob("curves.svg"), *run.figures.glob("test-*.svg")):
-        record.figures.mkdir(exist_ok=True)
-        shutil.copy(picture, record.figures / picture.name)
+    record.figures.mkdir(exist_ok=True)
+    for name in PICTURES:
+        shutil.copy(run.figures / f"{name}.svg", record.figures)
     return record
 
 
@@ -78,7 +59,7 @@ def ship(run: Run, folder: Path = pretrained.FOLDER) -> Run:
         evaluate(small, split)
     target = folder / run.config.recipe
     shutil.rmtree(target, ignore_errors=True)
-    leave = shutil.ignore_patterns(".*", "figures", "predictions")
+    leave = shutil.ignore_patterns(".*", "figures", "predictions", "results.csv")
     shutil.copytree(halved, target, ignore=leave)
     shipped = Run(target)
     write_text(target / "README.md", card(shipped))
@@ -217,10 +198,7 @@ def section(run: Run, folder: Path) -> str:
     confusions = ", ".join(
         f"{c['true']} as {c['predicted']} {c['count']}" for c in test["top_confusions"][:5]
     )
-    pictures = [
-        f"![{name}]({folder.name}/{run.name}/figures/{name}.svg)"
-        for name in ("curves", "test-per-class", "test-confusion", "test-roc", "test-reliability")
-    ]
+    pictures = [f"![{name}]({folder.name}/{run.name}/figures/{name}.svg)" for name in PICTURES]
     return "\n\n".join(
         [
             f"## {run.name}",
@@ -254,27 +232,3 @@ def hardware(run: Run) -> str:
     origin: dict[str, Any] = run.origin
     threads = f"{origin['threads']} thread{'s' if origin['threads'] > 1 else ''}"
     return f"{origin['device']}, {threads}, {origin['cpu_capability']}"
-
-
-def main(words: list[str]) -> int:
-    """Run one of the three commands above."""
-    try:
-        match words:
-            case ["keep", path]:
-                print(keep(Run(path)).path)
-            case ["ship", path]:
-                print(ship(Run(path)).path)
-            case ["page"]:
-                write_text(PAGE, page())
-                write_text(README, with_summary(README.read_text()))
-            case _:
-                print(__doc__, file=sys.stderr)
-                return 2
-    except VitlabError as error:
-        print(f"vitlab: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))

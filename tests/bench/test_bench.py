@@ -1,0 +1,72 @@
+"""Each part of the benchmark measures what it says, names what it lacks, and draws its charts."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from vitlab.bench import bench, plain_vit
+from vitlab.bench.inference import inference
+from vitlab.bench.peers import PEERS, missing
+from vitlab.bench.pipeline import COMMON, noise, ours
+from vitlab.bench.tables import tables
+from vitlab.bench.training import training
+from vitlab.config import AugmentConfig, Config, ViTConfig
+from vitlab.models.cost import cost
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def tiny() -> Config:
+    start = plain_vit()
+    model = ViTConfig(width=24, depth=2, heads=3, position_on_cls=True)
+    return replace(start, model=model, train=replace(start.train, batch_size=4))
+
+
+def test_all_can_build_the_architecture_that_is_compared():
+    config = plain_vit()
+    assert cost(config).parameters == 5_362_762  # DeiT-Tiny's shape at patch 4
+    for name, (build, _) in PEERS.items():
+        if missing(name):
+            continue
+        model = build(config)
+        count = sum(parameter.numel() for parameter in model.parameters())
+        assert abs(count / 5_362_762 - 1) < 0.01, name
+        assert model(torch.randn(2, 3, 32, 32)).shape == (2, 10), name
+
+
+def test_training_is_measured_beside_every_peer_or_the_peer_is_named(tiny):
+    found = training(tiny, CPU, rounds=2, seconds=0.01)
+    assert set(found["images_per_second"]) | set(found["missing"]) == {"vitlab", *PEERS}
+    assert set(found["ratios"]) == set(found["images_per_second"]) - {"vitlab"}
+    assert all(0 < share < 1.5 for share in found["share_of_peak"].values())
+    (_, header, rows), *_ = tables("training", found)
+    assert len(header) == len(rows[0])
+
+
+def test_every_path_of_inference_is_measured_and_answers_alike(tiny, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda model: model)  # a minute that proves nothing here
+    found = inference(tiny, rounds=2, seconds=0.01)
+    names = {"eager", "compiled", "ONNX Runtime", "ONNX Runtime, int8"}
+    assert set(found["latency_ms"]) == names
+    assert set(found["ratios"]) == names - {"eager"}
+
+
+def test_our_pipeline_of_the_comparison_does_what_its_neighbours_do(tiny):
+    batch = ours(tiny, COMMON, noise(tiny), CPU)()
+    assert batch.shape == (4, 3, 32, 32)
+    assert batch.dtype == torch.float32
+    plain = ours(tiny, AugmentConfig(), noise(tiny), CPU)()
+    assert not torch.equal(batch, plain)
+
+
+def test_a_bench_keeps_what_was_measured_before_and_draws_it(tmp_path):
+    bench(tmp_path, ("augmentations",), device="cpu", rounds=1, seconds=0.0, say=lambda _: None)
+    bench(tmp_path, ("pipeline",), device="cpu", rounds=1, seconds=0.0, say=lambda _: None)
+    found = json.loads((tmp_path / "bench.json").read_text())
+    assert {"machine", "augmentations", "pipeline"} <= set(found)
+    assert (tmp_path / "augmentations.png").exists()
+    assert np.isfinite(list(found["augmentations"]["milliseconds_per_batch"].values())).all()

@@ -1,0 +1,142 @@
+"""A CSV of paths and labels: what it may say, and every complaint with its line."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vitlab import data
+from vitlab.config import DataConfig
+from vitlab.data.table import Table
+from vitlab.errors import DataError
+
+
+@pytest.fixture(autouse=True)
+def photos(tmp_path, monkeypatch):
+    """Six images of their own brightness, some of them in a folder below."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "more").mkdir()
+    for number in range(6):
+        place = tmp_path / ("more" if number > 3 else "") / f"{number}.png"
+        Image.new("L", (4, 4), number).save(place)
+    return tmp_path
+
+
+def table(folder, *lines, name="photos.csv", encoding="utf-8"):
+    path = folder / name
+    path.write_bytes("\n".join(lines).encode(encoding))
+    return path
+
+
+def train_of(path, **fields):
+    return data.load_train(DataConfig(dataset=str(path), **fields))
+
+
+def shown(examples):
+    """Each image's number and class name."""
+    names = [examples.class_names[label] for label in examples.labels]
+    return list(zip(examples.images[:, 0, 0, 0].tolist(), names, strict=True))
+
+
+def test_paths_are_relative_to_the_table_and_rows_keep_their_order(photos, monkeypatch):
+    table(photos, "path,label", "3.png,dog", "more/5.png,cat", "0.png,dog", f"{photos}/1.png,cat")
+    monkeypatch.chdir("/")
+    examples = train_of(photos / "photos.csv", test_fraction=0.5)
+    assert examples.class_names == ("cat", "dog")
+    assert set(shown(examples)) < {(3, "dog"), (5, "cat"), (0, "dog"), (1, "cat")}
+    everything = Table(photos / "photos.csv").read("train")
+    assert [Path(str(path)).name for path in everything[0]] == ["3.png", "5.png", "0.png", "1.png"]
+    assert everything[1].tolist() == [1, 0, 1, 0]
+
+
+def test_a_column_of_splits_is_kept_to(photos):
+    lines = ("path,label,split", "0.png,a,train", "1.png,b,train", "2.png,b,test", "3.png,a,val")
+    path = table(photos, *lines)
+    assert shown(train_of(path)) == [(0, "a"), (1, "b")]
+    assert shown(data.load_test(DataConfig(dataset=str(path)))) == [(2, "b")]
+
+
+def test_validation_rows_stand_in_for_a_missing_test_split(photos):
+    path = table(photos, "path,label,split", "0.png,a,train", "1.png,b,train", "2.png,b,valid")
+    assert shown(data.load_test(DataConfig(dataset=str(path)))) == [(2, "b")]
+
+
+def test_a_table_as_a_spreadsheet_writes_it_is_read(photos):
+    path = table(
+        photos, "id, label ,path", '7,"Cat, big",0.png', "", '8, dog , "1.png"\r',
+        encoding="utf-8-sig",
+    )  # fmt: skip
+    rows = Table(path)
+    assert rows.class_names == ("Cat, big", "dog")
+    assert [row.line for row in rows.train] == [2, 4]
+
+
+def test_labels_that_are_numbers_are_ordered_by_value(photos):
+    path = table(photos, "path,label", "0.png,10", "1.png,9", "2.png,2")
+    assert Table(path).class_names == ("2", "9", "10")
+
+
+def test_a_table_is_found_by_its_name_below_the_root(photos):
+    table(photos, "path,label", *(f"{n}.png,{'ab'[n % 2]}" for n in range(4)))
+    assert data.resolve(DataConfig(dataset="photos.csv"), photos).classes == 2
+
+
+def test_an_edited_table_is_read_anew(photos):
+    lines = ["path,label,split", "0.png,a,train", "1.png,b,train", "2.png,a,test"]
+    before = train_of(table(photos, *lines))
+    after = train_of(table(photos, *lines, "3.png,b,train"))
+    assert (len(before.labels), len(after.labels)) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([], "no column path and no column label among ''"),
+        (["path;label", "0.png;a"], "no column path and no column label among 'path;label'"),
+        (["file,label", "0.png,a"], "no column path among 'file, label'"),
+        (["path,label"], "no training images"),
+        (["path,label", "0.png,a", "x.png,b"], "line 3: x.png is not a file below"),
+        (["path,label", "more,a"], "line 2: more is not a file"),
+        (["path,label", ",a"], "line 2: no path"),
+        (["path,label", "0.png,a", "1.png, "], "line 3: no label"),
+        (["path,label", "0.png,a", "1.png"], "line 3: no label"),
+        (["path,label", "0.png,a", "1.png,b", "0.png,b"], "line 4: 0.png is on line 2 already"),
+        (["path,label,split", "0.png,a,dev"], "line 2: split 'dev' is not one of train, test"),
+        (["path,label,split", "0.png,a,"], "line 2: split '' is not one of"),
+        (["path,label,split", "0.png,a,test"], "no training images"),
+        (["path,label,split", "0.png,a,train", "1.png,emu,test"], "training images: emu"),
+        (["path,label", "0.png,a", "1.png,a"], "one class, a"),
+        (["path,label", "0.png,Cat", "1.png,cat"], "Cat and cat differ only in case"),
+        (["path,label", "0.png,a", "1.png,b\x1b"], r"'b\\x1b' cannot be printed"),
+    ],
+)
+def test_a_table_that_cannot_be_learned_from_is_refused(photos, lines, message):
+    with pytest.raises(DataError, match=message):
+        train_of(table(photos, *lines), image_size=(4, 4), channels=1)
+
+
+def test_everything_wrong_is_told_at_once_up_to_ten_lines(photos):
+    path = table(photos, "path,label", *(f"missing/{number}.png,a" for number in range(25)))
+    with pytest.raises(DataError, match="and 15 more") as error:
+        train_of(path)
+    assert str(error.value).count("is not a file") == 10
+
+
+def test_another_encoding_is_named(photos):
+    with pytest.raises(DataError, match="cannot be read as CSV in UTF-8"):
+        train_of(table(photos, "path,label", "0.png,Äpfel", encoding="latin-1"))
+
+
+def test_an_image_that_cannot_be_read_is_named(photos):
+    (photos / "0.png").write_text("not an image")
+    path = table(photos, "path,label", "0.png,a", "1.png,b")
+    with pytest.raises(DataError, match=r"1 of 2 images cannot be read.*\n.*0.png"):
+        train_of(path)
+
+
+def test_pixels_are_those_of_the_files(photos):
+    path = table(photos, "path,label,split", "2.png,a,train", "more/4.png,b,train", "1.png,b,test")
+    examples = train_of(path)
+    assert examples.images.shape == (2, 4, 4, 1)
+    assert np.unique(examples.images[1]).tolist() == [4]

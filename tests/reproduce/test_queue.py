@@ -1,0 +1,49 @@
+"""The queue finishes what it can in its time, goes on exactly, and touches nothing finished."""
+
+import tarfile
+
+import pytest
+
+from vitlab.errors import ConfigError
+from vitlab.reproduce.queue import judge, reproduce
+from vitlab.reproduce.rows import ROWS, row_config
+from vitlab.run import Run
+
+QUICK = {"train.epochs": 2, "model.depth": 1, "model.width": 16, "train.checkpoint_epochs": 1.0}
+
+
+def test_every_row_is_a_sound_config_that_trains_as_its_source_did():
+    for name in ROWS:
+        config = row_config(name)
+        whole = name not in ("vit-d6-w256", "cnn6")
+        assert (config.data.validation_fraction == 0) == whole, name
+
+
+def test_an_unknown_row_is_refused_before_anything_is_trained(tmp_path):
+    with pytest.raises(ConfigError, match="did you mean digits"):
+        reproduce(["digits", "digit"], out=tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_queue_out_of_time_goes_on_with_the_same_command_and_packs_what_is_small(tmp_path):
+    settings = {"overrides": QUICK, "out": tmp_path / "runs", "say": lambda line: None}
+    none = reproduce(["digits"], seeds=(0, 1), minutes=0.0, **settings)
+    assert [line["status"] for line in none] == ["waiting", "waiting"]
+    (line,) = reproduce(["digits"], pack=tmp_path / "small.tar.gz", **settings)
+    run = Run(tmp_path / "runs" / "digits-seed0")
+    assert (line["status"], line["accuracy"]) == ("finished", run.results["test"]["accuracy"])
+    before = {p: p.stat().st_mtime_ns for p in run.path.rglob("*") if p.is_file()}
+    reproduce(["digits"], **settings)
+    assert before == {p: p.stat().st_mtime_ns for p in run.path.rglob("*") if p.is_file()}
+    with tarfile.open(tmp_path / "small.tar.gz") as archive:
+        names = archive.getnames()
+    assert {"queue.json", "digits-seed0/results.json", "digits-seed0/metrics.jsonl"} <= set(names)
+    assert not any(name.endswith(".safetensors") for name in names)
+
+
+def test_a_published_figure_is_reached_within_a_point_and_a_half():
+    line = {"status": "finished", "accuracy": 0.8530}
+    assert judge("vit-tiny", line)["verdict"] == "reached"
+    missed = judge("vit-tiny", {"status": "finished", "accuracy": 0.80})
+    assert missed["verdict"] == "not reached: 6.70 points below"
+    assert judge("digits", line) == {}

@@ -1,0 +1,191 @@
+"""Definitions of studies: what a file or a command line asks for, and what is wrong with it."""
+
+import functools
+import shlex
+from pathlib import Path
+
+import pytest
+
+from vitlab.errors import ConfigError
+from vitlab.recipes import command, recipe
+from vitlab.study.define import Range, from_words, read, ready
+from vitlab.study.plan import Plan, arm_config, probe
+from vitlab.study.prepare import prepare
+from vitlab.train.optim import rate
+
+STUDY = """
+question = "Does anything matter?"
+recipe = "vit-tiny"
+rates = [1, 3]
+
+[common]
+train.epochs = 20
+"optim.warmup_epochs" = 2
+
+[vary]
+model.norm = ["layer", "rms"]
+model.heads = [3, 5]
+
+[vary.position.rope]
+model.position = "rope"
+model.position_on_cls = false
+explanation = "It turns."
+
+[explain]
+model.norm = "It scales."
+"""
+
+
+@functools.cache
+def shipped(name: str) -> Plan:
+    """The plan of a study that ships."""
+    return prepare(read(name), threads=1)
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    path = tmp_path / "matter.toml"
+    path.write_text(STUDY)
+    return path
+
+
+def test_a_file_becomes_arms_around_its_baseline(file):
+    plan = prepare(read(str(file)), threads=1)
+    assert plan.name == "matter"
+    assert [arm.name for arm in plan.arms] == ["baseline", "model.norm=rms", "position=rope"]
+    baseline, rms, rope = plan.arms
+    assert (baseline.baseline, baseline.axis, rms.axis) == (True, None, "model.norm")
+    assert rope.changes == {"model.position": "rope", "model.position_on_cls": False}
+    assert (rms.explanation, rope.explanation) == ("It scales.", "It turns.")
+    assert plan.axes == {"model.norm": ["layer", "rms"], "model.heads": [3, 5],
+                         "position": ["rope"]}  # fmt: skip
+    assert plan.config(plan.trials[-1]).train.epochs == 20
+    assert baseline.parameters > rope.parameters > 5e6 and baseline.macs > 3e8
+
+
+def test_every_arm_gets_every_seed_and_a_folder_of_its_own(file):
+    plan = prepare(read(str(file), seeds=4), threads=1)
+    assert [(trial.arm, trial.seed) for trial in plan.trials] == [
+        (arm.name, seed) for arm in plan.arms for seed in range(4)
+    ]
+    assert len({trial.run for trial in plan.all}) == len(plan.all) == 3 * (4 + 2)
+    assert {plan.config(trial).train.seed for trial in plan.trials} == {0, 1, 2, 3}
+
+
+def test_a_combination_that_cannot_be_is_refused_with_its_reason(file):
+    (refused,) = prepare(read(str(file)), threads=1).refused
+    assert refused["name"] == "model.heads=5"
+    assert "width=192 is not a multiple of heads=5" in refused["reason"]
+
+
+def test_a_grid_has_every_combination_and_its_baseline_once():
+    grid = ["model.norm=layer,rms", "model.depth=12,6,4"]
+    plan = prepare(from_words(grid, "vit-tiny", design="grid", seeds=1), threads=1)
+    assert [arm.name for arm in plan.arms][:3] == [
+        "baseline", "model.norm=layer, model.depth=6", "model.norm=layer, model.depth=4",
+    ]  # fmt: skip
+    assert len(plan.arms) == 6
+    assert plan.arms[-1].changes == {"model.norm": "rms", "model.depth": 4}
+
+
+def test_an_arm_may_take_another_recipe():
+    plan = shipped("best-combinations")
+    resnet = plan.arm("combination=ResNet-18")
+    assert arm_config(plan.recipe, plan.overrides, resnet.changes).model.kind == "resnet18"
+    assert resnet.parameters == 11_173_962
+
+
+def test_a_probe_is_a_tenth_as_long_at_a_multiple_of_the_rate(file):
+    plan = prepare(read(str(file)), threads=1)
+    short = plan.config(plan.probes[1])
+    assert (short.train.epochs, short.optim.lr) == (2, pytest.approx(3e-3))
+    whole = plan.config(plan.trials[0])
+    shape = [rate(whole.optim, step, 100, 2000) for step in range(0, 2000, 100)]
+    shorter = [rate(short.optim, step, 100, 200) for step in range(0, 200, 10)]
+    assert shorter == pytest.approx(shape, abs=0.05)
+    assert probe(recipe("cpu"), 1.0).train.small_epochs == 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line", "told"),
+    [
+        (("model.norm", "model.nrom"), 11, "did you mean model.norm?"),
+        (('"rms"', '"rmss"'), 11, "model.norm='rmss' is not one of layer, rms"),
+        (("train.epochs", "epoch"), 7, "did you mean train.epochs?"),
+        (("recipe", "recpie"), 3, "did you mean recipe?"),
+        (("vit-tiny", "vit-tniy"), 3, "did you mean vit-tiny?"),
+        (('position = "rope"', 'positoin = "rope"'), 15, "did you mean model.position?"),
+        (("[1, 3]", "3"), 4, "rates=3 is not list"),
+        (('["layer", "rms"]', '"1..3"'), 11, "a range needs a field that is a number"),
+    ],
+)
+def test_a_mistake_in_a_file_is_told_with_its_line(file, wrong, line, told):
+    file.write_text(STUDY.replace(*wrong, 1))
+    with pytest.raises(ConfigError, match=rf"matter\.toml:{line}: .*") as error:
+        read(str(file))
+    assert told in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("vary", "told"),
+    [
+        (["model.nrom=layer,rms"], "did you mean model.norm?"),
+        (["learnig_rate=1e-3"], "unknown name learnig_rate"),
+        (["model.norm"], "write FIELD=WORD,WORD"),
+        (["optim.betas=0.9,0.98"], "they need a file"),
+        (["optim.lr=1e-4..1e-2"], "a range needs --design search"),
+        (["optim.lr=log:0..1"], "begins above 0"),
+        (["model.norm=layer"], "every word is what the recipe has already"),
+        (["model.heads=5"], "width=192 is not a multiple of heads=5"),
+        ([], "nothing varies"),
+    ],
+)
+def test_a_mistake_on_a_command_line_is_refused(vary, told):
+    with pytest.raises(ConfigError) as error:
+        prepare(from_words(vary, "vit-tiny"), threads=1)
+    assert told in str(error.value)
+
+
+def test_ranges_read_what_they_print():
+    for words in ("1..8", "0..0.3", "log:0.0001..0.01"):
+        assert str(Range.read(words)) == words
+    assert Range.read("rms") is None and Range.read("..") is None
+
+
+def test_a_study_needs_images_to_judge_by():
+    fields = {"data.validation_fraction": "0"}
+    study = from_words(["model.norm=rms"], "digits").with_overrides(fields)
+    with pytest.raises(ConfigError, match="nothing to judge by"):
+        prepare(study, threads=1)
+
+
+@pytest.mark.parametrize("name", ready())
+def test_every_study_that_ships_can_be_planned_with_its_cost(name):
+    plan = shipped(name)
+    assert not plan.refused
+    assert len(plan.seeds) >= 3 and plan.question.endswith("?")
+    for arm in plan.arms:
+        assert arm.parameters > 1e5 and arm.macs > 1e6
+        assert arm.baseline or arm.explanation.count(". ") >= 1, f"{arm.name}: two sentences"
+    configs = [plan.config(trial) for trial in plan.all]
+    assert len({config.sha256 for config in configs}) == plan.size
+    for config in configs[:: len(plan.seeds)]:
+        words = shlex.split(command(config) or "")
+        fields = {name[2:]: value for name, value in zip(words[3::2], words[4::2], strict=True)}
+        assert recipe(words[2]).override(fields) == config
+
+
+def test_the_studies_that_ship_ask_what_is_known_to_matter():
+    asked = {
+        "patch-size": {"model.patch_size": [2, 4, 8]},
+        "width": {"model.width": [96, 192, 256, 384]},
+        "depth": {"model.depth": [4, 6, 7, 8, 9, 12]},
+        "heads": {"model.heads": [1, 3, 4, 8, 12, 96]},
+        "registers": {"model.registers": [0, 1, 4, 8]},
+        "learning-rate": {"optim.lr": [5e-4, 1e-3, 3e-3]},
+    }
+    for name, axes in asked.items():
+        assert shipped(name).axes == axes
+    assert len(shipped("positions").arms) == 8
+    assert len(shipped("data-size").arms) == 21
+    assert len(shipped("cpu-small").all) <= 30

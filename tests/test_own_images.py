@@ -1,0 +1,80 @@
+"""The page on own images, followed by the letter: its commands, its code, its table."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vitlab.cli import main
+from vitlab.data.table import Table
+from vitlab.run import Run
+
+PAGE = (Path(__file__).parents[1] / "docs" / "own-images.md").read_text()
+
+QUICK = [
+    "--train.epochs=2", "--train.small_epochs=1", "--model.depth=1", "--model.width=16",
+    "--model.heads=1", "--device=cpu", "--quiet",
+]  # fmt: skip
+"""What the test adds to every training of the page, to be done with it in seconds."""
+
+
+def blocks(language: str) -> list[str]:
+    """The page's blocks of code in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch) -> Path:
+    """A folder as the page asks for it: classes of unequal size, pictures of several shapes."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("VITLAB_DATA", raising=False)
+    draws = np.random.default_rng(0)
+    for colour, (name, count) in enumerate({"cat": 24, "dog": 24, "emu": 16}.items()):
+        folder = tmp_path / "photos" / name
+        folder.mkdir(parents=True)
+        for number in range(count):
+            image = draws.integers(0, 200, (36, 36 + number % 3, 3), np.uint8)
+            image[..., colour] //= 4
+            Image.fromarray(image).save(folder / f"{number}.{('png', 'jpg', 'webp')[number % 3]}")
+    return tmp_path / "photos"
+
+
+def test_the_page_is_followed_from_pictures_to_a_judged_model(photos, capsys):
+    (example,) = blocks("csv")
+    columns = example.splitlines()[0].split(",")
+    rows = [
+        {"path": f"{path.parent.name}/{path.name}", "label": path.parent.name, "split": split}
+        for place, path in enumerate(sorted(photos.glob("*/*")))
+        for split in [("test", "train", "train", "train")[place % 4]]
+    ]
+    lines = [",".join(columns), *(",".join(row[name] for name in columns) for row in rows)]
+    (photos / "photos.csv").write_text("\n".join(lines))
+    for block in blocks("sh"):
+        for line in block.splitlines():
+            words = shlex.split(line)[1:]
+            assert main([*words, *QUICK] if words[0] == "train" else words) == 0, line
+    run, table = Run("runs/photos"), Run("runs/photos-table")
+    assert set(run.results) == {"validation", "test"}
+    assert run.results["test"]["images"] == 5 + 5 + 3  # a fifth of each class
+    assert any(run.figures.glob("*.png"))
+    assert table.config.data.classes == 3 and table.finished
+    assert "near copy" not in capsys.readouterr().err
+
+    (code,) = blocks("python")
+    names: dict[str, object] = {}
+    exec(code, names)
+    assert names["name"] in ("cat", "dog", "emu")
+
+
+def test_the_table_of_the_page_is_one_that_can_be_read(tmp_path):
+    (example,) = blocks("csv")
+    (tmp_path / "photos.csv").write_text(example.replace("17.png,dog", "17.png,cat"))
+    for line in example.splitlines()[1:]:
+        path = tmp_path / line.split(",")[0]
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    table = Table(tmp_path / "photos.csv")
+    assert table.has_test and table.class_names == ("cat",)

@@ -1,0 +1,105 @@
+"""A training may start from weights of another: they are taken over once and then forgotten."""
+
+import shutil
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from vitlab import cli
+from vitlab.config import Config, OptimConfig, TrainConfig, ViTConfig
+from vitlab.errors import ConfigError, RunError
+from vitlab.run import Run
+from vitlab.train import resume, train
+from vitlab.train.session import Session
+
+SOURCE = Config(
+    model=ViTConfig(patch="whitened", patch_size=2, width=16, depth=2, heads=2),
+    optim=OptimConfig(average_decay=0.9),
+    train=TrainConfig(epochs=2, batch_size=30),
+)
+
+
+@pytest.fixture(scope="module")
+def data() -> tuple[np.ndarray, np.ndarray]:
+    images = np.random.default_rng(0).integers(0, 255, (70, 8, 8, 1), dtype=np.uint8)
+    return images, np.arange(70) % 2
+
+
+@pytest.fixture
+def source(data, tmp_path) -> Run:
+    return train(SOURCE, data=data, out=tmp_path, name="source", quiet=True)
+
+
+class Cut(BaseException):
+    """Stands for a power cut."""
+
+
+def test_weights_are_taken_over_once_and_the_source_may_vanish(
+    data, source, tmp_path, monkeypatch, capsys
+):
+    config = SOURCE.override({"train.weights": str(source.path), "optim.freeze": "blocks.0"})
+    straight = train(config, data=data, out=tmp_path, name="straight")
+    assert "tensors taken over" in capsys.readouterr().err
+    told = straight.origin["weights"]
+    assert told["source"] == str(source.path) and len(told["sha256"]) == 64
+    assert "head.weight" in told["report"]["matched"]
+    with monkeypatch.context() as patch:
+
+        def cut(*arguments: object, **options: object) -> None:
+            raise Cut
+
+        patch.setattr(Session, "take_step", cut)
+        with pytest.raises(Cut):
+            train(config, data=data, out=tmp_path, name="cut", quiet=True)
+    begun = Run(tmp_path / "cut").checkpoint()
+    assert begun.step == 0
+    given = load_file(source.checkpoint().average)
+    for file in (begun.model, begun.average):
+        for name, tensor in load_file(file).items():
+            assert np.array_equal(tensor, given[name]), name
+    shutil.rmtree(source.path)
+    resumed = resume(tmp_path / "cut", data=data, quiet=True)
+    pairs = load_file(resumed.checkpoint().model), load_file(straight.checkpoint().model)
+    assert all(np.array_equal(pairs[0][name], pairs[1][name]) for name in pairs[1])
+    frozen = {name for name in given if name.startswith("blocks.0.")}
+    assert frozen and all(np.array_equal(pairs[1][name], given[name]) for name in frozen)
+    assert not np.array_equal(pairs[1]["head.weight"], given["head.weight"])
+
+
+def test_from_is_another_word_for_the_field():
+    assert cli.parse(["train", "cpu", "--from", "cpu"]).overrides == {"train.weights": "cpu"}
+    assert cli.parse(["train", "cpu"]).overrides == {}
+
+
+def test_weights_that_do_not_fit_leave_no_run_behind(data, source, tmp_path):
+    other = SOURCE.override({"train.weights": str(source.path), "model.width": 32})
+    with pytest.raises(RunError, match="of another model"):
+        train(other, data=data, out=tmp_path / "runs", quiet=True)
+    missing = SOURCE.override({"train.weights": str(tmp_path / "nothing.safetensors")})
+    with pytest.raises(RunError, match="does not exist"):
+        train(missing, data=data, out=tmp_path / "runs", quiet=True)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_cannot_be_trained_is_told_at_once_and_leaves_no_run_behind(data, tmp_path):
+    config = SOURCE.override(
+        {
+            "model.kind": "cnn6", "optim.freeze": "stages.stem,head", "optim.layer_decay": 0.9,
+            "train.batch_size": 100, "train.drop_last": True,
+        }
+    )  # fmt: skip
+    with pytest.raises(ConfigError) as refused:
+        train(config, data=data, out=tmp_path / "runs", quiet=True)
+    message = str(refused.value)
+    assert "optim.freeze='stages.stem' is no parameter: choose from stages" in message
+    assert "optim.layer_decay=0.9" in message and "drop_last" in message
+    single = {"model.kind": "cnn6", "train.batch_size": 61}  # 62 images: the last batch has one
+    with pytest.raises(ConfigError, match=r"one image is too few for batch norm"):
+        train(SOURCE.override(single), data=data, out=tmp_path / "runs", quiet=True)
+    with pytest.raises(ConfigError, match=r"blocks\.0, blocks\.1"):
+        train(SOURCE.override({"optim.freeze": "block"}), data=data, out=tmp_path, quiet=True)
+    with pytest.raises(ConfigError, match="leaves nothing to train"):
+        everything = {"model.kind": "cnn6", "optim.freeze": "stages,head"}
+        train(SOURCE.override(everything), data=data, out=tmp_path, quiet=True)
+    assert not (tmp_path / "runs").exists()

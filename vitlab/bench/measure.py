@@ -1,0 +1,90 @@
+"""Time things side by side: interleaved rounds, so that a slow minute of the machine slows all."""
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds per call, one number per round."""
+
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The middle round."""
+        return statistics.median(self.seconds)
+
+    def rate(self, count: int) -> dict[str, float]:
+        """How many of `count` things a call are done per second: median, lowest and highest."""
+        return {
+            "median": count / self.median,
+            "lowest": count / max(self.seconds),
+            "highest": count / min(self.seconds),
+        }
+
+    def ratio(self, other: "Timing") -> dict[str, float]:
+        """How many times faster than another, round by round: median, lowest and highest."""
+        pairs = zip(self.seconds, other.seconds, strict=True)
+        ratios = [theirs / ours for ours, theirs in pairs]
+        return {
+            "median": statistics.median(ratios),
+            "lowest": min(ratios),
+            "highest": max(ratios),
+        }
+
+
+def interleaved(
+    contenders: Mapping[str, Callable[[], object]],
+    *,
+    device: torch.device,
+    rounds: int = 6,
+    seconds: float = 1.0,
+) -> dict[str, Timing]:
+    """Call each contender for about so many seconds a round, one after another, round by round.
+
+    The first calls warm up and are not counted. Which contender begins moves on each round.
+    """
+    calls = {name: _calls(contender, device, seconds) for name, contender in contenders.items()}
+    taken: dict[str, list[float]] = {name: [] for name in contenders}
+    names = list(contenders)
+    for turn in range(rounds):
+        start = turn % len(names)
+        for name in names[start:] + names[:start]:
+            gc.collect()
+            taken[name].append(_timed(contenders[name], device, calls[name]))
+    return {name: Timing(tuple(times)) for name, times in taken.items()}
+
+
+def _calls(contender: Callable[[], object], device: torch.device, seconds: float) -> int:
+    for _ in range(2):
+        contender()
+    return max(1, round(seconds / _timed(contender, device, 1)))
+
+
+def _timed(contender: Callable[[], object], device: torch.device, calls: int) -> float:
+    synchronize(device)
+    start = time.perf_counter()
+    for _ in range(calls):
+        contender()
+    synchronize(device)
+    return (time.perf_counter() - start) / calls
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until a device has done what was asked of it."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def matrix_peak(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of this device's best matrix product, measured now: the roof of every share."""
+    side = 8192 if device.type == "cuda" else 1536
+    one = torch.randn(side, side, device=device, dtype=dtype)
+    timing = interleaved({"product": lambda: one @ one}, device=device, rounds=5, seconds=0.3)
+    return 2 * side**3 / min(timing["product"].seconds)

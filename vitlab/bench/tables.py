@@ -1,0 +1,90 @@
+"""The measured parts as tables for a terminal: (title, header, rows)."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+Table = tuple[str, Sequence[str], Sequence[Sequence[Any]]]
+
+
+def tables(part: str, found: Mapping[str, Any]) -> Iterator[Table]:
+    """Yield the tables of one part of a bench.json."""
+    if part in ("training", "pipeline"):
+        yield from _rates(part, found, found["images_per_second"], "images/s")
+    elif part == "inference":
+        yield from _rates("one image on the CPU", found, found["latency_ms"], "milliseconds")
+        rates = found["images_per_second"]
+        yield "forward pass on the CPU", ("", "images/s"), _medians(rates)
+    elif part == "augmentations":
+        title = f"augmentation of a batch of {found['batch_size']}"
+        rows = [[name, value] for name, value in found["milliseconds_per_batch"].items()]
+        yield title, ("technique", "milliseconds"), rows
+    elif part == "growth":
+        rows = [
+            [axis, str(value), *list(one.values())[:1]]
+            for axis, values in found.items()
+            for value, one in values.items()
+        ]
+        yield "growth", ("axis", "value", "milliseconds"), rows
+    elif part == "settings":
+        rows = [
+            [setting, value, one["median"], one["lowest"], one["highest"]]
+            for setting, values in found.items()
+            for value, one in values.items()
+        ]
+        yield "training step of `cpu`", ("setting", "", "images/s", "lowest", "highest"), rows
+    elif part == "calibration":
+        head = ("recipe", "how", "ms/step", "share of peak", "s/epoch", "minutes")
+        rows = [
+            [
+                name, one["how"], 1e3 * one["seconds_per_step"], one["share_of_peak"],
+                one["seconds_per_epoch"], one["minutes"],
+            ]
+            for name, one in found.items()
+        ]  # fmt: skip
+        yield "calibration", head, rows
+    else:
+        flat = {**found, **found.get("accuracy", {})}
+        rows = [[name, value] for name, value in flat.items() if not isinstance(value, dict)]
+        yield part, ("", ""), [[name, _text(value)] for name, value in rows]
+
+
+def _rates(
+    title: str, found: Mapping[str, Any], rates: Mapping[str, Mapping[str, float]], unit: str
+) -> Iterator[Table]:
+    shares, ratios = found.get("share_of_peak", {}), found["ratios"]
+    rows = [
+        [
+            name, one["median"], one["lowest"], one["highest"],
+            _ratio(ratios.get(name)), shares.get(name),
+        ]
+        for name, one in rates.items()
+    ]  # fmt: skip
+    word = "faster than eager" if unit == "milliseconds" else "ours is faster by"
+    yield title, ("", unit, "lowest", "highest", word, "share of peak"), rows
+    missing = found.get("missing", {})
+    if missing:
+        yield "not measured", ("", "because"), [[k, _absent(v)] for k, v in missing.items()]
+
+
+def _medians(rates: Mapping[str, Mapping[str, float]]) -> Sequence[Sequence[Any]]:
+    return [[name, one["median"]] for name, one in rates.items()]
+
+
+def _ratio(one: Mapping[str, float] | None) -> str:
+    if one is None:
+        return "-"
+    return f"{one['median']:.2f} ({one['lowest']:.2f} to {one['highest']:.2f})"
+
+
+def _absent(reason: str) -> str:
+    return reason if " " in reason else f"{reason} is not installed: pip install 'vitlab[bench]'"
+
+
+def _text(value: Any) -> str:
+    return (
+        f"{value:.4f}"
+        if isinstance(value, float)
+        else f"{value:,}"
+        if isinstance(value, int)
+        else str(value)
+    )

@@ -1,0 +1,49 @@
+"""What is done about classes of unequal size: how often they are shown, how much they weigh.
+
+Shapes: N images, K classes.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+
+def class_weights(
+    labels: np.ndarray, classes: int, wish: Literal["none", "balanced"] | tuple[float, ...]
+) -> np.ndarray:
+    """Weights of the classes in the loss: float32 (K,), from training labels (N,) of all classes.
+
+    `balanced` is the inverse of a class's frequency, scaled so that the mean over the images is
+    1 and the loss keeps its size; `none` is 1 for all; numbers are taken as they are.
+    """
+    if isinstance(wish, tuple):
+        return np.array(wish, np.float32)
+    if wish == "none":
+        return np.ones(classes, np.float32)
+    counts = np.bincount(labels, minlength=classes)
+    return (len(labels) / (classes * counts)).astype(np.float32)
+
+
+def places_by_class(labels: np.ndarray) -> list[np.ndarray]:
+    """The places of every class that has any in labels (N,), in order of class and place."""
+    ends = np.cumsum(np.bincount(labels))
+    places = np.split(np.argsort(labels, kind="stable"), ends[:-1])
+    return [part for part in places if len(part)]
+
+
+def balanced_order(by_class: Sequence[np.ndarray], draws: np.random.Generator) -> np.ndarray:
+    """The order of an epoch that shows as many images of every class: int64 (N,), drawn anew.
+
+    An epoch stays as long as it is without. A class shows all its images before one comes
+    again, and those of a class that is too large take turns by chance. What does not divide
+    goes to classes drawn at random, one image each.
+    """
+    images, classes = sum(map(len, by_class)), len(by_class)
+    counts = np.full(classes, images // classes)
+    counts[draws.permutation(classes)[: images % classes]] += 1
+    shown = [
+        np.concatenate([draws.permutation(places) for _ in range(-(-count // len(places)))])[:count]
+        for places, count in zip(by_class, counts.tolist(), strict=True)
+    ]
+    return draws.permutation(np.concatenate(shown))

@@ -1,0 +1,173 @@
+"""Where a ViT looks: its attention, joined over layers and weighted by gradients.
+
+A picture of attention needs a reader. Papers take the CLS token, because the head reads nothing
+else; here the reader is whatever the head reads. `shares` says how much of it each token is: all
+of it is CLS with pool=cls, and with other pools the patches, evenly or by their scores. A map is
+the mean of the tokens' rows of attention in these shares, so with CLS it is the papers' map.
+
+B images  L layers  H heads  T tokens = a prefix, then N patches = rows * columns
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitlab.errors import VitlabError
+from vitlab.models import ViT
+from vitlab.models.position import places_of
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a ViT did with a batch of images."""
+
+    logits: Tensor
+    """(B, K)"""
+    layers: tuple[Tensor, ...]
+    """Attention (B, H, T, T) of every layer, rows being queries that sum to 1."""
+    shares: Tensor
+    """How much of what the head reads is each token: (B, T), rows summing to 1."""
+
+
+def attentive(model: nn.Module) -> ViT:
+    """The model if it has attention; VitlabError if not."""
+    if isinstance(model, ViT):
+        return model
+    raise VitlabError(
+        f"{type(model).__name__} has no attention to look at: use grad-cam, occlusion or "
+        "integrated-gradients"
+    )
+
+
+def look(model: ViT, images: Tensor) -> Look:
+    """Run a ViT on normalised images (B, C, height, width) and keep its attention."""
+    trace: dict[str, Tensor] = {}
+    logits = model(images, trace)
+    layers = tuple(weights for name, weights in trace.items() if name.endswith(".attention"))
+    *_, last = trace.values()
+    return Look(logits, layers, model.shares(model.norm(last)))
+
+
+def attention(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
+    """Map images to (B, rows, columns): attention of the last layer, the mean over its heads.
+
+    It is the same for every class.
+    """
+    vit = attentive(model)
+    with torch.no_grad():
+        seen = look(vit, images)
+        return place(vit, read(seen.shares, seen.layers[-1].mean(dim=1)), images)
+
+
+def rollout(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
+    """Map images to (B, rows, columns): attention rollout (Abnar and Zuidema, 2020).
+
+    It is the same for every class.
+    """
+    vit = attentive(model)
+    with torch.no_grad():
+        seen = look(vit, images)
+        return place(vit, read(seen.shares, roll_out(seen.layers)), images)
+
+
+def gradient_rollout(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
+    """Map images and classes (B,) to (B, rows, columns): the rollout of what helps the class.
+
+    Of the attention of every layer, only that part counts whose growth would raise the class's
+    logit, weighted by how much (Chefer et al., 2021, generic attention explainability).
+    """
+    vit = attentive(model)
+    with torch.enable_grad():
+        seen = look(vit, images)
+        score = seen.logits.gather(1, classes[:, None]).sum()
+        gradients = torch.autograd.grad(score, seen.layers)
+    relevance = seen.shares.detach()
+    for weights, gradient in zip(reversed(seen.layers), reversed(gradients), strict=True):
+        helpful = (weights.detach() * gradient).clamp(min=0).mean(dim=1)  # (B, T, T)
+        relevance = relevance + read(relevance, helpful)
+    # What a token is by itself says nothing of where the model looked.
+    return place(vit, relevance - seen.shares.detach(), images)
+
+
+def every_head(model: ViT, images: Tensor) -> Tensor:
+    """Map images to (B, L, H, rows, columns): the attention of every head of every layer."""
+    with torch.no_grad():
+        seen = look(model, images)
+        heads = torch.stack(seen.layers, dim=1)  # (B, L, H, T, T)
+        return place(model, torch.einsum("bq,blhqk->blhk", seen.shares, heads), images)
+
+
+def roll_out(layers: tuple[Tensor, ...]) -> Tensor:
+    """Join the attention of layers (B, H, T, T) into one (B, T, T), rows summing to 1.
+
+    Heads are averaged, and each layer keeps one half of its input, for its residual branch.
+    """
+    own = torch.eye(layers[0].shape[-1], device=layers[0].device)
+    joined = own
+    for weights in layers:
+        joined = (weights.mean(dim=1) + own) / 2 @ joined
+    return joined
+
+
+def read(shares: Tensor, matrix: Tensor) -> Tensor:
+    """The mean of the rows of a matrix (B, T, T) in the given shares (B, T): (B, T)."""
+    return (shares[:, None] @ matrix)[:, 0]
+
+
+def place(model: ViT, values: Tensor, images: Tensor) -> Tensor:
+    """Put the values (..., T) of tokens where their patches lie: (..., rows, columns).
+
+    The result covers the images evenly. Where patches hang over an image's border
+    (`pad_to_patch`), it is in pixels and cut to the image.
+    """
+    rows, columns = model.pos_embed.grid
+    height, width = images.shape[-2:]
+    size = model.cfg.patch_size
+    maps = values[..., model.cfg.prefix :].unflatten(-1, (rows, columns))
+    if (rows * size, columns * size) == (height, width):
+        return maps
+    return maps.repeat_interleave(size, -2).repeat_interleave(size, -1)[..., :height, :width]
+
+
+def mean_distance(model: ViT, images: Tensor) -> Tensor:
+    """Mean distance (L, H) in pixels from a patch to those that it attends to.
+
+    Weights of tokens before the patches are left out (Dosovitskiy et al., 2021, figure 7).
+    """
+    with torch.no_grad():
+        seen = look(model, images)
+        between = distances(model, images.device)  # (N, N)
+        means = []
+        for weights in seen.layers:
+            patches = weights[..., model.cfg.prefix :, model.cfg.prefix :]  # (B, H, N, N)
+            patches = patches / patches.sum(dim=-1, keepdim=True)
+            means.append((patches * between).sum(dim=-1).mean(dim=(0, 2)))
+        return torch.stack(means)
+
+
+def distances(model: ViT, device: torch.device) -> Tensor:
+    """Distances (N, N) in pixels between the centres of patches."""
+    centres = model.cfg.patch_size * places_of(model.pos_embed.grid).float().to(device)
+    return torch.cdist(centres, centres)
+
+
+def position_similarity(model: ViT) -> Tensor | None:
+    """Cosine similarity (rows, columns, rows, columns) of the positions of any two patches.
+
+    What a position is, its hooks tell: what is added to tokens of zeros, or how heads of ones are
+    rotated. None where patches are not told where they are.
+    """
+    rows, columns = model.pos_embed.grid
+    tokens = model.cfg.prefix + rows * columns
+    device = model.head.weight.device
+    with torch.no_grad():
+        added = model.pos_embed.add(torch.zeros(1, tokens, model.cfg.width, device=device))[0]
+        ones = torch.ones(1, 1, tokens, model.cfg.head_width, device=device)
+        turned = model.pos_embed.rotate(ones)[0, 0]
+    vectors = (turned if not added.any() else added)[model.cfg.prefix :]  # (N, numbers)
+    if torch.equal(vectors, vectors[:1].expand_as(vectors)):
+        return None
+    unit = F.normalize(vectors, dim=-1)
+    return (unit @ unit.T).unflatten(1, (rows, columns)).unflatten(0, (rows, columns))

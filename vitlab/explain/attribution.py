@@ -1,0 +1,122 @@
+"""What a model's answer rests on: maps by activations, by gradients and by covering things up.
+
+They need no attention, so they serve any model whose traced forward pass names what it computes.
+
+B images  C channels  D width  N patches = rows * columns
+"""
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitlab.errors import VitlabError
+from vitlab.explain.attention import place
+from vitlab.models import ViT
+
+TOLERANCE = 0.01
+"""Share of a logit's change that integrated gradients may miss."""
+
+LEAST = 0.1
+"""Smaller changes may be missed by as much as one of this size: they mean nothing."""
+
+STEPS = (16, 32, 64, 128, 256, 512, 1024)
+"""Points of integrated gradients: the next number for the images that missed TOLERANCE."""
+
+COVERED = 4
+"""Times that a covered square fits into a side of the image; it moves by half its width."""
+
+ROOM = 256
+"""Images that captum runs through the model at once."""
+
+
+def grad_cam(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
+    """Map images and classes (B,) to (B, rows, columns): Grad-CAM (Selvaraju et al., 2017).
+
+    Channels are weighted by their mean gradient and summed, and what speaks against the class is
+    cut. They are a CNN's last maps, and the tokens that enter a ViT's last block: of those that
+    leave it, a CLS pool reads one and the gradient of all patches is 0.
+    """
+    with torch.enable_grad():
+        trace: dict[str, Tensor] = {}
+        logits = model(images, trace)
+        stages = [value for name, value in trace.items() if not name.endswith(".attention")]
+        chosen = stages[-2] if isinstance(model, ViT) else stages[-1]
+        score = logits.gather(1, classes[:, None]).sum()
+        (gradient,) = torch.autograd.grad(score, chosen)
+    chosen = chosen.detach()
+    if isinstance(model, ViT):
+        weights = gradient[:, model.cfg.prefix :].mean(dim=1, keepdim=True)  # (B, 1, D)
+        return place(model, (weights * chosen).sum(dim=-1), images).clamp(min=0)
+    weights = gradient.mean(dim=(2, 3), keepdim=True)  # (B, D, 1, 1)
+    return (weights * chosen).sum(dim=1).clamp(min=0)
+
+
+def integrated_gradients(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
+    """Map images and classes (B,) to (B, height, width): gradients summed from grey to the image.
+
+    A map's sum is the class's logit less that of the mean colour, to TOLERANCE of their difference
+    (Sundararajan et al., 2017). Steps are taken until it is. Below 0 is what speaks against the
+    class.
+    """
+    method = captum("integrated-gradients").IntegratedGradients(model)
+    maps = torch.zeros_like(images[:, 0])
+    with torch.no_grad():
+        grey = torch.zeros_like(images[:1])
+        change = (model(images) - model(grey)).gather(1, classes[:, None])[:, 0]
+    left = torch.arange(len(images), device=images.device)
+    for steps in STEPS:
+        pixels = method.attribute(
+            images[left].requires_grad_(),
+            target=classes[left],
+            n_steps=steps,
+            method="gausslegendre",
+            internal_batch_size=ROOM,
+        )
+        maps[left] = pixels.detach().sum(dim=1)
+        missed = (maps[left].sum(dim=(1, 2)) - change[left]).abs()
+        left = left[missed > TOLERANCE * change[left].abs().clamp(min=LEAST)]
+        if not len(left):
+            return maps
+    warnings.warn(
+        f"integrated gradients of {len(left)} of {len(images)} images miss more than "
+        f"{TOLERANCE:.0%} of their logit's change after {STEPS[-1]} steps",
+        stacklevel=2,
+    )
+    return maps
+
+
+def occlusion(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
+    """Map images and classes (B,) to (B, height, width): how much a logit falls with what is there.
+
+    A square of the mean colour moves over the image (Zeiler and Fergus, 2014); a pixel's number is
+    the mean fall over the squares that cover it. Below 0 is what speaks against the class.
+    """
+    _, channels, height, width = images.shape
+    window = (channels, max(1, height // COVERED), max(1, width // COVERED))
+    strides = (channels, max(1, window[1] // 2), max(1, window[2] // 2))
+    with torch.no_grad():
+        falls = (
+            captum("occlusion")
+            .Occlusion(model)
+            .attribute(
+                images,
+                sliding_window_shapes=window,
+                strides=strides,
+                target=classes,
+                perturbations_per_eval=max(1, ROOM // len(images)),
+            )
+        )
+    return falls[:, 0]
+
+
+def captum(method: str) -> Any:
+    """The module of captum's methods; VitlabError says how to install it."""
+    try:
+        import captum.attr
+    except ModuleNotFoundError:
+        raise VitlabError(
+            f"{method} needs captum: pip install 'vitlab[explain]', or choose other --methods"
+        ) from None
+    return captum.attr

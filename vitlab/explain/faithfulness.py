@@ -1,0 +1,256 @@
+"""Is the map true? What a map calls important is taken away, and the model is asked again.
+
+Every map is brought to the same G x G cells, so that no method gains by how sharp it is. The cells
+are then covered with the mean colour, most important first (deletion), or uncovered in that order
+on an empty image (insertion), and the probability of the explained class is noted on the way
+(Petsiuk et al., 2018). The area under insertion less that under deletion is a map's gain: above 0
+it points at what the answer rests on. A random map gains nothing, and one that says "the
+middle" without having seen the image shows what is had for free.
+
+A map that explains the model must also change when the model does: the randomisation check
+replaces the weights, from the head down, and compares the maps (Adebayo et al., 2018).
+
+    N images   K classes   G x G cells   S = STEPS + 1 points of a curve
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitlab.explain.methods import compute_maps
+from vitlab.stats import LEVEL, holm, t_interval
+
+SEED = 42
+"""Of the images that are measured, of the random map and of the random weights."""
+
+CELLS = 8
+"""Cells on a side, G; fewer where an image has fewer pixels."""
+
+STEPS = 16
+"""Steps in which an image is covered or uncovered."""
+
+SHARES = (0.25, 0.5, 0.75, 1.0)
+"""Shares of the weights, counted in tensors from the head down, that are random."""
+
+CHECKED = 64
+"""Images of the randomisation check."""
+
+SIMILAR = 0.5
+"""Similarity to a map of random weights above which a map says little of the model."""
+
+ROOM = 256
+"""Images that go through the model at once."""
+
+RANDOM, CENTRE = "random map", "centre map"
+
+
+def measure(
+    model: nn.Module, fresh: nn.Module, images: Tensor, classes: Tensor, words: Sequence[str]
+) -> dict[str, Any]:
+    """Judge methods by normalised images (N, C, height, width) and the classes (N,) explained.
+
+    Args:
+        model: a trained model in evaluation mode.
+        fresh: the same model with random weights.
+
+    Returns:
+        JSON values: `methods`, highest gain first, the random and the centre map among them.
+    """
+    side = min(CELLS, *images.shape[2:])
+    draws = np.random.default_rng(SEED).standard_normal((2, len(images), side, side))
+    maps = {word: to_cells(compute_maps(word, model, images, classes), side) for word in words}
+    maps |= {RANDOM: draws[0], CENTRE: np.broadcast_to(centre(side), draws[0].shape)}
+    curves = {
+        word: curve(model, images, classes, rank(map, draws[1])) for word, map in maps.items()
+    }
+    gains = {
+        word: area(insertion) - area(deletion) for word, (deletion, insertion) in curves.items()
+    }
+    similarities = randomise(model, fresh, images[:CHECKED], classes[:CHECKED], maps, words)
+    p_values = [superior(gains[word], gains[than]) for word in words for than in (RANDOM, CENTRE)]
+    adjusted = iter(holm(p_values))
+    rows = []
+    for word, (deletion, insertion) in curves.items():
+        row = {"method": word, "gain": estimate(gains[word])}
+        row |= {"deletion": estimate(area(deletion)), "insertion": estimate(area(insertion))}
+        if word in words:
+            for name, than in (("over_random", RANDOM), ("over_centre", CENTRE)):
+                difference = estimate(gains[word] - gains[than])
+                row[name] = difference | {"p_adjusted": next(adjusted)}
+            row["similarity"] = [estimate(values) for values in similarities[word]]
+            row["verdict"] = verdict(row)
+        row["deletion_curve"] = deletion.mean(axis=0).tolist()
+        row["insertion_curve"] = insertion.mean(axis=0).tolist()
+        rows.append(row)
+    return {
+        "images": len(images),
+        "cells": [side, side],
+        "steps": STEPS,
+        "level": 1 - LEVEL,
+        "random_shares": list(SHARES),
+        "random_images": len(images[:CHECKED]),
+        "methods": sorted(rows, key=lambda row: -row["gain"]["mean"]),
+    }
+
+
+def to_cells(maps: np.ndarray, side: int) -> np.ndarray:
+    """Bring maps (N, rows, columns) to cells (N, side, side): means of finer, between coarser."""
+    tensor = torch.from_numpy(maps)[:, None]
+    if min(maps.shape[1:]) >= side:
+        return F.adaptive_avg_pool2d(tensor, side)[:, 0].numpy()
+    return F.interpolate(tensor, (side, side), mode="bilinear")[:, 0].numpy()
+
+
+def centre(side: int) -> np.ndarray:
+    """A Gaussian (side, side) in the middle, its deviation a quarter of the side."""
+    place = (np.arange(side) + 0.5) / side - 0.5
+    bell = np.exp(-8 * place**2)
+    return np.outer(bell, bell)
+
+
+def rank(cells: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """Rank the cells (N, G, G) of each map, 0 the highest: (N, G * G).
+
+    Noise of the same shape decides between equals; their place in the image must not.
+    """
+    flat, noise = cells.reshape(len(cells), -1), noise.reshape(len(noise), -1)
+    order = np.lexsort((noise, -flat), axis=1)
+    return np.argsort(order, axis=1)
+
+
+def curve(
+    model: nn.Module, images: Tensor, classes: Tensor, ranks: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities (N, S) of the classes while cells are deleted, and while they are inserted."""
+    size = tuple(images.shape[2:])
+    side = round(ranks.shape[1] ** 0.5)
+    counts = torch.linspace(0, ranks.shape[1], STEPS + 1).round()
+    parts = []
+    for first in range(0, len(images), ROOM // (2 * len(counts))):
+        part = slice(first, first + ROOM // (2 * len(counts)))
+        taken = torch.from_numpy(ranks[part])[:, None] < counts[:, None]  # (B, S, G * G)
+        both = torch.stack([~taken, taken]).float().unflatten(-1, (side, side))  # (2, B, S, G, G)
+        masks = F.interpolate(both.flatten(0, 2)[:, None], size).to(images.device)
+        masks = masks.unflatten(0, (2, -1, len(counts)))  # (2, B, S, 1, height, width)
+        covered = (images[part, None] * masks).flatten(0, 2)
+        with torch.inference_mode():
+            probabilities = model(covered).softmax(dim=-1).unflatten(0, (2, -1, len(counts)))
+        index = classes[part, None, None].expand(2, -1, len(counts), 1)
+        parts.append(probabilities.gather(-1, index)[..., 0].cpu())  # (2, B, S)
+    deletion, insertion = torch.cat(parts, dim=1).double().numpy()
+    return deletion, insertion
+
+
+def area(curves: np.ndarray) -> np.ndarray:
+    """Area (N,) under curves (N, S) from 0 to 1, by trapezoids."""
+    return np.trapezoid(curves, dx=1 / STEPS, axis=1)
+
+
+def randomise(
+    model: nn.Module,
+    fresh: nn.Module,
+    images: Tensor,
+    classes: Tensor,
+    maps: dict[str, np.ndarray],
+    words: Sequence[str],
+) -> dict[str, list[np.ndarray]]:
+    """Similarity (N,) of each method's maps to those of models with ever more random weights.
+
+    It is Spearman's correlation over cells (N, G, G), and 0 for a map that is the same everywhere.
+    """
+    similarities: dict[str, list[np.ndarray]] = {word: [] for word in words}
+    names = list(model.state_dict())
+    for share in SHARES:
+        spoilt = copy.deepcopy(model)
+        last = names[len(names) - round(share * len(names)) :]
+        spoilt.load_state_dict({name: fresh.state_dict()[name] for name in last}, strict=False)
+        for word in words:
+            after = to_cells(compute_maps(word, spoilt, images, classes), maps[word].shape[1])
+            similarities[word].append(correlate(maps[word][: len(images)], after))
+    return similarities
+
+
+def correlate(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Spearman's correlation (N,) of maps (N, G, G) with others; 0 where one of them is flat."""
+    from scipy.stats import rankdata
+
+    ranks = [rankdata(maps.reshape(len(maps), -1), axis=1) for maps in (one, other)]
+    x, y = (each - each.mean(axis=1, keepdims=True) for each in ranks)
+    scale = np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1))
+    return (x * y).sum(axis=1) / np.where(scale > 0, scale, 1)
+
+
+def superior(gains: np.ndarray, others: np.ndarray) -> float:
+    """Two-sided p of a paired t-test over images that two maps gain alike."""
+    from scipy.stats import ttest_1samp
+
+    differences = gains - others
+    if np.ptp(differences) < 1e-12:  # the same for every image: nothing is left to chance
+        return float(abs(differences.mean()) < 1e-12)
+    _, p = ttest_1samp(differences, 0)
+    return float(p)  # type: ignore[arg-type] - scipy's stub knows a tuple of objects
+
+
+def estimate(values: np.ndarray) -> dict[str, Any]:
+    """A mean over images and its interval of Student."""
+    return {"mean": float(values.mean()), "interval": list(t_interval(values.tolist()))}
+
+
+def verdict(row: Mapping[str, Any]) -> str:
+    """What the numbers of a method come to, in words."""
+    wins = {
+        name: row[f"over_{name}"]["p_adjusted"] < LEVEL and row[f"over_{name}"]["mean"] > 0
+        for name in ("random", "centre")
+    }
+    if row["over_random"]["p_adjusted"] < LEVEL and row["over_random"]["mean"] < 0:
+        words = "worse than a random map"
+    elif not wins["random"]:
+        words = "no evidence that it beats a random map"
+    else:
+        words = "beats both" if wins["centre"] else "beats a random map, not the centre"
+    if row["similarity"][-1]["interval"][0] > SIMILAR:
+        words += "; hardly depends on the weights"
+    return words
+
+
+def to_markdown(result: Mapping[str, Any]) -> str:
+    """A page of what `measure` found and the facts stored with it."""
+    rows = []
+    for place, one in enumerate(result["methods"], start=1):
+        low, high = one["gain"]["interval"]
+        numbers = [one["deletion"]["mean"], one["insertion"]["mean"]]
+        cells = [
+            str(place),
+            one["method"],
+            f"{one['gain']['mean']:+.3f}",
+            f"{low:+.3f} to {high:+.3f}",
+        ]
+        cells += [f"{number:.3f}" for number in numbers]
+        similar = one["similarity"][-1]["mean"] if "similarity" in one else None
+        cells += ["" if similar is None else f"{similar:+.2f}", one.get("verdict", "")]
+        rows.append(f"| {' | '.join(cells)} |")
+    side, _ = result["cells"]
+    return f"""# Which maps of {result["run"]} are true
+
+| | map | gain | {result["level"]:.0%} interval | deletion | insertion | random weights | verdict |
+|--:|---|--:|---|--:|--:|--:|---|
+{chr(10).join(rows)}
+
+![curves, gains and the randomisation check](faithfulness.png)
+
+Measured on {result["images"]} {result["split"]} images drawn at random (seed {result["seed"]},
+listed in `faithfulness.json`), for the class that the model finds likeliest in each. Every map is
+brought to {side} x {side} cells. **Deletion** is the area under the probability of that class while
+cells are covered with the mean colour in {result["steps"]} steps, most important first: lower is
+better. **Insertion** is the area while they are uncovered in the same order: higher is better.
+**Gain** is insertion less deletion. The random map and a Gaussian in the centre know neither image
+nor model; a verdict says which of them a method beats, image by image, after Holm's correction over
+all comparisons. **Random weights** is Spearman's correlation with the map of the same model after
+all of its weights were drawn anew, over {result["random_images"]} images: near 0, the map depends
+on what was learned.
+"""

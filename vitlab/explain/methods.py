@@ -1,0 +1,64 @@
+"""The methods by name, and how they are run over many images."""
+
+import importlib.util
+import warnings
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vitlab.config import unknown
+from vitlab.errors import ConfigError
+from vitlab.explain.attention import attention, gradient_rollout, rollout
+from vitlab.explain.attribution import grad_cam, integrated_gradients, occlusion
+from vitlab.models import ViT
+
+Method = Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+METHODS: dict[str, Method] = {
+    "attention": attention,
+    "rollout": rollout,
+    "gradient-rollout": gradient_rollout,
+    "grad-cam": grad_cam,
+    "occlusion": occlusion,
+    "integrated-gradients": integrated_gradients,
+}
+"""From a word to a function of a model in evaluation mode, normalised images (B, C, height, width)
+and classes (B,), which returns maps (B, rows, columns) that cover the images evenly."""
+
+OF_ATTENTION = ("attention", "rollout", "gradient-rollout")
+OF_CAPTUM = ("occlusion", "integrated-gradients")
+
+BATCH = 64
+"""Images that a method is given at once."""
+
+
+def choose(model: nn.Module, words: Sequence[str] | None = None) -> list[str]:
+    """The given methods, or all that this model has and whose libraries are installed.
+
+    ConfigError names an unknown word, and one that needs attention where there is none.
+    """
+    attentive = isinstance(model, ViT)
+    if words is None:
+        words = [word for word in METHODS if attentive or word not in OF_ATTENTION]
+        if importlib.util.find_spec("captum") is None:
+            words = [word for word in words if word not in OF_CAPTUM]
+            left_out = " and ".join(OF_CAPTUM)
+            warnings.warn(
+                f"{left_out} are left out: they need `pip install 'vitlab[explain]'`", stacklevel=2
+            )
+        return words
+    problems = [unknown(word, METHODS) for word in words if word not in METHODS]
+    if not attentive:
+        kind = type(model).__name__
+        problems += [f"{kind} has no attention: {word}" for word in words if word in OF_ATTENTION]
+    if problems:
+        raise ConfigError(problems)
+    return list(dict.fromkeys(words))
+
+
+def compute_maps(word: str, model: nn.Module, images: Tensor, classes: Tensor) -> np.ndarray:
+    """Run a method over normalised images (N, C, height, width): maps (N, rows, columns)."""
+    parts = zip(images.split(BATCH), classes.split(BATCH), strict=True)
+    return torch.cat([METHODS[word](model, *part) for part in parts]).cpu().numpy()

@@ -1,0 +1,389 @@
+"""A data set becomes pictures of what is in it, and the numbers behind them.
+
+    data set -> samples, class counts, intensities, patches, augmentations, near-duplicates, maps
+
+Everything is made of the training split, as a training would see it. Test images are opened for one
+question only: how many of them have a near copy among the training images.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vitlab.backbone import backbone_features
+from vitlab.config import AugmentConfig, DataConfig, text
+from vitlab.data import Examples, load_test, load_train, resolve, statistics, train_validation
+from vitlab.data.augment import Moment, augment
+from vitlab.data.duplicates import near_duplicates
+from vitlab.data.operations import OPERATIONS, magnitudes
+from vitlab.data.splits import draw
+from vitlab.device import choose_device
+from vitlab.embeddings import Separation, pca, separation, tsne
+from vitlab.figures import exploration
+from vitlab.figures.exploration import Tile
+from vitlab.figures.maps import Map, maps
+from vitlab.files import write_json, write_text
+
+PER_CLASS = 10
+"""Images shown of each class."""
+
+DRAWS = 10
+"""How often each augmentation is shown."""
+
+MAPPED = 2_000
+"""Images in a map, or all where there are fewer."""
+
+PAIRS = 10
+"""Most pairs of near-duplicates shown, evenly from the nearest to the farthest."""
+
+STRENGTHS = {"randaugment": (-9, 9), "trivialaugment": (-20, -10, 10, 20)}
+"""Strengths, up to 30, at which operations are shown by policy; below 0 they go the other way."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is explored, and the folder that its pictures go to."""
+
+    name: str
+    examples: Examples
+    split: tuple[np.ndarray, np.ndarray]
+    """Places of the training and of the validation images."""
+    folder: Path
+
+    @property
+    def train(self) -> np.ndarray:
+        """Places of the training images."""
+        return self.split[0]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return self.examples.class_names
+
+    def sample(self, count: int) -> list[np.ndarray]:
+        """Places of up to `count` training images of each class, always the same ones."""
+        order = np.random.default_rng(0).permutation(self.train)
+        labels = self.examples.labels[order]
+        return [order[labels == k][:count] for k in range(len(self.classes))]
+
+    @cached_property
+    def faces(self) -> np.ndarray:
+        """One training image of each class, uint8 (K, H, W, C)."""
+        return self.examples.images[np.concatenate(self.sample(1))]
+
+    @cached_property
+    def shown(self) -> int:
+        """The class whose face all is tried on: the one of most contrast, so that it shows."""
+        return int(self.faces.std(axis=(1, 2, 3)).argmax())
+
+
+def explore(
+    config: DataConfig,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    backbone: str | None = None,
+    device: str = "auto",
+    data_root: str | os.PathLike[str] | None = None,
+) -> dict[str, Any]:
+    """Look at a data set: figures, numbers.json, and an index.md that ties them together.
+
+    Args:
+        config: which images, in which form; `DataConfig(dataset="cifar10")` for a set as it is.
+        out: folder to write; default explore/NAME.
+        backbone: a pretrained model (see `backbone_features`) whose features are mapped as well.
+        device: where the backbone runs: auto, cpu, cuda, ...
+        data_root: folder of data sets; default $VITLAB_DATA, else the cache.
+
+    Returns:
+        What numbers.json holds. `images` counts images and near-duplicates by split. `separation`
+        has the distances within and between classes (`embeddings.separation`): in the features'
+        own space, where they speak of the features, and in 2-D maps, where they speak of a map.
+        Pixels are in 0..1.
+
+    Raises:
+        DataError: no such data set or backbone.
+    """
+    config = resolve(config, data_root)
+    examples = load_train(config, data_root)
+    subject = Subject(
+        name=default_folder(config).name,
+        examples=examples,
+        split=train_validation(examples.labels, config),
+        folder=Path(out) if out is not None else default_folder(config),
+    )
+    # First, because a backbone may be missing, and nobody should wait to be told.
+    apart = _separation(subject, backbone, device)
+    numbers = {
+        "dataset": subject.name,
+        "fingerprint": examples.fingerprint,
+        "class_names": list(subject.classes),
+        **_describe(subject),
+        "patches": _patches(subject),
+        "images": _near_duplicates(subject, load_test(config, data_root).images),
+        "backbone": backbone,
+        "separation": apart,
+    }
+    _augmentations(subject, numbers["mean"], numbers["std"])
+    _operations(subject)
+    write_text(subject.folder / "index.md", "\n".join(_index(numbers)))
+    write_json(subject.folder / "numbers.json", numbers)
+    return numbers
+
+
+def default_folder(config: DataConfig) -> Path:
+    """Where the exploration of a data set lies: explore/NAME."""
+    return Path("explore") / Path(config.dataset).resolve().name
+
+
+def _describe(subject: Subject) -> dict[str, Any]:
+    """Samples, class counts and intensities."""
+    examples, folder = subject.examples, subject.folder
+    places = subject.sample(PER_CLASS)
+    counts = {
+        name: np.bincount(examples.labels[index], minlength=len(subject.classes)).tolist()
+        for name, index in zip(("training", "validation"), subject.split, strict=True)
+    }
+    images = examples.images[subject.train]
+    mean, std = statistics(images)
+    shares = [
+        np.bincount(images[..., channel].ravel(), minlength=256) / images[..., channel].size
+        for channel in range(images.shape[-1])
+    ]
+    exploration.samples(
+        [list(examples.images[index]) for index in places],
+        [index.tolist() for index in places],
+        subject.classes,
+        folder / "samples",
+        title=f"{subject.name}: training images of each class",
+    )
+    exploration.class_counts(
+        counts, subject.classes, folder / "class-counts", title=f"{subject.name}: images by class"
+    )
+    exploration.intensities(
+        np.stack(shares), mean, std, folder / "intensities", title=f"{subject.name}: intensities"
+    )
+    return {
+        "shape": list(images.shape[1:]),
+        "class_counts": counts,
+        "mean": list(mean),
+        "std": list(std),
+    }
+
+
+def _patches(subject: Subject) -> dict[str, int]:
+    """Images cut into patches, and one of them as the numbers that a ViT is handed."""
+    faces, name, folder = subject.faces, subject.name, subject.folder
+    _, height, width, channels = faces.shape
+    side = patch_side(height, width)
+    rows, columns, numbers = height // side, width // side, side * side * channels
+    title = f"{name}: patches of {side} x {side} pixels"
+    exploration.patches(faces, side, subject.classes, folder / "patches", title=title)
+    title = f"{name}: an image becomes {rows * columns} patches of {numbers} numbers"
+    exploration.tokens(faces[subject.shown], side, folder / "tokens", title=title)
+    return {"side": side, "rows": rows, "columns": columns, "numbers": numbers}
+
+
+def patch_side(height: int, width: int) -> int:
+    """Pixels on a side of the patches shown: about eight of them along the shorter edge."""
+    shorter = min(height, width)
+    return min(shorter, max(2, round(shorter / 8)))
+
+
+def _augmentations(subject: Subject, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Every technique of AugmentConfig on one image, DRAWS times."""
+    count = len(subject.classes)
+    # Mixing needs partners: the image shown is the first of a batch of all faces.
+    labels = np.roll(np.arange(count), -subject.shown)
+    batch = torch.from_numpy(subject.faces[labels]).permute(0, 3, 1, 2)
+    rows = {}
+    for config in techniques(min(batch.shape[2:])):
+        row = rows[_words(config)] = [Tile(subject.faces[subject.shown])]
+        for step in range(DRAWS):
+            moment = Moment(seed=0, step=step, epoch=step, index=labels, size=count)
+            images, targets = augment(
+                batch, torch.from_numpy(labels), config, moment, mean=mean, std=std, classes=count
+            )
+            share, k = targets[0].max(dim=0)
+            words = "" if share == 1 else f"{100 * share:.0f} % {subject.classes[k]}"
+            row.append(Tile(_pixels(images[0], mean, std), words))
+    title = f"{subject.name}: an image, and {DRAWS} draws of each augmentation"
+    exploration.tiles(rows, subject.folder / "augmentations", title=title)
+
+
+def techniques(side: int) -> tuple[AugmentConfig, ...]:
+    """One config per technique, strong enough to be seen on images of `side` pixels."""
+    return (
+        AugmentConfig(crop_padding=max(1, side // 8)),
+        AugmentConfig(crop_padding=max(1, side // 8), crop_fill="reflect"),
+        AugmentConfig(resized_crop=0.5),
+        AugmentConfig(flip="random"),
+        AugmentConfig(flip="alternating"),
+        AugmentConfig(policy="randaugment"),
+        AugmentConfig(policy="trivialaugment"),
+        AugmentConfig(erasing=1.0),
+        AugmentConfig(cutout=max(1, 3 * side // 8)),
+        AugmentConfig(mixup=1.0),
+        AugmentConfig(cutmix=1.0),
+        AugmentConfig(label_smoothing=0.1),
+    )
+
+
+def _words(config: AugmentConfig) -> str:
+    """What a config switches on, a field a line."""
+    off = vars(AugmentConfig())
+    on = (f"{name} {text(value)}" for name, value in vars(config).items() if value != off[name])
+    return "\n".join(on)
+
+
+def _pixels(image: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """A normalised image (C, H, W) as uint8 (H, W, C) again."""
+    pixels = image.permute(1, 2, 0).numpy() * std + mean
+    return (255 * pixels).clip(0, 255).round().astype(np.uint8)
+
+
+def _operations(subject: Subject) -> None:
+    """Each of the policies' operations on one image, at several strengths."""
+    image = subject.faces[subject.shown]
+    batch = torch.from_numpy(image).permute(2, 0, 1)[None]  # (1, C, H, W)
+    shown = [(policy, strength) for policy in STRENGTHS for strength in STRENGTHS[policy]]
+    tables = {policy: magnitudes(policy, *image.shape[:2]) for policy in STRENGTHS}
+    rows = {}
+    for number, (name, operation) in enumerate(OPERATIONS.items()):
+        rows[name] = [Tile(image)]
+        for policy, strength in shown:
+            amount = tables[policy][number, int(strength < 0), abs(strength)]
+            changed = operation(batch, np.array([amount]))
+            rows[name].append(Tile(changed[0].permute(1, 2, 0).numpy()))
+    title = (
+        f"{subject.name}: operations of RandAugment (R) and TrivialAugment (T), and their strength"
+    )
+    columns = ["image", *(f"{policy[0].upper()} {strength}" for policy, strength in shown)]
+    exploration.tiles(rows, subject.folder / "operations", title=title, columns=columns, panels=2)
+
+
+def _near_duplicates(subject: Subject, test: np.ndarray) -> list[dict[str, Any]]:
+    """Images by split, and how many have a near copy among the training images; some are drawn."""
+    images, labels = subject.examples.images, subject.examples.labels
+    train, validation = subject.split
+    pairs = near_duplicates(images[train], images[validation])
+    if pairs:
+        shown = np.linspace(0, len(pairs) - 1, min(PAIRS, len(pairs))).round().astype(int)
+        rows: dict[str, list[Tile]] = {"training": [], "validation": []}
+        for pair in (pairs[place] for place in shown):
+            a, b = train[pair.a], validation[pair.b]
+            rows["training"].append(Tile(images[a], subject.classes[labels[a]]))
+            rows["validation"].append(Tile(images[b], f"{pair.distance:.3f}"))
+        title = f"{subject.name}: near-duplicates, with class and distance"
+        exploration.tiles(rows, subject.folder / "near-duplicates", title=title)
+    counts = {
+        "training": (len(train), None),
+        "validation": (len(validation), len(pairs)),
+        "test": (len(test), len(near_duplicates(images[train], test))),
+    }
+    return [
+        {"split": split, "images": count, "near_duplicates": copies}
+        for split, (count, copies) in counts.items()
+    ]
+
+
+def _separation(subject: Subject, backbone: str | None, device: str) -> list[dict[str, Any]]:
+    """How far apart classes lie in pixels, and in the features of a backbone if one is named."""
+    share = min(1.0, MAPPED / len(subject.train))
+    index = subject.train[draw(subject.examples.labels[subject.train], share, 0, "train")]
+    images, labels = subject.examples.images[index], subject.examples.labels[index]
+    features = {"pixels": images.reshape(len(images), -1) / np.float32(255)}
+    if backbone is not None:
+        features["backbone"] = backbone_features(backbone, images, choose_device(device))
+    rows = []
+    for name, vectors in features.items():
+        spaces = {"own": vectors, "PCA": pca(vectors), "t-SNE": tsne(vectors)}
+        found = {space: separation(points, labels) for space, points in spaces.items()}
+        rows += [
+            {
+                "features": name,
+                "space": space,
+                "dimensions": points.shape[1],
+                "images": len(index),
+                **found[space]._asdict(),
+            }
+            for space, points in spaces.items()
+        ]
+        panels = [Map(_ratio(space, found[space]), spaces[space]) for space in ("PCA", "t-SNE")]
+        of = backbone if name == "backbone" else name
+        title = _ratio(f"{subject.name}, {of} in {vectors.shape[1]:,} dimensions", found["own"])
+        maps([panels], labels, subject.classes, subject.folder / f"maps-{name}", title=title)
+    return rows
+
+
+def _ratio(name: str, found: Separation) -> str:
+    """A separation in words."""
+    if found.ratio is None:
+        return name
+    return (
+        f"{name}: within {found.within:.2f}, between {found.between:.2f}, ratio {found.ratio:.3f}"
+    )
+
+
+def _index(numbers: dict[str, Any]) -> Iterator[str]:
+    """The lines of index.md."""
+    height, width, channels = numbers["shape"]
+    patches = numbers["patches"]
+    side = patches["side"]
+    yield f"# {_plain(numbers['dataset'])}\n"
+    yield (
+        f"Images of {height} x {width} x {channels} in {len(numbers['class_names'])} classes. "
+        "Figures lie here as PNG, SVG and CSV, and numbers.json has the numbers of this page.\n"
+    )
+    sections = {
+        "samples": f"Up to {PER_CLASS} training images of each class, drawn once.",
+        "class-counts": "Validation images are split off the training images.",
+        "intensities": "Of the training images; means and standard deviations are in 0 to 1.",
+        "patches": f"A ViT is handed {patches['rows']} x {patches['columns']} patches of {side} x "
+        f"{side} pixels.",
+        "tokens": f"Each patch is a row of {patches['numbers']} numbers, and then a token.",
+        "augmentations": "Each technique with the fields of the config that switch it on. Where "
+        "targets are mixed or smoothed, the largest share stands below.",
+        "operations": "What the two policies choose from, by strengths of up to 30; below 0 they "
+        "go the other way, where there is one.",
+    }
+    for name, sentence in sections.items():
+        yield f"## {name.replace('-', ' ').capitalize()}\n\n{sentence}\n\n![{name}]({name}.png)\n"
+    yield "## Near-duplicates\n\nImages with a near copy among the training images.\n"
+    yield from _table(numbers["images"])
+    if numbers["images"][1]["near_duplicates"]:
+        yield "![near-duplicates](near-duplicates.png)\n"
+    yield (
+        "## Separation\n\nMean Euclidean distance over pairs of training images of one class "
+        "(within) and of different classes (between). Their ratio is 1 where labels mean nothing. "
+        "In their own space it speaks of the features, in a map of two dimensions of the map.\n"
+    )
+    if numbers["backbone"]:
+        yield f"The backbone is {_plain(numbers['backbone'])}.\n"
+    yield from _table(numbers["separation"])
+    for name in dict.fromkeys(row["features"] for row in numbers["separation"]):
+        yield f"![{name}](maps-{name}.png)\n"
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """A table in Markdown."""
+
+    def line(cells: Iterable[Any]) -> str:
+        texts = (f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in cells)
+        return f"| {' | '.join(texts)} |"
+
+    yield line(name.replace("_", " ") for name in rows[0])
+    yield line(["---"] * len(rows[0]))
+    yield from (line("-" if cell is None else cell for cell in row.values()) for row in rows)
+    yield ""
+
+
+def _plain(name: str) -> str:
+    """A name that Markdown shows as it is."""
+    return re.sub(r"([^\w\s])", r"\\\1", " ".join(name.split()))

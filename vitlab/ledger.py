@@ -1,0 +1,98 @@
+"""The two splits on which a run is judged: one is free to look at, every look at the other counts.
+
+A line of the ledger beside the runs is an opening of the test split. Whoever shows or measures
+anything on test images opens them here, and writes the line before the first of them is used.
+"""
+
+import fcntl
+import json
+import os
+import time
+from typing import Literal
+
+import numpy as np
+
+from vitlab.data import ARRAYS, Examples, from_arrays, load_test, train_validation
+from vitlab.errors import DataError, RunError
+from vitlab.predict import Data, open_examples
+from vitlab.run import Checkpoint, Run
+
+Split = Literal["validation", "test"]
+
+LEDGER = "test-ledger.jsonl"
+
+
+def open_split(
+    run: Run, split: Split, data: Data = None, data_root: str | os.PathLike[str] | None = None
+) -> tuple[Examples, np.ndarray]:
+    """The images that a split of a run is part of, and the split's index into them.
+
+    Args:
+        data: images and labels in memory instead of `config.data.dataset`: for validation
+            everything that the run was given to train on, for test the test images.
+        data_root: folder of data sets; default $VITLAB_DATA, else the cache.
+
+    Raises:
+        RunError: an unfinished run before its test, or no validation split.
+        DataError: images that are not those of the run, or not of its kind.
+    """
+    if split == "test":
+        examples = _test(run, data, data_root)
+        return examples, np.arange(len(examples.labels))
+    examples = open_examples(run, data, data_root)
+    index = train_validation(examples.labels, run.config.data)[1]
+    if not len(index):
+        raise RunError(f"{run.path} has no validation split: data.validation_fraction=0")
+    return examples, index
+
+
+def _test(run: Run, data: Data, data_root: str | os.PathLike[str] | None) -> Examples:
+    """The test images, of the classes and the form that the run learned."""
+    if run.finished is None:
+        raise RunError(
+            f"{run.path} is not finished, and the test split is opened at the end: look at "
+            f"validation, or finish it with `vitlab train --resume {run.path}`"
+        )
+    config, classes = run.config.data, run.origin["data"]["class_names"]
+    if isinstance(data, Examples):
+        examples = data
+    elif data is not None:
+        examples = from_arrays(*data, class_names=classes)
+    elif config.dataset == ARRAYS:
+        raise DataError(f"{run.path} was trained on arrays in memory: hand them in as data=")
+    else:
+        examples = load_test(config, data_root)
+    assert config.image_size
+    form = (*config.image_size, config.channels)
+    if examples.images.shape[1:] != form:
+        raise DataError(f"test images are {examples.images.shape[1:]}, but {run.path} takes {form}")
+    if list(examples.class_names) != classes:
+        raise DataError(
+            f"test images are of the classes {', '.join(examples.class_names)}, but {run.path} "
+            f"knows {', '.join(classes)}: the same names in the same order are needed"
+        )
+    return examples
+
+
+def record_opening(run: Run, checkpoint: Checkpoint) -> int:
+    """Add an opening of the test split to the ledger beside the runs; return how many it counts.
+
+    Processes that arrive together wait for each other.
+    """
+    entry = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "run": run.name,
+        "config_sha256": run.config.sha256,
+        "checkpoint_sha256": checkpoint.sha256,
+        "split": "test",
+    }
+    with open(run.path.resolve().parent / LEDGER, "a+", encoding="utf-8") as ledger:
+        fcntl.flock(ledger, fcntl.LOCK_EX)
+        ledger.seek(0)
+        before = ledger.read()
+        # A line that a crash cut short is an opening too.
+        start = "\n" if before and not before.endswith("\n") else ""
+        ledger.write(start + json.dumps(entry) + "\n")
+        ledger.flush()
+        os.fsync(ledger.fileno())
+    return len(before.splitlines()) + 1

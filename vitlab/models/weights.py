@@ -1,0 +1,226 @@
+"""Weights from elsewhere into a model: by name, and resampled where another size is meant.
+
+    tensors of a source -> timm's names, which are ours -> our grid, patches, channels -> the model
+
+C channels  D width  P, Q pixels on the side of a patch, before and after
+"""
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitlab.errors import RunError
+from vitlab.models.patch import LinearPatch
+from vitlab.models.position import Grid, Learned, resample
+from vitlab.models.vit import ViT
+
+PREFIX = ("cls_token", "dist_token", "reg_token")
+"""Learned tokens before the patches, in their order."""
+
+TRANSFORMERS = {
+    "embeddings.cls_token": "cls_token",
+    "embeddings.distillation_token": "dist_token",
+    "embeddings.position_embeddings": "pos_embed",
+    "embeddings.patch_embeddings.projection": "patch_embed.proj",
+    "encoder.layer.": "blocks.",
+    "layernorm_before": "norm1",
+    "layernorm_after": "norm2",
+    "attention.output.dense": "attn.proj",
+    "intermediate.dense": "mlp.fc1",
+    "output.dense": "mlp.fc2",
+    "layernorm": "norm",
+    "distillation_classifier": "head_dist",
+    "cls_classifier": "head",
+    "classifier": "head",
+}
+"""Parts of names in the transformers library and what timm calls them, replaced in this order."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of a source's tensors; as text, a few lines for whoever starts a training."""
+
+    matched: tuple[str, ...]
+    """Tensors of the model that were taken over as they are."""
+    resized: dict[str, str]
+    """Tensors of the model that were made from the source's, and how."""
+    skipped: dict[str, str]
+    """Tensors of the source that found no place, and why."""
+    missing: tuple[str, ...]
+    """Tensors of the model that the source does not have: they stay as they were drawn."""
+
+    def __str__(self) -> str:
+        lines = [
+            f"{len(self.matched)} tensors taken over, {len(self.resized)} resized, "
+            f"{len(self.skipped)} skipped, {len(self.missing)} left as drawn"
+        ]
+        lines += [f"resized {name}: {how}" for name, how in self.resized.items()]
+        reasons = defaultdict(list)
+        for name, reason in self.skipped.items():
+            reasons[reason].append(name)
+        lines += [f"skipped {some(names)}: {reason}" for reason, names in reasons.items()]
+        if self.missing:
+            lines.append(f"as drawn {some(self.missing)}")
+        return "\n".join(lines)
+
+
+@torch.no_grad()
+def load_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> Report:
+    """Fill a model with weights of the same names, those of timm or of the transformers library.
+
+    Learned positions are resampled to the model's present grid. The position of a token that has
+    none here is added to the token itself, which comes to the same. Filters of linear patches are
+    resampled to the model's patch size, and summed over the colours for grey images. A head for
+    another number of classes is skipped.
+
+    Raises:
+        RunError: fewer than half of the model's tensors match; nothing was changed then.
+    """
+    ours, source = model.state_dict(), rename(tensors)
+    resized = {}
+    if isinstance(model, ViT) and isinstance(model.patch_embed, LinearPatch):
+        resized |= fit_filters(model.patch_embed, source)
+    if isinstance(model, ViT) and isinstance(model.pos_embed, Learned):
+        resized |= fit_positions(model.pos_embed, source)
+    fitting = {
+        name: tensor
+        for name, tensor in source.items()
+        if name in ours and tensor.shape == ours[name].shape
+    }
+    skipped = {
+        name: difference(name, tensor, ours.get(name))
+        for name, tensor in source.items()
+        if name not in fitting
+    }
+    if 2 * len(fitting) < len(ours):
+        examples = [f"{name}: {why}" for name, why in skipped.items() if name in ours]
+        raise RunError(
+            f"these weights are of another model: they fit {len(fitting)} of {len(ours)} tensors. "
+            + (f"{examples[0]}. " if examples else "")
+            + "Give the model the shape of the source: model.width, depth, heads, ffn_ratio, patch"
+        )
+    model.load_state_dict(fitting, strict=False)
+    return Report(
+        matched=tuple(name for name in fitting if name not in resized),
+        resized={name: how for name, how in resized.items() if name in fitting},
+        skipped=skipped,
+        missing=tuple(name for name in ours if name not in fitting),
+    )
+
+
+def rename(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A source's tensors under our names."""
+    names = {name: name for name in tensors}
+    if any("embeddings.patch_embeddings" in name for name in tensors):
+        names = {name: re.sub(r"^(vit|deit)\.", "", name) for name in tensors}
+        for theirs, ours in TRANSFORMERS.items():
+            names = {name: new.replace(theirs, ours) for name, new in names.items()}
+    renamed = {names[name]: tensor for name, tensor in tensors.items()}
+    for name in [name for name in renamed if ".attention.attention.query." in name]:
+        thirds = [renamed.pop(name.replace("query", part)) for part in ("query", "key", "value")]
+        renamed[name.replace("attention.attention.query", "attn.qkv")] = torch.cat(thirds)
+    if "pos_embed" in renamed:
+        renamed["pos_embed.weight"] = renamed.pop("pos_embed")
+    return renamed
+
+
+def fit_filters(patch_embed: LinearPatch, source: dict[str, Tensor]) -> dict[str, str]:
+    """Bring a source's patch filters to other patches and channels, in place; say how."""
+    filters = source.get("patch_embed.proj.weight")
+    wanted = patch_embed.proj.get_parameter("weight").shape
+    if filters is None or filters.ndim != len(wanted):
+        return {}
+    fitted = filters.float()
+    if (filters.shape[1], wanted[1]) == (3, 1):
+        fitted = fitted.sum(1, keepdim=True)
+    if filters.shape[2:] != wanted[2:]:
+        fitted = resample_filters(fitted, (wanted[2], wanted[3]))
+    if fitted.shape == filters.shape:
+        return {}
+    source["patch_embed.proj.weight"] = fitted
+    return {"patch_embed.proj.weight": change(filters.shape[1:], fitted.shape[1:])}
+
+
+def fit_positions(place: Learned, source: dict[str, Tensor]) -> dict[str, str]:
+    """Bring a source's learned positions to a grid, in place; say how.
+
+    How many of the table's rows belong to the prefix is not written anywhere: none, that of CLS, or
+    those of all learned tokens, whichever leaves a grid.
+    """
+    table = source.get("pos_embed.weight")
+    if table is None or table.shape == place.weight.shape:
+        return {}
+    tokens = [name for name in PREFIX if name in source]
+    everybody = sum(source[name].shape[1] for name in tokens)
+    for count in sorted({0, int("cls_token" in tokens), everybody}):
+        if grid := grid_of(table.shape[1] - count, place.grid):
+            break
+    else:
+        return {}
+    prefix, patches = table.float().tensor_split([count], dim=1)
+    done = {}
+    cls = patches.new_zeros(1, int(place.cfg.position_on_cls), patches.shape[2])
+    for name in tokens:
+        own, prefix = prefix.tensor_split([source[name].shape[1]], dim=1)
+        if name == "cls_token" and own.shape == cls.shape:
+            cls = own
+        elif own.shape[1]:
+            source[name] = source[name] + own
+            done[name] = "its position was added to it"
+    fitted = torch.cat([cls, resample(patches, grid, place.grid)], dim=1)
+    source["pos_embed.weight"] = fitted
+    how = f"{change(grid, place.grid)} patches"
+    if grid == place.grid:
+        how = f"{table.shape[1]} rows to {fitted.shape[1]}"
+    return {"pos_embed.weight": how, **done}
+
+
+def grid_of(count: int, like: Grid) -> Grid | None:
+    """Rows and columns of so many patches: of the proportions of another grid, else a square."""
+    for rows, columns in (like, (1, 1)):
+        root = math.isqrt(count * rows // columns)
+        if root and root**2 * columns == count * rows and count % root == 0:
+            return root, count // root
+    return None
+
+
+def resample_filters(filters: Tensor, size: tuple[int, int]) -> Tensor:
+    """Filters (D, C, P, P) of patches to (D, C, Q, Q), for images resampled just as much.
+
+    The pseudo-inverse of a bicubic resampling: tokens stay the same as far as they can
+    (Beyer et al., 2023).
+    """
+    pixels = torch.eye(filters[0, 0].numel()).unflatten(1, (1, *filters.shape[2:]))
+    enlarge = F.interpolate(pixels, size, mode="bicubic", antialias=True).flatten(1)  # (PP, QQ)
+    return (filters.flatten(2) @ torch.linalg.pinv(enlarge).T).unflatten(2, size)
+
+
+def difference(name: str, theirs: Tensor, ours: Tensor | None) -> str:
+    """Why a tensor of a source has no place."""
+    if ours is None:
+        return "not in this model"
+    if name.startswith("head") and theirs.shape[1:] == ours.shape[1:]:
+        return f"{len(theirs)} classes, here {len(ours)}"
+    return f"{times(theirs.shape)}, here {times(ours.shape)}"
+
+
+def change(before: tuple[int, ...], after: tuple[int, ...]) -> str:
+    """From one shape to another, in words."""
+    return f"{times(before)} to {times(after)}"
+
+
+def times(shape: tuple[int, ...]) -> str:
+    """A shape in words: 64 x 192."""
+    return " x ".join(map(str, shape))
+
+
+def some(names: list[str] | tuple[str, ...]) -> str:
+    """The first of many names, and how many there are besides."""
+    shown = ", ".join(names[:3])
+    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown

@@ -1,0 +1,79 @@
+"""Where weights to start a training from are read: a word on the command line -> tensors."""
+
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from vitlab.errors import RunError
+from vitlab.pretrained import names, shipped
+from vitlab.run import Run
+
+PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
+
+
+def read_weights(source: str) -> dict[str, Tensor]:
+    """Read tensors by name, on the CPU, as the source calls them.
+
+    Args:
+        source: a run's folder, whose last checkpoint is read, its average if it has one; a shipped
+            model's name; a .safetensors file; or hf:NAME, a model of the Hugging Face Hub or a
+            folder in its form, of which model.safetensors is read.
+
+    Raises:
+        RunError: nothing there, or a pickle, which is never opened.
+    """
+    path = Path(source)
+    if source in names() and not (path / "config.json").is_file():
+        return from_run(shipped(source))
+    if source.startswith("hf:"):
+        return from_file(on_the_hub(source.removeprefix("hf:")))
+    if path.suffix in PICKLES:
+        raise RunError(
+            f"{source} is a pickle, which can run any code when it is opened. Convert it where you "
+            "trust it: safetensors.torch.save_file(torch.load(PATH, weights_only=True), "
+            "'weights.safetensors')"
+        )
+    if path.suffix == ".safetensors":
+        return from_file(path)
+    if path.is_dir():
+        return from_run(Run(path))
+    raise RunError(
+        f"{source} holds no weights to start from: give a run's folder, a .safetensors file, "
+        f"hf:NAME or a shipped model ({', '.join(names())})"
+    )
+
+
+def from_run(run: Run) -> dict[str, Tensor]:
+    """What a run would be evaluated with."""
+    checkpoint = run.checkpoint()
+    averaged = run.config.optim.average_decay
+    return from_file(checkpoint.average if averaged else checkpoint.model)
+
+
+def from_file(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file."""
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise RunError(f"{path} does not exist") from None
+    except SafetensorError as error:
+        raise RunError(f"{path} is not a safetensors file: {error}") from error
+
+
+def on_the_hub(name: str) -> Path:
+    """The model.safetensors of a folder, or of a model on the Hub, fetched if it is not cached."""
+    if Path(name).is_dir():
+        return Path(name) / "model.safetensors"
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError:
+        raise RunError(
+            f"hf:{name} needs the Hugging Face libraries: pip install 'vitlab[pretrained]'"
+        ) from None
+    try:
+        return Path(hf_hub_download(name, "model.safetensors"))
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise RunError(f"hf:{name} has no model.safetensors that can be read: {reason}") from error

@@ -1,0 +1,6 @@
+"""Whether a published or a recorded figure can be had: train a row's seeds, judge, keep the record.
+
+rows.py     what is trained for each row of the results page, and what its source reports
+queue.py    `vitlab reproduce`: row after row inside a given time, resumed exactly
+records.py  finished runs -> docs/results and the pages generated from them
+"""

@@ -1,0 +1,116 @@
+"""What a model makes of images that were made worse: by accident, or against it.
+
+    B, N images   C channels   H rows   W columns
+
+Corruptions are those of data/corrupt.py. The attacks move every pixel by at most EPSILON, white
+being 1, knowing the model and the true class, and stay inside what a pixel can be.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitlab.data.augment import normalize
+from vitlab.data.batches import resize
+from vitlab.data.corrupt import SEVERITIES, STRENGTHS, corrupt
+from vitlab.predict import compute_logits, evaluating
+
+EPSILON = 2 / 255
+
+BATCH = 100
+"""Images attacked at once: fewer than are classified, because gradients need memory."""
+
+START = 2
+"""Number of an attack's start among what is drawn for an image; see data.corrupt.NOISE."""
+
+
+class Attack(NamedTuple):
+    """Steps along the sign of the loss's gradient, each of a length in pixel values of 0..1."""
+
+    steps: int
+    length: float
+    random_start: bool
+
+
+ATTACKS = {
+    "fgsm": Attack(steps=1, length=EPSILON, random_start=False),
+    "pgd": Attack(steps=10, length=EPSILON / 4, random_start=True),
+}
+"""One step from the image (Goodfellow et al., 2015), ten from near it (Madry et al., 2018)."""
+
+
+class View(NamedTuple):
+    """How a model wants its images: statistics per channel in 0..1, height and width, precision."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: tuple[int, int]
+    precision: str
+
+
+def predictions(
+    model: nn.Module, images: np.ndarray, labels: np.ndarray, places: np.ndarray, view: View
+) -> Iterator[tuple[str, int, np.ndarray]]:
+    """Classify images as they are, corrupted and attacked.
+
+    Args:
+        images: uint8 (N, H, W, C).
+        labels: (N,), which the attacks know.
+        places: number of each image in its data set, (N,): the address of its random numbers.
+
+    Yields:
+        Condition, severity (0 where there is but one) and predicted classes (N,): first "clean",
+        then every corruption at severities 1 to 5, then every attack.
+    """
+    device = next(model.parameters()).device
+
+    def classes(pixels: Tensor) -> np.ndarray:
+        return compute_logits(model, pixels, **view._asdict()).argmax(1).cpu().numpy()
+
+    def tensor(images: np.ndarray) -> Tensor:
+        return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).contiguous()
+
+    yield "clean", 0, classes(tensor(images))
+    for kind in STRENGTHS:
+        for severity in SEVERITIES:
+            yield kind, severity, classes(tensor(corrupt(images, kind, severity, places)))
+    clean, true = tensor(images) / 255, torch.from_numpy(labels).to(device)
+    for name, attack in ATTACKS.items():
+        yield name, 0, classes(255 * attacked(model, clean, true, places, attack, view))
+
+
+def attacked(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    places: np.ndarray,
+    attack: Attack,
+    view: View,
+) -> Tensor:
+    """Move images (N, C, H, W) of values 0..1 to where the model errs most, EPSILON at most."""
+    start = images
+    if attack.random_start:
+        draws = [np.random.default_rng([int(place), START]) for place in places]
+        moves = [one.uniform(-EPSILON, EPSILON, images[0].shape) for one in draws]
+        start = images + torch.from_numpy(np.array(moves, np.float32)).to(images.device)
+    parts = zip(images.split(BATCH), start.split(BATCH), labels.split(BATCH), strict=True)
+    with evaluating(model):
+        return torch.cat([_climb(model, *part, attack, view) for part in parts])
+
+
+def _climb(
+    model: nn.Module, images: Tensor, start: Tensor, labels: Tensor, attack: Attack, view: View
+) -> Tensor:
+    low, high = (images - EPSILON).clamp(min=0), (images + EPSILON).clamp(max=1)
+    pixels = start.clamp(low, high)
+    for _ in range(attack.steps):
+        pixels = pixels.detach().requires_grad_()
+        logits = model(resize(normalize(255 * pixels, view.mean, view.std), view.size))
+        loss = F.cross_entropy(logits.float(), labels, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, pixels)
+        pixels = (pixels + attack.length * gradient.sign()).clamp(low, high)
+    return pixels.detach()

@@ -1,0 +1,424 @@
+"""A study's summary in words: Markdown tables, and sentences computed from the numbers."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from vitlab.figures.study import prefixed
+
+Summary = Mapping[str, Any]
+"""What `summary.summarize` returns."""
+
+DESIGNS = {
+    "one-factor": "one change at a time around the baseline",
+    "grid": "every combination of words",
+    "search": "a guided search",
+}
+
+ARM_COLUMNS = (
+    "arm", "axis", "baseline", "planned", "n", "failed", "mean", "std", "low", "high", "min", "max",
+    "difference", "difference_low", "difference_high", "bootstrap_low", "bootstrap_high", "p",
+    "adjusted_p", "verdict", "not_equal", "parameters", "macs", "images_seen", "training_macs",
+    "images_per_second", "wall_seconds", "peak_memory_bytes", "largest_gradient_norm",
+    "loss_spikes", "largest_rate",
+)  # fmt: skip
+"""Columns of arms.csv."""
+
+
+def arm_rows(summary: Summary) -> Iterator[list[Any]]:
+    """A row for every arm, in the order of ARM_COLUMNS; differences are to the baseline."""
+    baseline = next((arm["name"] for arm in summary["arms"] if arm["baseline"]), None)
+    against = {one["arm"]: one for one in summary["comparisons"] if one["against"] == baseline}
+    for arm in summary["arms"]:
+        accuracy, cost, stability = arm["accuracy"], arm["cost"], arm["stability"]
+        one = against.get(arm["name"], {})
+        yield [
+            arm["name"], arm["axis"], arm["baseline"], arm["planned"], arm["n"],
+            len(arm["failures"]), accuracy["mean"], accuracy["std"],
+            *(accuracy["interval"] or (None, None)), accuracy["min"], accuracy["max"],
+            one.get("difference"), *(one.get("interval") or (None, None)),
+            *(one.get("bootstrap_interval") or (None, None)), one.get("p"), one.get("adjusted_p"),
+            one.get("verdict"), "; ".join(arm["unequal"]), *cost.values(),
+            stability["largest_gradient_norm"], stability["loss_spikes"],
+            stability["largest_rate"],
+        ]  # fmt: skip
+
+
+def markdown(summary: Summary) -> str:
+    """The whole page."""
+    arms = summary["arms"]
+    parts = [
+        f"# {summary['name']}",
+        summary["question"],
+        setting(summary),
+        "## Findings",
+        bullets(findings(summary)),
+        "## What this can tell",
+        limits(summary),
+        "## Accuracy",
+        table(
+            ("arm", "n", "mean", "std", "95 % interval", "lowest", "highest", "every seed"),
+            map(accuracy_row, arms),
+        ),
+        *comparison_part(summary),
+        *ranking_part(summary),
+        "## Cost",
+        "Medians over the seeds. Multiply-adds are of one image, forward; those of the training "
+        "count the backward pass twice.",
+        table(
+            ("arm", "mean", "parameters", "multiply-adds", "of the training", "images per second",
+             "wall time", "peak memory", "not equal to the baseline"),
+            map(cost_row, arms),
+        ),
+        "## Stability",
+        "A loss spike is a line of training loss above 1.2 times the median of the five lines "
+        "before it; spikes are counted over all seeds. A learning rate trains if its run "
+        "finishes above 1.3 times the accuracy of chance.",
+        table(
+            ("arm", "mean", "largest gradient norm", "loss spikes", "learning rates that train"),
+            map(stability_row, arms),
+        ),
+        *scaling_part(summary),
+        *failure_part(summary),
+        "## Arms",
+        bullets(f"**{arm['name']}**: {arm['explanation']}" for arm in arms),
+        "## Pictures",
+        *pictures(summary),
+        "## Where it comes from",
+        table(
+            ("", ""),
+            (
+                [name, ", ".join("-" if value is None else str(value) for value in values)]
+                for name, values in summary["provenance"].items()
+            ),
+        ),
+        "`points.csv` has every run with the hash of its config.",
+    ]  # fmt: skip
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def setting(summary: Summary) -> str:
+    """What was planned, in a paragraph."""
+    seeds = summary["seeds"]
+    images = summary["validation_images"]
+    on = f" on {images:,} images" if images else ""
+    family = (
+        "Arms are found by looking at results: there is a ranking, and no p-value."
+        if summary["exploratory"]
+        else f"Family of comparisons, declared beforehand: {summary['family']} "
+        f"({len(summary['comparisons'])}), corrected by Holm."
+    )
+    return (
+        f"Recipe `{summary['recipe']}`, {DESIGNS[summary['design']]}, "
+        f"{count(len(seeds), 'seed')} for each arm ({', '.join(map(str, seeds))}). Accuracy is "
+        f"that of the validation split at the last step{on}; the test split was not opened. "
+        f"{family} {progress(summary)}"
+    )
+
+
+def progress(summary: Summary) -> str:
+    """How many runs finished, and what became of the others."""
+    trials = summary["trials"]
+    words = f"{trials['finished']} of {count(trials['planned'], 'run')} finished"
+    failures = [failure["status"] for arm in summary["arms"] for failure in arm["failures"]]
+    for status in sorted(set(failures)):
+        words += f", {failures.count(status)} {status}"
+    if trials["pending"]:
+        words += f", {trials['pending']} still to come: what follows is not final"
+    return words + "."
+
+
+def findings(summary: Summary) -> Iterator[str]:
+    """Sentences, most definite first."""
+    baseline = next((arm for arm in summary["arms"] if arm["baseline"]), None)
+    if baseline and baseline["n"]:
+        accuracy = baseline["accuracy"]
+        within = f", 95 % interval {between(accuracy['interval'])}" if accuracy["interval"] else ""
+        yield (
+            f"The baseline reaches {percent(accuracy['mean'])} "
+            f"({'mean of ' if baseline['n'] > 1 else ''}{count(baseline['n'], 'seed')}{within})."
+        )
+    if summary["exploratory"]:
+        yield from ranking_findings(summary)
+        return
+    words: dict[str, list[Summary]] = {}
+    for one in summary["comparisons"]:
+        kind = one["verdict"].split(" (")[0].split(";")[0]
+        words.setdefault(kind, []).append(one)
+    for kind in ("better", "worse"):
+        for one in words.get(kind, ()):
+            yield decided(one)
+    if undecided := words.get("no evidence of a difference"):
+        yield (
+            f"No evidence of a difference in {count(len(undecided), 'comparison')}: "
+            f"{', '.join(versus(one, summary) for one in undecided)}."
+        )
+    for one in words.get("no verdict", ()):
+        yield f"{versus(one, summary)}: {one['verdict']}."
+    for one in summary["comparisons"]:
+        if doubted(one):
+            yield (
+                f"{versus(one, summary)}: the bootstrap over seeds and images disagrees with the "
+                f"interval of the test: {between(one['bootstrap_interval'], signed)} pp against "
+                f"{between(one['interval'], signed)} pp, both uncorrected."
+            )
+
+
+def decided(one: Summary) -> str:
+    """A sentence on a comparison that came out better or worse."""
+    unequal = f" Not equal budget: {', '.join(one['unequal'])}." if one["unequal"] else ""
+    lost = one["verdict"].partition("; ")[2]
+    return (
+        f"`{one['arm']}` is **{one['verdict'].split(';')[0]}** than `{one['against']}` by "
+        f"{points(abs(one['difference']))} pp (95 % interval of the difference "
+        f"{between(one['interval'], signed)}, adjusted p {p_value(one['adjusted_p'])})."
+        f"{f' But {lost}.' if lost else ''}{unequal}"
+    )
+
+
+def doubted(one: Summary) -> bool:
+    """Whether the bootstrap finds a difference where the interval of the test does not, or not."""
+    if one["bootstrap_interval"] is None or one["p"] is None:
+        return False
+    apart = [low > 0 or high < 0 for low, high in (one["bootstrap_interval"], one["interval"])]
+    return apart[0] != apart[1]
+
+
+def ranking_findings(summary: Summary) -> Iterator[str]:
+    """What a search may say: an order, and what to do next."""
+    top = [f"`{row['arm']}`" for row in summary["ranking"][:3]]
+    if not top:
+        return
+    yield f"Highest: {', '.join(top)}; the whole ranking is below."
+    yield (
+        "The highest of many is flattered by luck. Before any of it is believed, train the best "
+        "arms and the baseline again with new seeds, in a study of their own."
+    )
+
+
+def limits(summary: Summary) -> str:
+    """How little the budget can tell."""
+    noise = summary["noise"]
+    if noise["std"] is None:
+        return (
+            "With a single seed for each arm nothing is known of the noise between seeds, and "
+            "so nothing of whether a difference would be there again. At least 3 seeds in each "
+            "arm are needed, better 5."
+        )
+    words = (
+        f"Runs that differ in nothing but the seed have a standard deviation of "
+        f"{points(noise['std'])} pp here, pooled over arms."
+    )
+    seeds, size = len(summary["seeds"]), noise["comparisons"]
+    if noise["detectable"] is not None and not summary["exploratory"]:
+        words += (
+            f" With {count(seeds, 'seed')} for each arm and {count(size, 'comparison')}, a "
+            f"difference must be {points(noise['detectable'])} pp to be found four times in five; "
+            "smaller ones go unseen, and nobody may call such arms equal."
+        )
+    if (needed := noise["seeds_for_half_a_point"]) and needed > seeds:
+        words += f" Finding 0.5 pp would take {needed:,} seeds in each arm."
+    return words
+
+
+def accuracy_row(arm: Summary) -> list[str]:
+    """How accurate an arm is."""
+    accuracy = arm["accuracy"]
+    lost = [failure["status"] for failure in arm["failures"]]
+    n = f"{arm['n']} of {arm['planned']}" if arm["n"] < arm["planned"] else str(arm["n"])
+    seeds = [points(value) for value in accuracy["seeds"].values()]
+    return [
+        f"**{arm['name']}**" if arm["baseline"] else arm["name"],
+        n,
+        percent(accuracy["mean"]),
+        points(accuracy["std"]),
+        between(accuracy["interval"]),
+        percent(accuracy["min"]),
+        percent(accuracy["max"]),
+        ", ".join([*seeds, *lost]),
+    ]
+
+
+def comparison_part(summary: Summary) -> Iterator[str]:
+    """The declared comparisons."""
+    if not summary["comparisons"] or summary["exploratory"]:
+        return
+    paired = sum(one["paired"] for one in summary["comparisons"])
+    yield "## Comparisons"
+    yield (
+        "Differences in percentage points. The test is Welch's over seeds, unpaired"
+        + (f" but for {count(paired, 'comparison')} whose seeds vary together" if paired else "")
+        + "; the bootstrap draws seeds and images anew, where predictions are stored."
+    )
+    yield table(
+        ("arm", "against", "difference", "95 % interval", "bootstrap", "p", "adjusted p",
+         "verdict", "not equal budget"),
+        (
+            [
+                one["arm"],
+                one["against"],
+                signed(one["difference"]),
+                between(one["interval"], signed),
+                between(one["bootstrap_interval"], signed),
+                p_value(one["p"]),
+                p_value(one["adjusted_p"]),
+                one["verdict"],
+                ", ".join(one["unequal"]),
+            ]
+            for one in summary["comparisons"]
+        ),
+    )  # fmt: skip
+
+
+def ranking_part(summary: Summary) -> Iterator[str]:
+    """The order of arms that were found by looking at results."""
+    if summary["exploratory"]:
+        yield "## Ranking"
+        yield table(
+            ("rank", "arm", "mean", "95 % interval", "over"),
+            (
+                [str(rank), row["arm"], percent(row["mean"]), between(row["interval"]), row["over"]]
+                for rank, row in enumerate(summary["ranking"], 1)
+            ),
+        )
+
+
+def cost_row(arm: Summary) -> list[str]:
+    """What an arm costs."""
+    cost = arm["cost"]
+    return [
+        arm["name"],
+        percent(arm["accuracy"]["mean"]),
+        f"{cost['parameters']:,.0f}",
+        f"{cost['macs'] / 1e6:,.1f} M",
+        "-" if cost["training_macs"] is None else prefixed(cost["training_macs"]),
+        scaled(cost["images_per_second"], 1, "", 0),
+        scaled(cost["wall_seconds"], 1, " s", 0),
+        scaled(cost["peak_memory_bytes"], 1e9, " GB", 2),
+        ", ".join(arm["unequal"]),
+    ]
+
+
+def stability_row(arm: Summary) -> list[str]:
+    """How calmly an arm trains."""
+    stability = arm["stability"]
+    rates = [f"{rate}{'' if trains else ' (does not)'}"
+             for rate, trains in stability["rates"].items()]  # fmt: skip
+    return [
+        arm["name"],
+        percent(arm["accuracy"]["mean"]),
+        scaled(stability["largest_gradient_norm"], 1, "", 2),
+        str(stability["loss_spikes"]),
+        ", ".join(rates) or "-",
+    ]
+
+
+def scaling_part(summary: Summary) -> Iterator[str]:
+    """Fitted curves over the number of training images, and where they cross."""
+    if summary["scaling"] is None:
+        return
+    series, crossings = summary["scaling"]["series"], summary["scaling"]["crossings"]
+    yield "## Number of training images"
+    yield "Fitted to mean errors: error = a * images^-b + c."
+    yield table(
+        ("model", "images", "a", "b", "c"),
+        (
+            [
+                one["name"],
+                ", ".join(f"{point['images']:,}" for point in one["points"]),
+                *(f"{value:.3g}" for value in (one["curve"] or {}).values()),
+                *("-" * (0 if one["curve"] else 3)),
+            ]
+            for one in series
+        ),
+    )
+    yield bullets(crossed(one) for one in crossings)
+
+
+def crossed(one: Summary) -> str:
+    """A sentence on where two curves change places."""
+    names = " and ".join(f"`{name}`" for name in one["of"])
+    share = f"{100 * one['share']:.0f} % of bootstrap draws"
+    if one["images"] is None:
+        return f"{names} do not cross within the sizes measured; they do in {share}."
+    low, high = one["interval"] or (None, None)
+    within = f" (95 % interval {low:,.0f} to {high:,.0f})" if low and high else ""
+    return f"{names} cross at {one['images']:,.0f} training images{within}; they do in {share}."
+
+
+def failure_part(summary: Summary) -> Iterator[str]:
+    """Trials without a result, and arms that cannot be."""
+    failures = [
+        [arm["name"], str(failure["seed"]), failure["status"], failure["reason"]]
+        for arm in summary["arms"]
+        for failure in arm["failures"]
+    ]
+    if failures:
+        yield "## Without a result"
+        yield table(("arm", "seed", "status", "reason"), failures)
+    if summary["refused"]:
+        yield "## Refused"
+        yield table(("arm", "reason"), ([arm["name"], arm["reason"]] for arm in summary["refused"]))
+
+
+def pictures(summary: Summary) -> list[str]:
+    """The figures, as Markdown."""
+    names = ["axes", "compute", "curves", *(["scaling"] if summary["scaling"] else [])]
+    return [f"![{name}](figures/{name}.svg)" for name in names]
+
+
+def versus(one: Summary, summary: Summary) -> str:
+    """How a comparison is called in a sentence."""
+    baseline = any(arm["baseline"] and arm["name"] == one["against"] for arm in summary["arms"])
+    return f"`{one['arm']}`" if baseline else f"`{one['arm']}` against `{one['against']}`"
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table; whatever is in a cell stays in it."""
+    head = list(head)
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(cell, cells)) + " |" for cells in lines)
+
+
+def cell(words: str) -> str:
+    """Words on one line, without the sign that ends a cell."""
+    return " ".join(words.split()).replace("|", "\\|")
+
+
+def bullets(sentences: Iterable[str]) -> str:
+    """A Markdown list."""
+    return "\n".join(f"- {' '.join(sentence.split())}" for sentence in sentences)
+
+
+def count(number: int, thing: str) -> str:
+    """A number of things: 1 seed, 3 seeds."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def percent(fraction: float | None) -> str:
+    """A fraction as a percentage of two decimals."""
+    return "-" if fraction is None else f"{100 * fraction:.2f} %"
+
+
+def points(fraction: float | None) -> str:
+    """A fraction as a number of percentage points."""
+    return "-" if fraction is None else f"{100 * fraction:.2f}"
+
+
+def signed(fraction: float | None) -> str:
+    """A difference in percentage points, with its sign."""
+    return "-" if fraction is None else f"{100 * fraction:+.2f}"
+
+
+def between(interval: Sequence[float] | None, form: Callable[[float], str] = percent) -> str:
+    """An interval in words."""
+    return "-" if interval is None else f"{form(interval[0])} to {form(interval[1])}"
+
+
+def p_value(p: float | None) -> str:
+    """A p-value of four decimals."""
+    return "-" if p is None else "<0.0001" if p < 1e-4 else f"{p:.4f}"
+
+
+def scaled(value: float | None, unit: float, name: str, digits: int) -> str:
+    """A quantity in a unit."""
+    return "-" if value is None else f"{value / unit:,.{digits}f}{name}"

@@ -1,0 +1,270 @@
+"""From a definition to a plan: which arms can be, what they cost, and how long they will take."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vitlab.config import AugmentConfig, Config, DataConfig, OptimConfig, field_help
+from vitlab.data import load_train, resolve, train_validation
+from vitlab.device import choose_device
+from vitlab.errors import ConfigError, RunError, VitlabError
+from vitlab.models import explain
+from vitlab.models.cost import cost
+from vitlab.recipes import RECIPES
+from vitlab.study.define import Definition, Range, follow_up, written
+from vitlab.study.plan import Arm, Plan, accuracy, arm_config
+from vitlab.study.summary import best_arms
+from vitlab.train.session import CLEAN_IMAGES, Session
+
+STEP_MACS, FEWEST_IMAGES = 20e9, 16
+"""Multiply-adds that a timed step on a CPU may take, and images it has at least.
+
+Of a large batch of a large model a part is timed, which scales: the optimiser's share is small.
+"""
+
+TIMED_STEPS = 3
+"""Timed steps of each image size; the first of them warms up and does not count."""
+
+
+counted = functools.cache(cost)
+
+
+def prepare(definition: Definition, *, threads: int, data_root: str | None = None) -> Plan:
+    """Work out the arms, with parameters and multiply-adds; nothing is written or timed.
+
+    An arm that no config can be is listed as refused. ConfigError if the baseline is one of
+    these, or if no other arm is left.
+    """
+    plan = Plan(
+        name=definition.name,
+        question=definition.question,
+        recipe=definition.recipe,
+        design=definition.design,
+        seeds=list(definition.seeds),
+        axes={axis: words_of(axis, words) for axis, words in definition.axes.items()},
+        overrides=definition.overrides,
+        family=definition.family,
+        exploratory=definition.exploratory,
+        rivals=definition.rivals,
+        threads=threads,
+        budget=definition.budget,
+    )
+    baseline = arm_config(plan.recipe, plan.overrides, {})
+    for arm in definition.arms():
+        try:
+            priced_arm = priced(arm, plan, data_root)
+        except ConfigError as error:
+            if arm.baseline:
+                raise
+            plan.refused.append({"name": arm.name, "reason": "; ".join(error.problems)})
+            continue
+        if arm.baseline or arm_config(plan.recipe, plan.overrides, arm.changes) != baseline:
+            plan.add(priced_arm)
+    if len(plan.arms) == 1 and plan.design != "search":
+        reasons = [f"{arm['name']}: {arm['reason']}" for arm in plan.refused]
+        raise ConfigError(reasons or ["every word is what the recipe has already"])
+    for arm in plan.arms:
+        plan.add_probes(arm, definition.rates)
+    return plan
+
+
+def open_plan(
+    definition: Definition,
+    folder: Path,
+    *,
+    threads: int | None = None,
+    device: str = "auto",
+    data_root: str | None = None,
+    told: Callable[[str], None] = lambda name: None,
+) -> Plan:
+    """The plan that a folder holds, or a new one with times, which is not written yet.
+
+    Threads of a trial default to one, whatever the machine: their number moves the last bits.
+    RunError if the folder holds another study.
+    """
+    if not (folder / "study.json").exists():
+        plan = prepare(definition, threads=threads or 1, data_root=data_root)
+        return timed(plan, device=device, data_root=data_root, told=told)
+    stored = Plan.load(folder)
+    asked = prepare(definition, threads=threads or stored.threads, data_root=data_root)
+    if asked.question_asked != stored.question_asked:
+        raise RunError(f"{folder} holds another study than this: choose another --out")
+    return stored
+
+
+def open_follow_up(plan: Plan, folder: Path, **where: Any) -> tuple[Path, Plan]:
+    """The study of a finished study's best, beside it: planned once, whatever is found later.
+
+    VitlabError if no arm was better than the baseline.
+    """
+    beside = folder.with_name(f"{folder.name}-best")
+    if (beside / "study.json").exists():
+        return beside, Plan.load(beside)
+    best = best_rivals(plan, folder) if plan.rivals else best_arms(folder)
+    if not best:
+        raise VitlabError(f"no arm of {plan.name} was better than its baseline: nothing to train")
+    return beside, open_plan(follow_up(plan, best), beside, threads=plan.threads, **where)
+
+
+def best_rivals(plan: Plan, folder: Path) -> dict[str, dict[str, Any]]:
+    """The changes of each axis's best arm; the baseline is an arm of the first axis."""
+    found = {}
+    for axis in plan.axes:
+        means = []
+        for arm in plan.arms:
+            if arm.axis == axis or (arm.baseline and not found):
+                values = [accuracy(folder, one) for one in plan.trials if one.arm == arm.name]
+                if None not in values:
+                    means.append((sum(filter(None, values)) / len(values), arm))
+        if not means:
+            raise VitlabError(f"{folder}: no arm of {axis} has all its seeds")
+        found[axis] = max(means, key=lambda pair: pair[0])[1].changes
+    return found
+
+
+def words_of(axis: str, words: dict[str, Any] | Range) -> list[Any]:
+    """The words of an axis as study.json has them: values of a field, names, or a range."""
+    if isinstance(words, Range):
+        return [str(words)]
+    return [word.changes[axis] if set(word.changes) == {axis} else name
+            for name, word in words.items()]  # fmt: skip
+
+
+def priced(arm: Arm, plan: Plan, data_root: str | None = None) -> Arm:
+    """An arm with its parameters, multiply-adds and explanation; ConfigError if it cannot be."""
+    config = arm_config(plan.recipe, plan.overrides, arm.changes)
+    if not config.data.validation_fraction:
+        raise ConfigError(["data.validation_fraction=0 leaves a study nothing to judge by"])
+    data = replace(resolve(config.data, data_root), train_fraction=1.0)
+    # Arms that differ in these alone have one model, which is counted once.
+    whole = counted(replace(config, data=data, augment=AugmentConfig(), optim=OptimConfig()))
+    return replace(
+        arm,
+        parameters=whole.parameters,
+        macs=whole.macs,
+        explanation=arm.explanation or explanation(arm, plan, config),
+    )
+
+
+def explanation(arm: Arm, plan: Plan, config: Config) -> str:
+    """What sets an arm apart, in the words of the models, of the recipes or of the fields."""
+    if arm.baseline:
+        common = ", ".join(f"{path} {written(value)}" for path, value in plan.overrides.items())
+        if common:
+            return f"The recipe {config.recipe} with {common}."
+        return f"The recipe {config.recipe}. {first_line(config.recipe)}"
+    words = explain(config.model)
+    sentences = []
+    for path, value in arm.changes.items():
+        section, _, name = path.partition(".")
+        if path == "recipe":
+            sentences.append(f"The recipe {value}. {first_line(value)}")
+        elif section == "model" and name in words:
+            sentences.append(words[name])
+        elif value is not False or len(arm.changes) == 1:
+            about = field_help(type(getattr(config, section)))[name]
+            sentences.append(f"{path} is {written(value)}. {about}")
+    return " ".join(sentences)
+
+
+def first_line(recipe: str) -> str:
+    """What a recipe is, in a sentence."""
+    return (RECIPES[recipe].__doc__ or "").split("\n")[0]
+
+
+def timed(
+    plan: Plan,
+    *,
+    device: str = "auto",
+    data_root: str | None = None,
+    told: Callable[[str], None] = lambda name: None,
+) -> Plan:
+    """The plan with an estimate of each arm's time, from a few training steps of every arm.
+
+    `told` hears the name of each arm before it is timed. An arm that cannot take a step keeps
+    its place without an estimate: its trials will say why.
+    """
+    where, before = choose_device(device), torch.get_num_threads()
+    clock = Clock(where, data_root)
+    torch.set_num_threads(plan.threads)
+    arms = []
+    try:
+        for arm in plan.arms:
+            told(arm.name)
+            config = arm_config(plan.recipe, plan.overrides, arm.changes)
+            try:
+                arms.append(replace(arm, seconds=clock.seconds(config, arm.macs)))
+            except (VitlabError, RuntimeError, MemoryError):
+                arms.append(arm)
+    finally:
+        torch.set_num_threads(before)
+        if where.type == "cuda":
+            torch.cuda.empty_cache()  # the trials will want it
+    return dataclasses.replace(plan, arms=arms)
+
+
+class Clock:
+    """Estimates how long a config trains; what two configs share is measured once."""
+
+    def __init__(self, device: torch.device, data_root: str | None):
+        self._device = device
+        self._root = data_root
+        self._examples: dict[DataConfig, Any] = {}
+        self._measured: dict[str, tuple[float, float]] = {}
+
+    def seconds(self, config: Config, macs: int) -> float:
+        """Seconds of a training on the images it will see, validations included."""
+        data = resolve(config.data, self._root)
+        source = replace(data, train_fraction=1.0)
+        if source not in self._examples:
+            self._examples[source] = load_train(source, self._root)
+        examples = self._examples[source]
+        training, validation = map(len, train_validation(examples.labels, data))
+
+        batch = config.train.batch_size
+        if self._device.type == "cpu":
+            batch = min(batch, max(FEWEST_IMAGES, int(STEP_MACS / (3 * macs))))
+        # As many images as a step needs: moving all of them takes longer. Rounded, so that arms
+        # which differ in their number of images alone share one measurement.
+        share = min(1.0, float(f"{2 * batch / training * data.train_fraction:.2g}"))
+        trial = replace(
+            config,
+            data=replace(data, train_fraction=share),
+            train=replace(config.train, batch_size=batch, accumulate=1, compile="off", seed=0),
+        )
+        if trial.sha256 not in self._measured:
+            self._measured[trial.sha256] = self._measure(trial, examples)
+        small, full = self._measured[trial.sha256]
+        train = config.train
+        trained = small * train.small_epochs + full * (train.epochs - train.small_epochs)
+        judged = train.epochs / train.evaluate_epochs * (validation + min(training, CLEAN_IMAGES))
+        # A forward pass is a third of a step.
+        return trained * training + judged * full / 3
+
+    def _measure(self, config: Config, examples: Any) -> tuple[float, float]:
+        """Seconds per image of a step at the small and at the full size."""
+        with torch.random.fork_rng():
+            session = Session.build(config, examples, self._device)
+            batches, per_image = session.batches, {}
+            for step in (0, batches.steps - batches.steps_per_epoch):
+                size = batches.size(step)
+                if size in per_image:
+                    continue
+                if size != session.state.image_size:
+                    session.state.resize(size)
+                batch = batches.batch(step)
+                seconds = []
+                for _ in range(TIMED_STEPS):
+                    start = time.perf_counter()
+                    session.take_step(batch, share=1e-3)
+                    session.read()
+                    seconds.append(time.perf_counter() - start)
+                per_image[size] = min(seconds[1:]) / len(batch[0])
+        sizes = list(per_image.values())
+        return sizes[0], sizes[-1]

@@ -1,0 +1,293 @@
+"""Running a study: every trial in a process of its own, so that none can take another with it.
+
+What is finished is never touched. What was interrupted or killed goes on from its checkpoint;
+what ended by itself without a result, because it raised, diverged or ran out of memory, would do
+so again and stays as it is until `retry`. Nothing is remembered but in files, so a controller
+that is killed leaves nothing behind that its successor could trip over: a trial that outlived it
+holds its run's lock, and is waited for.
+"""
+
+import itertools
+import re
+import shlex
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from vitlab.errors import DivergenceError, Interrupted, PartialError, RunError
+from vitlab.files import Lock, read_json_lines, write_json
+from vitlab.recipes import command
+from vitlab.study.engines import Engine, Job
+from vitlab.study.plan import Plan, Status, Trial, accuracy, failure_file, status
+from vitlab.study.search import proposals
+from vitlab.study.summary import write_summary
+from vitlab.train.loop import duration
+from vitlab.train.stop import stop_request
+
+POLL_SECONDS = 0.1
+"""Between two looks at what runs."""
+
+OUT_OF_MEMORY = re.compile(r"out of memory|MemoryError|can't allocate memory|not enough memory")
+
+
+@dataclass(kw_only=True)
+class Conductor:
+    """Runs the trials of a study in its folder, each as a command that an engine starts."""
+
+    plan: Plan
+    folder: Path
+    engine: Engine
+    device: str = "auto"
+    data_root: str | None = None
+    retry: bool = False
+    """Start again what ended by itself without a result."""
+    quiet: bool = False
+    _running: dict[Trial, Job] = field(default_factory=dict)
+
+    def run(self, trials: Iterable[Trial]) -> None:
+        """Run what is not over yet; a trial is asked for when a worker is free.
+
+        Raises:
+            RunError: another process runs this study.
+            Interrupted: after SIGINT or SIGTERM, once running trials have written checkpoints.
+        """
+        (self.folder / "trials").mkdir(parents=True, exist_ok=True)
+        display = Display(self.plan, self.folder, self.engine.workers, self.quiet)
+        queue, held = iter(trials), deque[Trial]()
+        with Lock(self.folder / ".lock"), stop_request() as stop, display:
+            try:
+                while not stop.signal:
+                    for trial, code in self._ended():
+                        self._note(trial, code)
+                        display.ended(trial, self._running)
+                    self._fill(queue, held)
+                    if not self._running and not held:
+                        return
+                    display.update(self._running, len(held))
+                    time.sleep(POLL_SECONDS)
+                for job in self._running.values():
+                    job.stop()
+                while self._running:
+                    list(self._ended())  # what we stop is interrupted, not failed
+                    time.sleep(POLL_SECONDS)
+                raise Interrupted(
+                    f"stopped; the same command goes on with {self.folder}", stop.signal
+                )
+            finally:
+                for job in self._running.values():
+                    job.kill()
+
+    def _fill(self, queue: Iterator[Trial], held: deque[Trial]) -> None:
+        """Start trials until every worker has one, those first that others held until now."""
+        for _ in range(len(held)):
+            trial = held.popleft()
+            if len(self._running) >= self.engine.workers or is_held(self.folder / trial.run):
+                held.append(trial)
+            elif not self._over(trial):
+                self._start(trial)
+        while len(self._running) < self.engine.workers:
+            trial = next(queue, None)
+            if trial is None:
+                return
+            if self._over(trial):
+                continue
+            if is_held(self.folder / trial.run):
+                held.append(trial)
+            else:
+                self._start(trial)
+
+    def _over(self, trial: Trial) -> bool:
+        now, _ = status(self.folder, trial)
+        ended = now in ("failed", "diverged", "out of memory")
+        return now == "finished" or (ended and not self.retry)
+
+    def _start(self, trial: Trial) -> None:
+        failure_file(self.folder, trial).unlink(missing_ok=True)
+        stem = (self.folder / "trials" / trial.name).absolute()
+        self._running[trial] = self.engine.start(self._command(trial), stem)
+
+    def _command(self, trial: Trial) -> list[str]:
+        """The command line of a trial, complete with its number of threads."""
+        path = (self.folder / trial.run).absolute()
+        if (path / "config.json").exists():
+            words = ["train", "--resume", str(path)]
+        else:
+            line = command(self.plan.config(trial))
+            assert line is not None
+            words = [*shlex.split(line)[1:], "--out", str(path.parent), "--name", path.name]
+        words += ["--device", self.device]
+        if self.data_root is not None:
+            words += ["--data-root", str(Path(self.data_root).absolute())]
+        threads = [f"{name}_NUM_THREADS={self.plan.threads}" for name in ("OMP", "MKL")]
+        return ["env", *threads, sys.executable, "-m", "vitlab", *words]
+
+    def _ended(self) -> Iterator[tuple[Trial, int]]:
+        """Take leave of the trials that have ended, with their exit codes."""
+        for trial, job in list(self._running.items()):
+            if (code := job.poll()) is not None:
+                del self._running[trial]
+                yield trial, code
+
+    def _note(self, trial: Trial, code: int) -> None:
+        """Write down why a trial that has ended has no result, if it has none."""
+        if status(self.folder, trial)[0] != "finished":
+            reached, reason = diagnose(code, self.folder / "trials" / f"{trial.name}.log")
+            write_json(failure_file(self.folder, trial), {"status": reached, "reason": reason})
+
+
+def conduct(plan: Plan, folder: Path, engine: Engine, **settings: Any) -> dict[str, Any]:
+    """Run a whole study as its design asks, write its summary and return it.
+
+    `settings` are those of a Conductor.
+    """
+    conductor = Conductor(plan=plan, folder=folder, engine=engine, **settings)
+    if not (folder / "study.json").exists():
+        plan.save(folder)
+    searching = plan.design == "search"
+    trials = proposals(plan, folder, conductor.data_root) if searching else plan.trials
+    conductor.run(itertools.chain(trials, plan.probes))
+    return write_summary(folder)
+
+
+def check_results(plan: Plan, folder: Path) -> None:
+    """Raise a PartialError that names every trial without a result, if there is one."""
+    outcomes = {trial: status(folder, trial) for trial in plan.all}
+    lost = {trial: outcome for trial, outcome in outcomes.items() if outcome[0] != "finished"}
+    if lost:
+        lines = [f"{trial.name}: {now}: {why}" for trial, (now, why) in lost.items()]
+        raise PartialError(
+            f"{len(lost)} of {len(outcomes)} trials have no result; the same command goes on with "
+            "what was interrupted, --retry with the others as well\n" + "\n".join(lines)
+        )
+
+
+def is_held(run: Path) -> bool:
+    """True while another process writes a run."""
+    if not (run / ".lock").exists():
+        return False
+    try:
+        with Lock(run / ".lock"):
+            return False
+    except RunError:
+        return True
+
+
+def diagnose(code: int, log: Path) -> tuple[Status, str]:
+    """Why a trial ended without a result, from its exit code and the last words of its log."""
+    number = -code if code < 0 else code - 128
+    if number in signal.valid_signals():
+        name = signal.Signals(number).name
+        memory = ", by somebody or by a system out of memory" if name == "SIGKILL" else ""
+        return "killed", f"ended by {name}{memory}: the same command goes on with it"
+    reason = last_words(log)
+    if code == DivergenceError.exit_code:
+        return "diverged", reason
+    return ("out of memory" if OUT_OF_MEMORY.search(reason) else "failed"), reason
+
+
+def last_words(log: Path) -> str:
+    """The error a log ends with: our message, or the last line of a traceback."""
+    if not log.exists():
+        return "it left no log"
+    lines = log.read_text(errors="replace").strip().splitlines()
+    for place in range(len(lines) - 1, -1, -1):
+        if lines[place].startswith("vitlab: "):
+            return "\n".join(lines[place:]).removeprefix("vitlab: ")
+        if lines[place].startswith("Traceback"):
+            break
+    return lines[-1] if lines else "it said nothing"
+
+
+class Display:
+    """One bar for the whole study with the time left, or a line per trial where nobody watches."""
+
+    def __init__(self, plan: Plan, folder: Path, workers: int, quiet: bool):
+        self._plan = plan
+        self._folder = folder
+        self._workers = workers
+        self._epochs: dict[Trial, int] = {}
+        self._console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        self._progress = Progress(
+            TextColumn("{task.fields[count]}"),
+            BarColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=self._console,
+            transient=True,
+            disable=quiet or not self._console.is_terminal,
+        )
+        self._task = self._progress.add_task("study", total=None, count="", left="")
+        self._begun = self._looked = time.monotonic()
+        self._done_before, _ = self._work(())
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def update(self, running: Iterable[Trial], held: int) -> None:
+        """Move the bar, about once a second."""
+        if self._progress.disable or time.monotonic() - self._looked < 1:
+            return
+        self._looked = time.monotonic()
+        waiting = f", {held} in another process's hands" if held else ""
+        done, total = self._work(running)
+        self._progress.update(
+            self._task,
+            completed=done,
+            total=total,
+            count=f"{self._count()}{waiting}",
+            left=self._left(done, total),
+        )
+
+    def ended(self, trial: Trial, running: Iterable[Trial]) -> None:
+        """Print how a trial ended."""
+        reached, reason = status(self._folder, trial)
+        right = accuracy(self._folder, trial)
+        what = f"{trial.rate:g} x the learning rate" if trial.rate else f"seed {trial.seed}"
+        words = f"{reached}: {reason.splitlines()[0]}" if right is None else f"{right:.2%}"
+        left = self._left(*self._work(running))
+        line = f"{self._count()}  {trial.arm}, {what}: {words}"
+        self._console.print(f"{line}; {left}" if left else line, markup=False)
+
+    def _count(self) -> str:
+        over = sum(self._is_over(trial) for trial in self._plan.all)
+        return f"{over}/{self._plan.size} trials"
+
+    def _is_over(self, trial: Trial) -> bool:
+        return status(self._folder, trial)[0] not in ("planned", "interrupted")
+
+    def _work(self, running: Iterable[Trial]) -> tuple[float, float]:
+        """Seconds of the estimates that are done, and that there are in all."""
+        running = set(running)
+        done = total = 0.0
+        for trial in self._plan.all:
+            seconds = self._plan.seconds(trial) or 1.0
+            total += seconds
+            done += seconds * (self._share(trial) if trial in running else self._is_over(trial))
+        # A search has not thought of all its arms yet.
+        return done, total * self._plan.size / len(self._plan.all)
+
+    def _share(self, trial: Trial) -> float:
+        """How far a running trial has come, from its last line of metrics."""
+        lines = read_json_lines(self._folder / trial.run / "metrics.jsonl")
+        if trial not in self._epochs:
+            self._epochs[trial] = self._plan.config(trial).train.epochs
+        return lines[-1]["epoch"] / self._epochs[trial] if lines else 0.0
+
+    def _left(self, done: float, total: float) -> str:
+        """The time left, at the speed so far of this sitting, or by the estimates."""
+        fresh, elapsed = done - self._done_before, time.monotonic() - self._begun
+        if total - done < 1e-9:
+            return ""
+        rate = fresh / elapsed if fresh > 0 else self._workers
+        return f"about {duration((total - done) / rate)} left"

@@ -1,0 +1,252 @@
+"""One step: a batch becomes moved weights, and nobody waits for the device.
+
+What a step measures stays on the device until it is read, so a GPU always has the next step
+queued. On a GPU the whole step, from the forward pass to the weight average, can be captured
+once as a CUDA graph and replayed: a small model's step is hundreds of kernels shorter than the
+time Python takes to launch them.
+
+The loss of a batch is a sum over its images, each with its share. So a batch may be computed in
+parts, one after another or on several ranks, and the gradient is the same up to rounding. Batch
+norm alone sees each part by itself.
+
+Shapes: B images in the batch, C channels, H rows, W columns, K classes.
+"""
+
+# pyright: reportPrivateImportUsage=false
+# torch offers its operations on lists of tensors under names with an underscore.
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from vitlab.config import Config
+from vitlab.device import Choice, autocast
+from vitlab.train.ranks import ALONE, Ranks
+from vitlab.train.state import TrainState
+
+WARMUP = 3
+"""Eager steps before a capture, in which libraries choose their kernels and allocate."""
+
+
+Forward = Callable[[Tensor], tuple[Tensor, ...]]
+"""Maps images (B, C, H, W) to the logits (B, K) of each head."""
+
+
+class Heads(nn.Module):
+    """Maps images to the logits of each head of a model, as a module that can be wrapped."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Images (B, C, H, W) to logits (B, K): one head, or that of labels and that of answers."""
+        heads = getattr(self.model, "heads", None)
+        return heads(images) if heads is not None else (self.model(images),)
+
+
+class Stepper:
+    """Moves the weights of a training state by one batch at a time.
+
+    Args:
+        state: what moves.
+        config: a resolved config.
+        precision: numbers of the forward pass.
+        compilation: the resolved word of train.compile.
+        ranks: the processes that share a batch.
+        class_weights: how much each class weighs in the loss, (K,).
+        teacher: maps images (B, C, H, W) to the classes (B,) that a second head learns.
+    """
+
+    def __init__(
+        self,
+        state: TrainState,
+        config: Config,
+        precision: Choice,
+        compilation: Choice,
+        ranks: Ranks = ALONE,
+        class_weights: Tensor | float = 1.0,
+        teacher: Callable[[Tensor], Tensor] | None = None,
+    ):
+        self.state = state
+        self.config = config
+        self.precision = precision
+        self.compilation = compilation
+        self.ranks = ranks
+        self.class_weights = class_weights
+        self.teacher = teacher
+        self.move: Callable[[Tensor, Tensor], Tensor] = self._move
+        device = next(state.model.parameters()).device
+        if compilation.word in ("on", "graph") and device.type == "cuda" and ranks.world == 1:
+            self.move = Replay(self._move, state)
+        self.wrap()
+
+    def wrap(self) -> None:
+        """Make the model ready to be called; to be done again when a parameter changes shape."""
+        for old in ("eager", "hold", "forward"):
+            vars(self).pop(old, None)
+        gc.collect()  # DistributedDataParallel keeps parameters in the shape it saw, while it lives
+        self.eager: Forward = Heads(self.state.model)
+        self.hold: Callable[[], AbstractContextManager[None]] = nullcontext
+        if self.ranks.world > 1:
+            parallel = DistributedDataParallel(Heads(self.state.model))
+            self.eager, self.hold = parallel, parallel.no_sync
+        compiled = self.compilation.word == "on"
+        self.forward: Forward = torch.compile(self.eager) if compiled else self.eager
+
+    def __call__(self, images: Tensor, targets: Tensor, *, share: float, seed: int) -> Tensor:
+        """Take one step.
+
+        Args:
+            images: normalised, (B, C, H, W).
+            targets: (B, K), rows sum to 1.
+            share: of its peak, for every learning rate.
+            seed: of dropout and everything else that draws inside the model.
+
+        Returns:
+            (loss, gradient norm), float32 (2,) on the device. The loss is this rank's part.
+        """
+        for optimizer in self.state.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"].fill_(group["peak"] * share)
+        self.state.set_average_rate()
+        torch.manual_seed(seed)
+        # A last, smaller batch is one step of many: not worth a graph or a compilation.
+        full = len(images) == self.config.train.batch_size
+        return (self.move if full else self._move)(images, targets)
+
+    def _move(self, images: Tensor, targets: Tensor) -> Tensor:
+        state, optim = self.state, self.config.optim
+        loss = self._gradients(images, targets)
+        if optim.sam:
+            with uphill(state.model, optim.sam):
+                self._gradients(images, targets)
+        for optimizer in state.optimizers:
+            state.scaler.unscale_(optimizer)
+        gradients = [p.grad for p in state.model.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if optim.clip_norm:
+            torch.nn.utils.clip_grads_with_norm_(state.model.parameters(), optim.clip_norm, norm)
+        for optimizer in state.optimizers:
+            state.scaler.step(optimizer)
+        state.scaler.update()
+        state.update_average()
+        return torch.stack((loss, norm))
+
+    def _gradients(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Fill every parameter's gradient; return the loss of this rank's images."""
+        for optimizer in self.state.optimizers:
+            optimizer.zero_grad()
+        full = len(images) == self.config.train.batch_size
+        forward = self.forward if full else self.eager
+        weights = targets * self.class_weights  # (B, K)
+        shares = weights / weights.sum()
+        mine = self.ranks.slice(len(images))
+        if mine.start == mine.stop:  # ranks wait for each other: without work, pretend
+            images, shares = images[:1], 0 * shares[:1]
+        else:
+            images, shares = images[mine], shares[mine]
+        count = min(self.config.train.accumulate, len(images))
+        losses = []
+        for part in zip(images.tensor_split(count), shares.tensor_split(count), strict=True):
+            last = len(losses) == count - 1
+            with nullcontext() if last else self.hold():  # ranks share the sum of all parts
+                loss = self._loss(forward, *part)
+                # DistributedDataParallel takes the mean over ranks, and the loss is their sum.
+                self.state.scaler.scale(loss * self.ranks.world).backward()
+            losses.append(loss.detach())
+        return torch.stack(losses).sum()
+
+    def _loss(self, forward: Forward, images: Tensor, shares: Tensor) -> Tensor:
+        """The loss of some images, whose targets (B, K) sum to their share of the batch."""
+        with autocast(images.device, self.precision.word):
+            logits, *second = (each.float() for each in forward(images))
+        loss = F.cross_entropy(logits, shares, reduction="sum")
+        if not second:
+            return loss
+        if self.teacher is not None:
+            answers = F.one_hot(self.teacher(images), shares.shape[1])
+            shares = answers * shares.sum(dim=1, keepdim=True)
+        taught = self.config.train.teacher_share
+        distilled = F.cross_entropy(second[0], shares, reduction="sum")
+        return (1 - taught) * loss + taught * distilled
+
+
+@contextmanager
+def uphill(model: nn.Module, radius: float) -> Iterator[None]:
+    """Put a model, for a while, where its gradient says that the loss is highest nearby.
+
+    The gradient taken there replaces its own: Sharpness-Aware Minimization (Foret et al., 2021).
+    Statistics of batch norms are left as they were, for they describe the model itself.
+    """
+    moved: list[Tensor] = [p for p in model.parameters() if p.grad is not None]
+    gradients = [p.grad for p in moved if p.grad is not None]
+    kept = [*moved, *model.buffers()]
+    with torch.no_grad():
+        before = [tensor.clone() for tensor in kept]
+        step = radius / (torch.nn.utils.get_total_norm(gradients) + 1e-12)
+        torch._foreach_add_(moved, torch._foreach_mul(gradients, step))
+    yield
+    with torch.no_grad():
+        for tensor, old in zip(kept, before, strict=True):
+            tensor.copy_(old)
+
+
+class Replay:
+    """Captures a step as a CUDA graph at each new image size, and replays it.
+
+    Addresses in a graph are fixed: a batch is copied to where the captured one lay, learning
+    rates and the average's weight live in tensors, and gradients in the graph's own memory.
+    """
+
+    def __init__(self, move: Callable[[Tensor, Tensor], Tensor], state: TrainState):
+        self.move = move
+        self.state = state
+        self.shape: torch.Size | None = None
+
+    def __call__(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Take one step; arguments and result are those of the step captured."""
+        if images.shape != self.shape:
+            self._capture(images, targets)
+        self.images.copy_(images)
+        self.targets.copy_(targets)
+        self.graph.replay()
+        return self.measured.clone()
+
+    def _capture(self, images: Tensor, targets: Tensor) -> None:
+        self.images, self.targets = images.clone(), targets.clone()
+        seed = torch.initial_seed()
+        before = {id(tensor): tensor.detach().clone() for tensor in state_tensors(self.state)}
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARMUP):
+                self.move(self.images, self.targets)
+        torch.cuda.current_stream().wait_stream(side)
+        # The warm-up moved the weights; what it brought into being, moments, began at nothing.
+        with torch.no_grad():
+            for tensor in state_tensors(self.state):
+                tensor.copy_(before[id(tensor)]) if id(tensor) in before else tensor.zero_()
+        for parameter in self.state.model.parameters():
+            parameter.grad = None
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.measured = self.move(self.images, self.targets)
+        self.shape = images.shape
+        torch.manual_seed(seed)
+
+
+def state_tensors(state: TrainState) -> Iterator[Tensor]:
+    """Every tensor that a step changes: weights, buffers, the average's and all moments."""
+    for model in (state.model, state.average):
+        if model is not None:
+            yield from model.parameters()
+            yield from model.buffers()
+    for optimizer in state.optimizers:
+        for moments in optimizer.state.values():
+            yield from (value for value in moments.values() if isinstance(value, Tensor))
