@@ -280,8 +280,14 @@ def cnn_teacher() -> Config:
         hurry,
         model=ResNet18Config(),
         augment=replace(hurry.augment, crop_padding=4, cutout=12),
+        # The last batch is kept, for a teacher is also asked for where images are few.
         train=replace(
-            hurry.train, epochs=24, small_epochs=12, evaluate_epochs=24, checkpoint_epochs=24
+            hurry.train,
+            epochs=24,
+            small_epochs=12,
+            drop_last=False,
+            evaluate_epochs=24,
+            checkpoint_epochs=24,
         ),
     )
 
