@@ -187,6 +187,7 @@ def _drawn(examples: Examples, places: np.ndarray, split: str) -> list[Picture]:
 
 def _explain(subject: Subject, picture: Picture, folder: Path) -> dict[str, Any]:
     """Draw one picture's maps, attention and feature maps; return the model's answer to it."""
+    model, run, path = subject.model, subject.run.name, folder / picture.name
     image = subject.prepare(picture.pixels[None])
     probabilities = subject.logits(image).softmax(dim=-1)[0].cpu().double().numpy()
     order = np.argsort(-probabilities, kind="stable")[:TOP]
@@ -194,20 +195,17 @@ def _explain(subject: Subject, picture: Picture, folder: Path) -> dict[str, Any]
     answer = [(names[k], float(probabilities[k])) for k in order]
     sure = certainty(answer[0][1])
     chosen = torch.tensor(order[:1], device=subject.device)
-    heats = {word: compute_maps(word, subject.model, image, chosen)[0] for word in subject.methods}
+    heats = {word: compute_maps(word, model, image, chosen)[0] for word in subject.methods}
     shown = {"seen": picture.pixels.shape[:2], "fit": subject.run.config.data.fit}
-    path, of = folder / picture.name, f"of {picture.title}"
-    title = f"{subject.run.name}: {picture.title}"
+    title = f"{run}: {picture.title}"
     explanation.maps(picture.image, heats, answer, sure, path, title=title, **shown)
-    if isinstance(subject.model, ViT):
-        attention = every_head(subject.model, image)[0].cpu().numpy()
-        path = folder / f"{picture.name}-attention"
-        explanation.heads(attention, path, title=f"{subject.run.name}, attention {of}")
-    stages = {
-        name: maps[0].cpu().numpy() for name, maps in feature_maps(subject.model, image).items()
-    }
-    path = folder / f"{picture.name}-features"
-    explanation.feature_maps(stages, path, title=f"{subject.run.name}, feature maps {of}")
+    if isinstance(model, ViT):
+        attention = every_head(model, image)[0].cpu().numpy()
+        title = f"{run}, attention of {picture.title}"
+        explanation.heads(attention, path.with_name(f"{path.name}-attention"), title=title)
+    stages = {name: maps[0].cpu().numpy() for name, maps in feature_maps(model, image).items()}
+    title = f"{run}, feature maps of {picture.title}"
+    explanation.feature_maps(stages, path.with_name(f"{path.name}-features"), title=title)
     top = [{"class": name, "probability": probability} for name, probability in answer]
     return {"name": picture.name, "image": picture.title, "certainty": sure, "top": top}
 

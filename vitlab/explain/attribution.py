@@ -21,13 +21,13 @@ TOLERANCE = 0.01
 LEAST = 0.1
 """Smaller changes may be missed by as much as one of this size: they mean nothing."""
 
-STEPS = (16, 32, 64, 128, 256, 512, 1024)
+STEPS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 """Points of integrated gradients: the next number for the images that missed TOLERANCE."""
 
 COVERED = 4
 """Times that a covered square fits into a side of the image; it moves by half its width."""
 
-ROOM = 256
+ROOM = 128
 """Images that captum runs through the model at once."""
 
 

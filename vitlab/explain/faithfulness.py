@@ -37,7 +37,7 @@ STEPS = 16
 SHARES = (0.25, 0.5, 0.75, 1.0)
 """Shares of the weights, counted in tensors from the head down, that are random."""
 
-CHECKED = 64
+CHECKED = 32
 """Images of the randomisation check."""
 
 SIMILAR = 0.5
