@@ -1,0 +1,39 @@
+"""The command line: a table of verbs, each a function that calls the library and prints.
+
+Every field of a config is an option, `--section.field value`. All that is wrong with a command
+is collected and told at once, with exit code 2. Results go to standard output, everything else
+to standard error. What a verb needs is imported inside it, so that `--help` answers at once.
+"""
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+from vitlab.cli.parser import VERBS, Verb, build_parser, parse
+from vitlab.errors import VitlabError
+
+__all__ = ["VERBS", "Verb", "build_parser", "main", "parse"]
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: print(f"vitlab: {message}", file=sys.stderr)
+        try:
+            args = parse(sys.argv[1:] if words is None else words)
+            if args.verb is None:
+                build_parser().print_help()
+                return 0
+            code = VERBS[args.verb].act(args)
+            sys.stdout.flush()
+            return code
+        except VitlabError as error:
+            print(f"vitlab: {error}", file=sys.stderr)
+            return error.exit_code
+        except KeyboardInterrupt:
+            return 130
+        except BrokenPipeError:
+            # Whoever read the output has left; a last flush at exit must not complain again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141

@@ -1,0 +1,283 @@
+"""Words of a command -> a verb and its arguments; everything wrong with them, at once."""
+
+import argparse
+import types
+import typing
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, NamedTuple, NoReturn, get_args, get_origin
+
+from vitlab import __version__
+from vitlab.cli.listing import datasets, doctor, recipes, show
+from vitlab.cli.looking import evaluate, explain, explore, features
+from vitlab.cli.studying import study
+from vitlab.cli.training import bench, reproduce, train
+from vitlab.config import MODELS, Config, field_help, fields_of, hints, unknown
+from vitlab.errors import ConfigError
+from vitlab.recipes import RECIPES, recipe
+
+
+class Verb(NamedTuple):
+    """What a verb does, the arguments it takes, and the sections whose config fields it takes."""
+
+    act: Callable[[Namespace], int]
+    arguments: tuple[str, ...]
+    fields: tuple[str, ...] = ()
+
+
+VERBS = {
+    "train": Verb(
+        train,
+        (
+            "[recipe]", "--from", "--out", "--name", "--device", "--data-root", "--resume",
+            "--overfit-one-batch", "--tensorboard", "--quiet", "--json",
+        ),
+        fields=Config.SECTIONS,
+    ),
+    "evaluate": Verb(
+        evaluate,
+        ("run", "--split", "--checkpoint", "--robustness", "--device", "--data-root", "--json"),
+    ),
+    "explore": Verb(
+        explore,
+        ("dataset", "--backbone", "--out", "--device", "--data-root", "--json"),
+        fields=("data",),
+    ),
+    "features": Verb(
+        features,
+        ("run", "[other]", "--out", "--checkpoint", "--device", "--data-root", "--json"),
+    ),
+    "explain": Verb(
+        explain,
+        (
+            "run", "image", "--split", "--methods", "--count", "--device", "--data-root", "--json",
+        ),
+    ),
+    "show": Verb(show, ("recipe", "[other]", "--data-root", "--json"), fields=Config.SECTIONS),
+    "study": Verb(
+        study,
+        (
+            "[study]", "--recipe", "--vary", "--design", "--seeds", "--trials", "--then", "--out",
+            "--yes", "--retry", "--engine", "--workers", "--threads", "--job", "--device",
+            "--data-root", "--quiet", "--json",
+        ),
+        fields=Config.SECTIONS,
+    ),
+    "reproduce": Verb(
+        reproduce,
+        (
+            "rows", "--seeds", "--minutes", "--pack", "--out", "--device", "--data-root", "--json",
+        ),
+        fields=Config.SECTIONS,
+    ),
+    "bench": Verb(
+        bench,
+        (
+            "--parts", "--rounds", "--seconds", "--out", "--device", "--data-root", "--json",
+        ),
+    ),
+    "recipes": Verb(recipes, ("--json",)),
+    "datasets": Verb(datasets, ("--data-root", "--json")),
+    "doctor": Verb(doctor, ("--device", "--data-root", "--json")),
+}  # fmt: skip
+
+
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "recipe": {"help": "name of a recipe (`vitlab recipes`); show takes a run as well"},
+    "other": {"help": "a second recipe or run, to see where they differ"},
+    "dataset": {"help": "a known name (`vitlab datasets`), or whatever else data.dataset takes"},
+    "run": {"help": "path of a run, or the name of a shipped model"},
+    "image": {"nargs": "*", "help": "picture files; default a few images of the split, at random"},
+    "study": {"help": "name of a study, a .toml file, or a study's folder; none lists them"},
+    "--recipe": {"help": "baseline of a study"},
+    "--vary": {
+        "action": "append",
+        "default": [],
+        "metavar": "FIELD=WORD,WORD",
+        "help": "an axis; a search takes ranges too: 1..8, 0..0.3, log:1e-4..1e-2",
+    },
+    "--design": {
+        "choices": ("one-factor", "grid", "search"),
+        "help": "one change at a time, all combinations, or guided by Optuna; default one-factor",
+    },
+    "--seeds": {"type": int, "metavar": "N", "help": "seeds 0 to N-1 of every arm; default 5"},
+    "--trials": {"type": int, "metavar": "N", "help": "arms that a search may try"},
+    "--then": {
+        "choices": ("best",),
+        "help": "train the best words together with new seeds, against the baseline",
+    },
+    "--yes": {"action": "store_true", "help": "start without asking"},
+    "--retry": {"action": "store_true", "help": "start again what failed or diverged"},
+    "--engine": {
+        "choices": ("processes", "local", "slurm"),
+        "default": "processes",
+        "help": "processes of this machine, or submitit's local or SLURM executor",
+    },
+    "--workers": {"type": int, "metavar": "N", "help": "trials side by side"},
+    "--threads": {"type": int, "metavar": "N", "help": "CPU threads of a trial; default 1"},
+    "--job": {
+        "action": "append",
+        "default": [],
+        "metavar": "NAME=VALUE",
+        "help": "a parameter of submitit: timeout_min=60, slurm_partition=gpu, gpus_per_node=1",
+    },
+    "--out": {
+        "metavar": "FOLDER",
+        "help": "folder of runs (default $VITLAB_RUNS, else runs), of the study, or of figures",
+    },
+    "--backbone": {
+        "metavar": "NAME",
+        "help": "a pretrained model, by its name on the Hugging Face hub or its folder",
+    },
+    "--name": {"help": "name of the run; default the recipe and the seed"},
+    "--device": {"default": "auto", "help": "auto, cpu, cuda, cuda:1, mps; default auto"},
+    "--data-root": {"metavar": "FOLDER", "help": "folder of data sets; default $VITLAB_DATA"},
+    "--from": {
+        "dest": "train.weights",
+        "default": argparse.SUPPRESS,
+        "metavar": "WEIGHTS",
+        "help": "start from a run, a shipped model, a safetensors file or hf:NAME",
+    },
+    "--tensorboard": {"action": "store_true", "help": "write TensorBoard events into the run"},
+    "--resume": {"metavar": "RUN", "help": "go on with an interrupted run"},
+    "--overfit-one-batch": {"action": "store_true", "help": "prove that the set-up can learn"},
+    "--quiet": {"action": "store_true", "help": "print nothing but the result"},
+    "--split": {
+        "choices": ("validation", "test"),
+        "default": "validation",
+        "help": "test enters the test ledger; default validation",
+    },
+    "--checkpoint": {
+        "choices": ("last", "best"),
+        "default": "last",
+        "help": "best by validation accuracy; default last",
+    },
+    "--methods": {
+        "metavar": "METHOD,METHOD",
+        "help": "attention, rollout, gradient-rollout, grad-cam, occlusion, integrated-gradients; "
+        "default all that the model has",
+    },
+    "--count": {
+        "type": int,
+        "default": 4,
+        "metavar": "N",
+        "help": "images of the split to draw; default 4",
+    },
+    "--robustness": {
+        "action": "store_true",
+        "help": "judge corrupted and attacked images as well",
+    },
+    "rows": {"nargs": "+", "help": "rows of the results page, or recipes"},
+    "--minutes": {
+        "type": float,
+        "metavar": "X",
+        "help": "stop after so long, with a checkpoint; the same command goes on",
+    },
+    "--pack": {"metavar": "FILE.tar.gz", "help": "pack what is small of every run into a file"},
+    "--parts": {
+        "metavar": "PART,PART",
+        "help": "training, pipeline, augmentations, growth, settings, memory, inference, "
+        "accuracy, calibration; default all that takes minutes",
+    },
+    "--rounds": {"type": int, "default": 6, "help": "turns that contenders take; default 6"},
+    "--seconds": {"type": float, "default": 1.0, "help": "length of a turn; default 1"},
+    "--json": {"action": "store_true", "help": "print the result as JSON"},
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are ours, and which never guesses at half a name."""
+
+    def __init__(self, **settings: Any):
+        super().__init__(**settings, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the command."""
+        raise ConfigError([message])
+
+
+def build_parser() -> Parser:
+    """The parser of all verbs."""
+    parser = Parser(prog="vitlab", description="Vision Transformers from scratch, on small images.")
+    parser.add_argument("--version", action="version", version=f"vitlab {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
+    for name, verb in VERBS.items():
+        about = verb.act.__doc__
+        one = verbs.add_parser(name, help=about, description=about)
+        for argument in verb.arguments:
+            bare = argument.strip("[]")
+            more = {} if bare.startswith("-") else {"metavar": bare.upper()}
+            if bare != argument:
+                more["nargs"] = "?"
+            one.add_argument(bare, **more, **ARGUMENTS[bare])
+        if verb.fields:
+            # Eighty fields would bury the usage line.
+            usage = one.format_usage().removeprefix("usage: ").strip()
+            one.usage = f"{usage} [--section.field VALUE ...]"
+            add_fields(one, verb.fields)
+    return parser
+
+
+def add_fields(parser: Parser, sections: Iterable[str]) -> None:
+    """Add an option per config field; its text is read once the kind of model is known."""
+    for section in sections:
+        kinds = MODELS.values() if section == "model" else [type(getattr(Config(), section))]
+        # Kinds of model share names; the words of the first, the ViT, win.
+        fields = {
+            name: (hint, field_help(kind)[name])
+            for kind in reversed(list(kinds))
+            for name, hint in hints(kind).items()
+        }
+        group = parser.add_argument_group(f"{section} fields")
+        for name, (hint, words) in fields.items():
+            group.add_argument(
+                f"--{section}.{name}",
+                default=argparse.SUPPRESS,
+                metavar="|".join(MODELS) if name == "kind" else placeholder(hint),
+                help=words.replace("%", "%%"),
+            )
+
+
+def placeholder(hint: Any) -> str:
+    """What a field's value looks like, in a help text: N, X, on|off, layer|rms, N,N."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return "|".join(map(str, args))
+    if origin in (typing.Union, types.UnionType):
+        return "|".join("none" if arg is type(None) else placeholder(arg) for arg in args)
+    if origin is tuple:
+        return ",".join("..." if arg is Ellipsis else placeholder(arg) for arg in args)
+    return {bool: "on|off", int: "N", float: "X", str: "TEXT"}[hint]
+
+
+def spelt(word: str) -> str:
+    """An option with underscores in the names of fields and dashes in all others."""
+    name, sign, value = word.partition("=")
+    if not name.startswith("--"):
+        return word
+    bare = name[2:]
+    bare = bare.replace("-", "_") if "." in bare else bare.replace("_", "-")
+    return f"--{bare}{sign}{value}"
+
+
+def parse(words: Sequence[str]) -> Namespace:
+    """Read a command; ConfigError lists every unknown name in it, with the likely one."""
+    verb = next((word for word in words if not word.startswith("-")), None)
+    if verb is not None and verb not in VERBS:
+        raise ConfigError([unknown(verb, VERBS)])
+    args, extra = build_parser().parse_known_args([spelt(word) for word in words])
+    options = vars(args)
+    args.overrides = {name: options[name] for name in list(options) if "." in name}
+    if not extra:
+        return args
+    known = [bare[2:] for bare in VERBS[args.verb].arguments if bare.startswith("--")]
+    sections = VERBS[args.verb].fields
+    known += [name for name in fields_of(Config()) if name.partition(".")[0] in sections]
+    names = [word.lstrip("-").partition("=")[0] for word in extra if word.startswith("-")]
+    problems = [unknown(name, known) for name in names] or [f"{extra[0]!r} is one word too many"]
+    if args.overrides and vars(args).get("recipe") in RECIPES:
+        try:
+            recipe(args.recipe).override(args.overrides)
+        except ConfigError as error:
+            problems += error.problems
+    raise ConfigError(problems)

@@ -1,0 +1,123 @@
+"""The verb study: plan, agree, conduct."""
+
+import os
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from vitlab.cli.printing import print_json, print_rows, print_table
+from vitlab.errors import ConfigError
+
+
+def study(args: Namespace) -> int:
+    """Plan a study, say what it costs, and after a yes run it to its summary."""
+    if not (args.study or args.vary):
+        return ready_studies(args)
+
+    from vitlab.study.prepare import open_follow_up
+    from vitlab.study.run import check_results
+
+    folder, plan = asked_study(args)
+    print_plan(plan, folder, args)
+    if not (args.yes or agreed()):
+        return 0
+    conduct_study(plan, folder, args)
+    if args.then == "best":
+        where = {"device": args.device, "data_root": args.data_root}
+        best_folder, best = open_follow_up(plan, folder, **where)
+        print_plan(best, best_folder, args)
+        conduct_study(best, best_folder, args)
+        check_results(best, best_folder)
+    check_results(plan, folder)
+    return 0
+
+
+def ready_studies(args: Namespace) -> int:
+    """List the studies that ship."""
+    from vitlab.study.define import read, ready
+
+    studies = [read(name) for name in ready()]
+    rows = [(one.name, one.recipe, ", ".join(one.axes), one.question) for one in studies]
+    print_rows(("study", "recipe", "axes", "question"), rows, args)
+    return 0
+
+
+def asked_study(args: Namespace) -> tuple[Path, Any]:
+    """Folder and plan of the study that a command names or spells out."""
+    from vitlab.study.define import from_words, read
+    from vitlab.study.plan import Plan
+    from vitlab.study.prepare import open_plan
+
+    if args.study and (Path(args.study) / "study.json").exists():
+        fixed = ("recipe", "vary", "design", "seeds", "trials", "out", "threads", "overrides")
+        if any(vars(args)[name] for name in fixed):
+            raise ConfigError([f"{args.study} is planned: leave out all that would change it"])
+        return Path(args.study), Plan.load(Path(args.study))
+    if args.study and args.vary:
+        raise ConfigError([f"{args.study} says itself what varies: leave out --vary"])
+    names = ("recipe", "design", "seeds", "trials")
+    given = {"recipe": None} if args.vary else {}
+    given |= {name: vars(args)[name] for name in names if vars(args)[name] is not None}
+    asked = read(args.study, **given) if args.study else from_words(args.vary, **given)
+    asked = asked.with_overrides(args.overrides)
+    folder = Path(args.out or Path(os.environ.get("VITLAB_RUNS") or "runs") / asked.name)
+
+    def told(arm: str) -> None:
+        if not args.quiet:
+            print(f"timing a few steps of {arm}", file=sys.stderr)
+
+    where = {"device": args.device, "data_root": args.data_root, "told": told}
+    return folder, open_plan(asked, folder, threads=args.threads, **where)
+
+
+def print_plan(plan: Any, folder: Path, args: Namespace) -> None:
+    """Print what a study is going to run, and what that costs."""
+    if args.quiet or args.json:
+        return
+    from vitlab.train.loop import duration
+
+    print(f"{plan.question}\n")
+    print_table(
+        ("arm", "parameters", "multiply-adds", "a run takes"),
+        [
+            (arm.name, arm.parameters, arm.macs, duration(arm.seconds) if arm.seconds else "?")
+            for arm in plan.arms
+        ],
+    )
+    for arm in plan.refused:
+        print(f"refused: {arm['name']}: {arm['reason']}")
+    print(
+        f"\n{plan.size} trials in {folder}, CPU threads of each: {plan.threads}; "
+        f"one after another they take about {duration(plan.total_seconds)}\n"
+    )
+
+
+def agreed() -> bool:
+    """Ask whether to start; no where nobody can be asked."""
+    if not sys.stdin.isatty():
+        print("to start it, give the same command with --yes", file=sys.stderr)
+        return False
+    return input("start? [y/N] ").strip().lower() in ("y", "yes")
+
+
+def conduct_study(plan: Any, folder: Path, args: Namespace) -> None:
+    """Run a study on the engine that was asked for, and print where its summary is."""
+    from vitlab.study.engines import build_engine
+    from vitlab.study.run import conduct
+
+    engine = build_engine(
+        args.engine,
+        folder,
+        size=plan.size,
+        threads=plan.threads,
+        device=args.device,
+        workers=args.workers,
+        jobs=args.job,
+    )
+    where = {"device": args.device, "data_root": args.data_root}
+    summary = conduct(plan, folder, engine, retry=args.retry, quiet=args.quiet, **where)
+    if args.json:
+        print_json(summary)
+    else:
+        print(folder / "summary.md")
