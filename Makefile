@@ -5,7 +5,7 @@ VENV = .venv
 BUILT = $(VENV)/built
 BIN = $(VENV)/bin
 
-.PHONY: demo test slow check results
+.PHONY: demo test slow faults check results
 
 demo: $(BUILT)
 	run=$$($(BIN)/vitlab train digits) && \
@@ -13,10 +13,13 @@ demo: $(BUILT)
 	printf 'run       %s\npictures  %s/figures\n' "$$run" "$$run"
 
 test: $(BUILT)
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
 
 slow: $(BUILT)
 	$(BIN)/pytest -m slow
+
+faults: $(BUILT)
+	$(BIN)/python tests/faults --json docs/results/faults.json
 
 check: $(BUILT)
 	$(BIN)/ruff format --check .

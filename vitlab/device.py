@@ -1,5 +1,6 @@
 """Where a computation runs and with which numbers: every choice comes with its reason."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -38,6 +39,25 @@ def choose_device(name: str = "auto") -> torch.device:
         reason = str(error).strip().splitlines()[0]
         raise VitlabError(f"device {name!r} cannot be used here: {reason}") from error
     return device
+
+
+LAYOUTS = {"channels last": torch.channels_last, "contiguous": torch.contiguous_format}
+"""How the numbers of images and convolutions may lie in memory, by word."""
+
+
+def choose_layout() -> Choice:
+    """How images and convolutions lie in memory while a model is trained."""
+    return Choice("channels last", "convolutions are a little faster so, other layers do not mind")
+
+
+def choose_threads(device: torch.device) -> Choice:
+    """How many CPU threads compute; torch and the environment have decided, this says why."""
+    word = str(torch.get_num_threads())
+    if "OMP_NUM_THREADS" in os.environ:
+        return Choice(word, "OMP_NUM_THREADS")
+    if device.type != "cpu":
+        return Choice(word, "the GPU does the work")
+    return Choice(word, "one for each core; fewer, by OMP_NUM_THREADS, where cores are shared")
 
 
 def choose_precision(config: TrainConfig, device: torch.device) -> Choice:

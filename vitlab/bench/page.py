@@ -14,12 +14,13 @@ PARTS = {
     "process, contenders taking turns: forward, backward and AdamW on a batch. All of them spend "
     "their time in the same matrix products, so on a CPU nobody is much faster than the others.",
     "pipeline": "Crop, flip, RandAugment (2 operations of magnitude 9) and normalisation. "
-    "torchvision works on PIL images in a DataLoader at the worker count that was best here.",
+    "torchvision works on PIL images in a DataLoader at the worker count that was best here. "
+    "kornia gives all images of a batch the same operation; ours draws for each image.",
     "augmentations": "Every technique alone, on a batch.",
     "growth": "The training step as one thing grows; `images` is the input pipeline alone, by the "
     "size of the data set.",
     "settings": "The training step of the `cpu` recipe, one setting changed at a time. The recipe "
-    "keeps batch 256 for its accuracy, channels last and all cores for their speed.",
+    "takes what is fastest or no slower: batch 256, channels last, all cores.",
     "memory": "Peak memory of a process that trains on CIFAR-10.",
     "inference": "The same plain ViT, forward. int8 is calibrated on 512 images.",
     "accuracy": "What the shipped `cpu` model keeps of its validation accuracy on each path.",
@@ -46,7 +47,9 @@ def page(found: Mapping[str, Any]) -> str:
             continue
         for title, header, rows in tables(part, found[part]):
             cells = [[_cell(value) for value in row] for row in rows]
-            lines.append(f"{title.capitalize()}:\n\n{_table(header, cells)}")
+            if title != part:
+                lines.append(f"{title[0].upper()}{title[1:]}:")
+            lines.append(_table(header, cells))
     return "\n\n".join(lines) + "\n"
 
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitlab.config import Config, ViTConfig
+from vitlab.export.timm import declare_torchvision_operators
 
 
 def shape(config: Config) -> tuple[ViTConfig, int, int]:
@@ -116,25 +117,6 @@ def missing(name: str) -> str | None:
     """The package that has to be installed before a peer can be measured, or None."""
     package = PEERS[name][1]
     return package if package and importlib.util.find_spec(package) is None else None
-
-
-def declare_torchvision_operators() -> None:
-    """Let torchvision be imported beside a torch that its wheel was not built for.
-
-    timm and vit-pytorch import it, and it refuses while two of its operators are unknown.
-    Nothing measured here calls them.
-    """
-    if importlib.util.find_spec("torchvision") and not hasattr(torch.ops.torchvision, "nms"):
-        library = torch.library.Library("torchvision", "DEF")
-        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        library.define(
-            "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-        )
-        _LIBRARIES.append(library)
-
-
-_LIBRARIES: list[torch.library.Library] = []
-"""Operators live as long as the library that declared them."""
 
 
 class Logits(nn.Module):

@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vitlab.bench.measure import interleaved, synchronize
-from vitlab.bench.peers import declare_torchvision_operators
 from vitlab.config import AugmentConfig, Config
 from vitlab.data import Examples
 from vitlab.data.batches import Batches, Images
+from vitlab.export.timm import declare_torchvision_operators
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 WORKERS = (0, 1, 2, 4, 8, 16)

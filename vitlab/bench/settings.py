@@ -8,10 +8,9 @@ import torch
 from vitlab.bench.measure import Timing, interleaved
 from vitlab.bench.training import our_step, random_batch
 from vitlab.config import Config
-from vitlab.device import choose_precision
+from vitlab.device import LAYOUTS, choose_precision
 
 BATCHES = (64, 128, 256, 512)
-FORMATS = {"channels last": torch.channels_last, "contiguous": torch.contiguous_format}
 
 
 def settings(config: Config, rounds: int, seconds: float) -> dict[str, Any]:
@@ -23,7 +22,7 @@ def settings(config: Config, rounds: int, seconds: float) -> dict[str, Any]:
     threads = torch.get_num_threads()
     size = config.train.batch_size
     formats = {
-        name: step(config, threads, memory_format) for name, memory_format in FORMATS.items()
+        name: step(config, threads, memory_format) for name, memory_format in LAYOUTS.items()
     }
     counts = {str(count): step(config, count) for count in sorted({1, threads})}
     try:

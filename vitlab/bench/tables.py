@@ -54,13 +54,14 @@ def _rates(
     shares, ratios = found.get("share_of_peak", {}), found["ratios"]
     rows = [
         [
-            name, one["median"], one["lowest"], one["highest"],
-            _ratio(ratios.get(name)), shares.get(name),
+            name, one["median"], one["lowest"], one["highest"], _ratio(ratios.get(name)),
+            *([shares.get(name)] if shares else []),
         ]
         for name, one in rates.items()
     ]  # fmt: skip
     word = "faster than eager" if unit == "milliseconds" else "ours is faster by"
-    yield title, ("", unit, "lowest", "highest", word, "share of peak"), rows
+    header = ("", unit, "lowest", "highest", word, *(["share of peak"] if shares else []))
+    yield title, header, rows
     missing = found.get("missing", {})
     if missing:
         yield "not measured", ("", "because"), [[k, _absent(v)] for k, v in missing.items()]

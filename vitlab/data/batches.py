@@ -8,6 +8,7 @@ was decoded before, and is gathered batch by batch.
 
 import math
 import os
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -80,6 +81,8 @@ class Batches:
         self.steps_per_epoch = rounding(len(images) / config.train.batch_size)
         self.steps = self.steps_per_epoch * config.train.epochs
         self._by_class = places_by_class(images.labels.cpu().numpy())
+        # The epoch at hand is asked for at each of its steps.
+        self._order = lru_cache(maxsize=1)(self._draw_order)
 
     def size(self, step: int) -> tuple[int, int]:
         """Height and width in pixels at a step."""
@@ -92,13 +95,14 @@ class Batches:
     def index(self, step: int) -> np.ndarray:
         """Places of a step's images in the training set, (B,) int64."""
         epoch, place = divmod(step, self.steps_per_epoch)
+        width = self.config.train.batch_size
+        return self._order(epoch)[place * width : (place + 1) * width]
+
+    def _draw_order(self, epoch: int) -> np.ndarray:
         draws = np.random.default_rng([self.config.train.seed, epoch, ORDER])
         if self.config.train.sampler == "balanced":
-            order = balanced_order(self._by_class, draws)
-        else:
-            order = draws.permutation(len(self.images))
-        width = self.config.train.batch_size
-        return order[place * width : (place + 1) * width]
+            return balanced_order(self._by_class, draws)
+        return draws.permutation(len(self.images))
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Augmented normalised images (B, C, H, W) and soft targets (B, K) of a step."""

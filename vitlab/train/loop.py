@@ -23,8 +23,8 @@ from vitlab.config import Config
 from vitlab.data import ARRAYS, Examples, from_arrays, load_train, resolve
 from vitlab.data.augment import normalize
 from vitlab.data.batches import resize
-from vitlab.device import choose_device, deterministic
-from vitlab.errors import DataError, Interrupted, VitlabError
+from vitlab.device import choose_device, choose_threads, deterministic, enough_memory
+from vitlab.errors import DataError, DivergenceError, Interrupted, VitlabError
 from vitlab.models.cost import cost
 from vitlab.pretrained.weights import read_weights
 from vitlab.recipes import command, recipe
@@ -195,7 +195,8 @@ def _train(
                 session.learn_from(_teacher(run, work))
             with narrator:
                 _take_up(run, session, work, words, begun)
-                with Journal(run, work.tensorboard and work.ranks.first) as journal:
+                journal = Journal(run, work.tensorboard and work.ranks.first)
+                with journal, _looking_back(run):
                     reason = _loop(run, session, narrator, journal, stop)
                 run.finish(_final_numbers(run, session, reason))
             narrator.say(f"finished {run.path} in {duration(session.state.clock.wall)}")
@@ -206,19 +207,24 @@ def _train(
 @contextmanager
 def _sitting(config: Config, ranks: Ranks) -> Iterator[StopRequest]:
     """What holds while a model is built and trained; running out of memory brings advice."""
+    with (
+        enough_memory(_memory(config)),
+        torch.random.fork_rng(),
+        deterministic(config.train.deterministic),
+        stop_request(passed_on=ranks.world > 1) as stop,
+    ):
+        yield stop
+
+
+@contextmanager
+def _looking_back(run: Run) -> Iterator[None]:
+    """Let a training that diverged name what is left of it."""
     try:
-        with (
-            torch.random.fork_rng(),
-            deterministic(config.train.deterministic),
-            stop_request(passed_on=ranks.world > 1) as stop,
-        ):
-            yield stop
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _out_of_memory(config) from error
-    except RuntimeError as error:
-        if "can't allocate memory" in str(error) or "not enough memory" in str(error):
-            raise _out_of_memory(config) from error
-        raise
+        yield
+    except DivergenceError as error:
+        kept = run.checkpoints()
+        last = kept[-1].path if kept else "none yet"
+        raise DivergenceError(f"{error}\nThe last good checkpoint: {last}") from error
 
 
 def _teacher(run: Run, work: Work) -> Run:
@@ -282,7 +288,9 @@ def _take_up(run: Run, session: Session, work: Work, words: str | None, begun: b
     narrator.header(
         [
             ("run", run.path),
-            ("device", f"{device_name(session.device)}, CPU threads: {torch.get_num_threads()}"),
+            ("device", device_name(session.device)),
+            ("threads", choose_threads(session.device)),
+            ("layout", session.layout),
             ("precision", session.precision),
             ("compilation", session.compilation),
             ("determinism", determinism(session)),
@@ -515,11 +523,12 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5_400 else f"{seconds / 3600:.1f} h"
 
 
-def _out_of_memory(config: Config) -> VitlabError:
+def _memory(config: Config) -> str:
+    """What to say if memory runs out."""
     train = config.train
     half = max(1, train.batch_size // 2)
     parts = min(2 * train.accumulate, train.batch_size)
-    return VitlabError(
+    return (
         f"out of memory with train.batch_size={train.batch_size}: try train.accumulate={parts}, "
         f"which computes it in parts, or {half}, a smaller model, or train.precision=bf16 where "
         "the device has it. Checkpoints so far are intact"

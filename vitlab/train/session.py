@@ -21,7 +21,14 @@ from vitlab.data import Examples, index_sha256, statistics, train_validation
 from vitlab.data.augment import normalize
 from vitlab.data.batches import Batches, Images, resize
 from vitlab.data.sampling import class_weights
-from vitlab.device import Choice, autocast, choose_compile, choose_precision
+from vitlab.device import (
+    LAYOUTS,
+    Choice,
+    autocast,
+    choose_compile,
+    choose_layout,
+    choose_precision,
+)
 from vitlab.errors import DivergenceError
 from vitlab.models import build_model
 from vitlab.models.weights import Report, load_weights
@@ -88,6 +95,7 @@ class Session:
     """The weights that the model starts from, if they are not random."""
     precision: Choice
     compilation: Choice
+    layout: Choice
     split: dict[str, str]
     pending: list[Tensor] = field(default_factory=list)
     """(loss, gradient norm) of steps that nobody has read yet, on the device."""
@@ -122,8 +130,8 @@ class Session:
         torch.manual_seed(address(seed, 0, WEIGHTS))
         size = batches.size(0)
         model = build_model(replace(config, data=replace(config.data, image_size=size)))
-        # Convolutions are a little faster with channels last; other layers do not mind.
-        model.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        layout = choose_layout()
+        model.to(device).to(memory_format=LAYOUTS[layout.word]).train()  # type: ignore[call-overload]
         if (learn := getattr(model, "start", None)) is not None:
             some = np.random.default_rng(seed).permutation(len(images))[:START_IMAGES]
             learn(resize(normalize(images[some], mean, std), size))
@@ -155,6 +163,7 @@ class Session:
             start=start,
             precision=precision,
             compilation=compilation,
+            layout=layout,
             split={
                 "train": index_sha256(train_index),
                 "validation": index_sha256(validation_index),
