@@ -80,6 +80,13 @@ def test_reading_json_is_strict():
     assert "modle: did you mean model?" in told
 
 
+@pytest.mark.parametrize("tree", [[], 3, {"model": {"kind": []}}, {"train": None}], ids=str)
+def test_json_of_another_shape_is_refused(tree):
+    if isinstance(tree, dict):
+        tree = {**Config().to_dict(), **tree}
+    assert problems_of(Config.from_dict, tree)
+
+
 def of_schema_1(config: Config) -> dict:
     tree = {**config.to_dict(), "schema": 1}
     for section, name in (path.split(".") for path in ADDED[2]):

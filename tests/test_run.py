@@ -1,6 +1,8 @@
 """A run directory is read strictly, and a damaged checkpoint is never believed."""
 
 import json
+import math
+import os
 
 import pytest
 
@@ -56,6 +58,41 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(run, damage):
             newest.model.unlink()
     with pytest.warns(UserWarning, match="step-000002 is damaged"):
         assert run.checkpoint().step == 1
+
+
+@pytest.mark.parametrize("old, new", [("bytes", "bxtes"), ("100", "[1]"), ("}\n", "}"), ("{", "[")])
+def test_a_manifest_that_is_not_as_it_was_written_is_damage(run, old, new):
+    save(run, 1)
+    save(run, 2)
+    manifest = run.checkpoints()[-1].path / "manifest.json"
+    text = manifest.read_text()
+    assert old in text
+    manifest.write_text(text.replace(old, new))
+    with pytest.warns(UserWarning, match="step-000002 is damaged"):
+        assert run.checkpoint().step == 1
+
+
+def test_a_validation_that_is_no_number_is_never_the_best(run):
+    for step, (accuracy, loss) in enumerate([(0.2, 2.0), (0.9, math.nan), (0.3, 1.9), (0.1, 3.0)]):
+        judged = {"validation": {"accuracy": accuracy, "loss": loss}}
+        state = {"step": step, "judged": judged}
+        run.write_checkpoint(step, {"model.safetensors": b"x"}, state)
+    assert run.checkpoint("best").step == 2
+    assert steps(run) == [2, 3]
+
+
+def test_a_disk_that_takes_no_more_is_told_with_what_is_needed(run, monkeypatch):
+    save(run, 1)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunError, match=r"No space left on device \(0.0 MB needed, .* MB free"):
+        save(run, 2)
+    with pytest.raises(RunError, match=r"No space left .*--resume"):
+        run.append_metrics({"step": 2})
+    assert steps(run) == [1] and run.checkpoint().step == 1
 
 
 def test_a_run_without_sound_checkpoint_says_so(run):

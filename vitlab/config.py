@@ -608,9 +608,16 @@ class Config(Section):
 
         Fields that a later schema brought are not missing from an earlier one.
         """
+        if not isinstance(tree, dict):
+            raise ConfigError([f"a config has sections, {', '.join(cls.SECTIONS)}: {tree!r:.40}"])
         schema = tree.get("schema")
         if not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
             raise ConfigError([f"schema {schema!r} is not one this version reads (1 to {SCHEMA})"])
+        sections = {section: tree.get(section, {}) for section in cls.SECTIONS}
+        if wrong := [name for name, value in sections.items() if not isinstance(value, dict)]:
+            raise ConfigError(
+                [f"{name}={tree[name]!r:.40} is no section of fields" for name in wrong]
+            )
         later = {name for number, names in ADDED.items() if number > schema for name in names}
         problems = [
             f"{section}.{name} is missing"
@@ -680,7 +687,7 @@ class Config(Section):
 def _section_type(cls: type[Config], section: str, values: dict[str, Any]) -> type[Section]:
     if section == "model":
         kind = values.get("kind", "vit")
-        if kind not in MODELS:
+        if not isinstance(kind, str) or kind not in MODELS:
             raise ConfigError([f"model.kind={kind!r} is not one of {', '.join(MODELS)}"])
         return MODELS[kind]
     return typing.get_type_hints(cls)[section]

@@ -37,7 +37,7 @@ class DivergenceError(VitlabError):
 
 
 class PartialError(VitlabError):
-    """Some runs of a study or a queue ended without a result; the others have theirs."""
+    """Some runs of a study or a queue, or some pictures, have no result; the others have theirs."""
 
     exit_code = 4
 

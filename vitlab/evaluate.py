@@ -10,22 +10,22 @@ the run changes. Everything but the logits and the images shown is made from sto
 pictures come back without the images.
 """
 
-import csv
 import io
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vitlab.data import Examples, index_sha256
 from vitlab.data.batches import Images
 from vitlab.device import choose_device, choose_precision, enough_memory
 from vitlab.figures import evaluation, training
-from vitlab.files import write_bytes
+from vitlab.files import write_bytes, write_json
 from vitlab.ledger import Split, open_split, record_opening
 from vitlab.metrics import (
     GALLERY_SEED,
@@ -42,6 +42,7 @@ from vitlab.pretrained import open_run
 from vitlab.robustness import EPSILON, View, predictions
 from vitlab.run import Checkpoint, Run, Which
 from vitlab.stats import wilson
+from vitlab.words import csv_text
 
 NAMES: dict[Which, str] = {"last": "{}", "best": "best-{}"}
 """How the files of a split are called, for the last checkpoint and for the best."""
@@ -73,6 +74,9 @@ FACTS = (
     "test_openings",
 )
 """What a result says of its logits, and the logits cannot say themselves."""
+
+WARM_UP, TIMED = 5, 25
+"""Single images that are answered before time is taken, and those whose median time is."""
 
 ROBUSTNESS_IMAGES, ROBUSTNESS_SEED = 2_000, 0
 """Images that are corrupted and attacked, and the seed that draws them from a split."""
@@ -216,14 +220,12 @@ def _keep(run: Run, key: str, checkpoint: Which, result: dict[str, Any]) -> None
     """Store a result: last, so that it never speaks of files that are not yet there."""
     results = run.results
     _shelf(results, checkpoint)[key] = result
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("checkpoint", "result", "class", "metric", "value"))
+    rows: list[tuple[Any, ...]] = [("checkpoint", "result", "class", "metric", "value")]
     for word, shelf in (("last", results), ("best", results.get("best", {}))):
         for name, one in shelf.items():
             if name != "best":
-                writer.writerows((word, name, *row) for row in _numbers(one))
-    run.write_results(results, text.getvalue())
+                rows += ((word, name, *row) for row in _numbers(one))
+    run.write_results(results, csv_text(rows))
 
 
 def _numbers(result: dict[str, Any]) -> Iterator[tuple[str, str, float | None]]:
@@ -297,12 +299,31 @@ def _classify(
     with _ready(run, split, checkpoint, images, device) as (model, view, facts):
         pixels = Images(examples, index, next(model.parameters()).device)[:]
         logits = compute_logits(model, pixels, **view._asdict()).cpu().numpy()
+        seconds = _latency(model, pixels, view)
+    timing = {
+        "inference_ms": 1000 * seconds,
+        "device": str(pixels.device),
+        "threads": torch.get_num_threads(),
+        "step": checkpoint.step,
+    }
+    write_json(run.timing, timing)
     require_finite(logits)
     labels = examples.labels[index]
     places = np.unique(np.concatenate(list(galleries(logits, labels).values())))
     _save(run, name, logits=logits, labels=labels, indices=index)
     _save(run, f"{name}-gallery", places=places, images=examples.images[index[places]])
     return facts
+
+
+def _latency(model: nn.Module, pixels: Tensor, view: View) -> float:
+    """Median seconds from one image to its logits, on the device of the images."""
+    seconds = []
+    for turn in range(WARM_UP + TIMED):
+        image = pixels[turn % len(pixels)][None]
+        start = time.perf_counter()
+        compute_logits(model, image, **view._asdict()).cpu()  # waits for a GPU to be done
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds[WARM_UP:]))
 
 
 def _save(run: Run, name: str, **arrays: np.ndarray) -> None:

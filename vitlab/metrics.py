@@ -183,6 +183,11 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(np.exp(found.x))
 
 
+def certainty(probability: float) -> str:
+    """How sure a model is of an answer, in words."""
+    return "sure" if probability > 0.9 else "fairly sure" if probability > 0.7 else "unsure"
+
+
 def galleries(logits: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
     """Places of the images that are shown, at most SHOWN of each kind.
 

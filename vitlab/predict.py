@@ -47,10 +47,15 @@ def compute_logits(
         Logits (N, K), float32, on the same device. The model's mode is left as it was.
     """
     with evaluating(model), torch.inference_mode(), autocast(images.device, precision):
-        parts = [
-            model(resize(normalize(part, mean, std), size)).float() for part in images.split(BATCH)
-        ]
+        parts = [model(prepare(part, mean, std, size)).float() for part in images.split(BATCH)]
     return torch.cat(parts)
+
+
+def prepare(
+    images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], size: tuple[int, int]
+) -> Tensor:
+    """Map uint8 images (N, C, H, W) to what enters a model: normalised, of the model's size."""
+    return resize(normalize(images, mean, std), size)
 
 
 @contextmanager

@@ -8,9 +8,11 @@
     finished.json              final numbers; its presence means the run is finished
     teacher/                   a run of its own, where the config names a teacher
     tensorboard/               the metrics as events, where asked for
-    results.json results.csv predictions/ figures/     owned by evaluate
+    results.json results.csv timing.json predictions/ figures/     owned by evaluate
     features/                  owned by features
     explain/                   owned by explain
+    export/                    owned by export
+    report/                    owned by report
 
 Nothing here is a pickle. A checkpoint is written in a hidden folder and renamed when it is
 complete, and is believed only while its files match its manifest. Which checkpoint is the last
@@ -18,12 +20,13 @@ and which the best is read off the folder each time, so no pointer can ever be w
 """
 
 import json
+import math
 import os
 import re
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +37,7 @@ from vitlab.errors import ConfigError, RunError
 from vitlab.files import (
     Lock,
     append_json,
+    as_json,
     read_json_lines,
     sha256,
     sync_folder,
@@ -82,21 +86,20 @@ class Checkpoint:
     @cached_property
     def damage(self) -> str | None:
         """What is wrong with its files, or None."""
-        manifest = self.path / "manifest.json"
-        if not manifest.is_file():
-            return "manifest.json is missing"
         try:
-            entries = json.loads(manifest.read_text())
-        except ValueError:
-            return "manifest.json is not JSON"
-        for name, entry in entries.items():
-            file = self.path / name
-            if not file.is_file():
-                return f"{name} is missing"
-            if file.stat().st_size != entry["bytes"]:
-                return f"{name} has {file.stat().st_size} bytes instead of {entry['bytes']}"
-            if sha256(file) != entry["sha256"]:
-                return f"the content of {name} has changed"
+            manifest = (self.path / "manifest.json").read_text(encoding="utf-8")
+            for name, expected in _entries(manifest).items():
+                size = (self.path / name).stat().st_size
+                if size != expected["bytes"]:
+                    return f"{name} has {size} bytes instead of {expected['bytes']}"
+                if sha256(self.path / name) != expected["sha256"]:
+                    return f"the content of {name} has changed"
+        except FileNotFoundError as error:
+            return f"{Path(error.filename).name} is missing"
+        except OSError as error:
+            return f"{Path(error.filename or self.path).name} cannot be read: {error.strerror}"
+        except (ValueError, TypeError, KeyError):
+            return "manifest.json is not as it was written"
         return None
 
     @property
@@ -126,7 +129,8 @@ class Run:
         """Begin a run in a claimed folder, config first; refuse one that holds something."""
         if any(not entry.name.startswith(".") for entry in path.iterdir()):
             raise RunError(f"{path} is not empty: choose another --name, or --resume it")
-        write_json(path / "config.json", config.to_dict())
+        with _storing(path):
+            write_json(path / "config.json", config.to_dict())
         return cls(path)
 
     @staticmethod
@@ -166,6 +170,11 @@ class Run:
         file = self.path / "results.json"
         return _read_json(file) if file.exists() else {}
 
+    @property
+    def timing(self) -> Path:
+        """File of how long an answer takes; beside the results, which repeat themselves."""
+        return self.path / "timing.json"
+
     def predictions(self, split: str) -> Path:
         """File of logits, labels and indices of a split, as npz."""
         return self.path / "predictions" / f"{split}.npz"
@@ -184,6 +193,16 @@ class Run:
     def explanations(self) -> Path:
         """Folder of what it looks at, and which pictures of that are true."""
         return self.path / "explain"
+
+    @property
+    def exports(self) -> Path:
+        """Folder of what other programs run of it, one folder per kind."""
+        return self.path / "export"
+
+    @property
+    def reports(self) -> Path:
+        """Folder of the page and the slides that tell of it."""
+        return self.path / "report"
 
     @property
     def teacher(self) -> Path:
@@ -241,26 +260,29 @@ class Run:
 
         RunError names the holder if another process has it.
         """
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            lock = Lock(path / ".lock")
-        except OSError as error:
-            raise RunError(f"cannot write a run at {path}: {error.strerror}") from error
-        with lock:
+        with ExitStack() as held:
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+                held.enter_context(Lock(path / ".lock"))
+            except OSError as error:
+                raise RunError(f"cannot write a run at {path}: {error.strerror}") from error
             yield
 
     def write_origin(self, origin: Mapping[str, Any]) -> None:
         """Store where the run comes from."""
-        write_json(self.path / "origin.json", origin)
+        with _storing(self.path):
+            write_json(self.path / "origin.json", origin)
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Add one line of metrics."""
-        append_json(self.path / "metrics.jsonl", record)
+        with _storing(self.path):
+            append_json(self.path / "metrics.jsonl", record)
 
     def truncate_metrics(self, step: int) -> None:
         """Forget the metrics of steps after `step`, which will be taken again."""
         kept = [json.dumps(record) + "\n" for record in self.metrics if record["step"] <= step]
-        write_text(self.path / "metrics.jsonl", "".join(kept))
+        with _storing(self.path):
+            write_text(self.path / "metrics.jsonl", "".join(kept))
 
     def write_results(self, results: Mapping[str, Any], table: str | None = None) -> None:
         """Store the evaluations by split, and the same numbers as the text of a CSV file."""
@@ -288,23 +310,24 @@ class Run:
         folder = self.path / "checkpoints"
         hidden = folder / f".step-{step:06d}.tmp"
         shutil.rmtree(hidden, ignore_errors=True)
-        try:
-            contents = {**files, "state.json": (json.dumps(state, indent=2) + "\n").encode()}
-            for name, data in contents.items():
-                write_bytes(hidden / name, data)
-            manifest = {
-                name: {"bytes": len(data), "sha256": sha256(hidden / name)}
-                for name, data in contents.items()
-            }
-            write_json(hidden / "manifest.json", manifest)
-            target = folder / f"step-{step:06d}"
-            shutil.rmtree(target, ignore_errors=True)
-            hidden.rename(target)
-        except OSError as error:
-            shutil.rmtree(hidden, ignore_errors=True)
-            raise _no_room(self.path, files, error) from error
-        sync_folder(folder)
-        self._prune()
+        contents = {**files, "state.json": as_json(state).encode()}
+        with _storing(self.path, sum(map(len, contents.values()))):
+            try:
+                for name, data in contents.items():
+                    write_bytes(hidden / name, data)
+                manifest = {
+                    name: {"bytes": len(data), "sha256": sha256(hidden / name)}
+                    for name, data in contents.items()
+                }
+                write_json(hidden / "manifest.json", manifest)
+                target = folder / f"step-{step:06d}"
+                shutil.rmtree(target, ignore_errors=True)
+                hidden.rename(target)
+            except OSError:
+                shutil.rmtree(hidden, ignore_errors=True)
+                raise
+            sync_folder(folder)
+            self._prune()
 
     def _prune(self) -> None:
         sound = [checkpoint for checkpoint in self.checkpoints() if checkpoint.damage is None]
@@ -320,21 +343,33 @@ class Run:
         """Remove what an interrupted writer left half-done."""
         for pattern in (".*.tmp", "checkpoints/.*"):
             for leftover in self.path.glob(pattern):
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+                with _storing(self.path):
+                    shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
     def finish(self, numbers: Mapping[str, Any]) -> None:
         """Declare the run finished; the last write of a training."""
-        write_json(self.path / "finished.json", numbers)
+        with _storing(self.path):
+            write_json(self.path / "finished.json", numbers)
 
 
 def best_of(checkpoints: Iterable[Checkpoint]) -> Checkpoint:
     """The checkpoint of the highest validation accuracy (the first of equals), else the newest."""
 
     def merit(checkpoint: Checkpoint) -> tuple[float, int]:
-        accuracy = checkpoint.state["judged"].get("validation", {}).get("accuracy")
-        return (accuracy, -checkpoint.step) if accuracy is not None else (-1.0, checkpoint.step)
+        judged = checkpoint.state["judged"].get("validation", {})
+        if "accuracy" not in judged or not math.isfinite(judged.get("loss", 0.0)):
+            return -1.0, checkpoint.step
+        return judged["accuracy"], -checkpoint.step
 
     return max(checkpoints, key=merit)
+
+
+def _entries(manifest: str) -> dict[str, Any]:
+    """Size and hash of each file of a checkpoint; ValueError for a text that is not ours."""
+    entries = json.loads(manifest)
+    if not isinstance(entries, dict) or manifest != as_json(entries):
+        raise ValueError("not a manifest")
+    return entries
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -342,15 +377,21 @@ def _read_json(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RunError(f"{path} is missing: the run was never started or is damaged") from None
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise RunError(f"{path} is not JSON: {error}") from error
 
 
-def _no_room(path: Path, files: Mapping[str, bytes], error: OSError) -> RunError:
-    needed = sum(map(len, files.values())) / 1e6
-    free = shutil.disk_usage(path).free / 1e6
-    return RunError(
-        f"cannot write a checkpoint to {path}: {error.strerror} "
-        f"({needed:.1f} MB needed, {free:.1f} MB free). Earlier checkpoints are intact; "
-        "make room and --resume the run"
-    )
+@contextmanager
+def _storing(path: Path, size: int = 0) -> Iterator[None]:
+    """Turn a disk that does not take what a training writes into a RunError that says so."""
+    try:
+        yield
+    except OSError as error:
+        needed = f"{size / 1e6:.1f} MB needed, " if size else ""
+        free = shutil.disk_usage(path).free / 1e6
+        raise RunError(
+            f"cannot write to {path}: {error.strerror} ({needed}{free:.1f} MB free). Checkpoints "
+            "so far are intact; make room or the disk sound, and --resume the run"
+        ) from error

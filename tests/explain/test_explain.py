@@ -13,8 +13,9 @@ from vitlab import explain as module
 from vitlab.cli import main
 from vitlab.data import load_train, train_validation
 from vitlab.errors import ConfigError, DataError, RunError
-from vitlab.explain import certainty, explain, faithfulness
+from vitlab.explain import explain, faithfulness
 from vitlab.ledger import LEDGER
+from vitlab.metrics import certainty
 from vitlab.run import Run
 
 SMALL = {

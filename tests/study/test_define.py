@@ -189,3 +189,9 @@ def test_the_studies_that_ship_ask_what_is_known_to_matter():
     assert len(shipped("positions").arms) == 8
     assert len(shipped("data-size").arms) == 21
     assert len(shipped("cpu-small").all) <= 30
+
+
+def test_a_study_that_is_not_text_is_refused(tmp_path):
+    (tmp_path / "study.toml").write_bytes(b"question = \xff")
+    with pytest.raises(ConfigError, match=r"study\.toml"):
+        read(str(tmp_path / "study.toml"))

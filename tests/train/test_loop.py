@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -256,7 +255,7 @@ def test_predict_gives_the_logits_of_the_final_model(data, straight):
         vitlab.predict(straight, images.astype(np.float32))
 
 
-# From here on a real process is killed.
+# From here on a real process is signalled; tests/faults kills them.
 
 EIGHT_SECONDS = [
     "digits", "--train.epochs", "4", "--train.checkpoint-epochs", "0.25", "--model.dropout", "0.1",
@@ -278,45 +277,6 @@ def start(*arguments: str | Path) -> subprocess.Popen:
     return subprocess.Popen(
         vitlab_command(*arguments), env=environment(), stderr=subprocess.PIPE, text=True
     )
-
-
-def finish(path: Path, name: str) -> Run:
-    """Run the documented command until it ends: resume where there is a run, train where not."""
-    begun = (path / name / "config.json").exists()
-    arguments = (
-        ["--resume", path / name] if begun else [*EIGHT_SECONDS, "--out", path, "--name", name]
-    )
-    process = start("train", *arguments)
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors
-    return Run(path / name)
-
-
-def kill_and_resume(folder: Path, kills: int, seed: int) -> tuple[str, list[str]]:
-    """Fingerprints of the uninterrupted run, and of as many killed at random and resumed."""
-    begun = time.perf_counter()
-    reference = finish(folder, "reference")
-    draws = random.Random(seed)
-    whole = time.perf_counter() - begun
-    resumed = []
-    for number in range(kills):
-        process = start("train", *EIGHT_SECONDS, "--out", folder, "--name", f"killed-{number}")
-        time.sleep(draws.uniform(0.2, 0.95) * whole)
-        process.kill()
-        process.communicate()
-        resumed.append(fingerprint(finish(folder, f"killed-{number}")))
-    return fingerprint(reference), resumed
-
-
-def test_three_kills_at_random_moments_cost_no_bit(tmp_path):
-    reference, resumed = kill_and_resume(tmp_path, kills=3, seed=int(time.time()))
-    assert resumed == [reference] * 3
-
-
-@pytest.mark.slow
-def test_twenty_kills_at_random_moments_cost_no_bit(tmp_path):
-    reference, resumed = kill_and_resume(tmp_path, kills=20, seed=0)
-    assert resumed == [reference] * 20
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ is collected and told at once, with exit code 2. Results go to standard output, 
 to standard error. What a verb needs is imported inside it, so that `--help` answers at once.
 """
 
+import errno
 import os
 import sys
 import warnings
@@ -14,6 +15,11 @@ from vitlab.cli.parser import VERBS, Verb, build_parser, parse
 from vitlab.errors import VitlabError
 
 __all__ = ["VERBS", "Verb", "build_parser", "main", "parse"]
+
+DISK = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM,
+}  # fmt: skip
+"""What a disk answers that fails, is full or is not ours to write: no bug, and no traceback."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -37,3 +43,13 @@ def main(words: Sequence[str] | None = None) -> int:
             # Whoever read the output has left; a last flush at exit must not complain again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
+        except OSError as error:
+            if error.errno not in DISK:
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            print(
+                f"vitlab: {where}{error.strerror}: make room, or choose a disk or folder that can "
+                "be read and written; what was finished before is intact",
+                file=sys.stderr,
+            )
+            return VitlabError.exit_code

@@ -9,6 +9,7 @@ from vitlab.config import Config
 
 def evaluate(args: Namespace) -> int:
     """Judge a run on a split; store numbers, logits and pictures in the run."""
+    from vitlab.compare.index import write_index
     from vitlab.evaluate import evaluate, evaluate_robustness
     from vitlab.pretrained import open_run
 
@@ -20,6 +21,7 @@ def evaluate(args: Namespace) -> int:
         robustness = evaluate_robustness(run, args.split, **where)
         result = {**result, "robustness": robustness}
         tables.append(robustness["conditions"])
+    write_index(run.path.resolve().parent)
     if args.json:
         print_json(result)
         return 0

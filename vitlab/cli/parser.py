@@ -10,8 +10,12 @@ from typing import Any, Literal, NamedTuple, NoReturn, get_args, get_origin
 from vitlab import __version__
 from vitlab.cli.listing import datasets, doctor, recipes, show
 from vitlab.cli.looking import evaluate, explain, explore, features
+from vitlab.cli.reporting import report
+from vitlab.cli.serving import serve
 from vitlab.cli.studying import study
+from vitlab.cli.telling import compare, leaderboard
 from vitlab.cli.training import bench, reproduce, train
+from vitlab.cli.using import export, predict
 from vitlab.config import MODELS, Config, field_help, fields_of, hints, unknown
 from vitlab.errors import ConfigError
 from vitlab.recipes import RECIPES, recipe
@@ -53,6 +57,18 @@ VERBS = {
             "run", "image", "--split", "--methods", "--count", "--device", "--data-root", "--json",
         ),
     ),
+    "predict": Verb(
+        predict,
+        ("pictures", "--top", "--csv", "--explain", "--device", "--json"),
+    ),
+    "export": Verb(
+        export,
+        ("run", "--to", "--out", "--push", "--data-root", "--json"),
+    ),
+    "serve": Verb(serve, ("[source]", "--port", "--host", "--allow-host")),
+    "compare": Verb(compare, ("runs", "--split", "--out", "--json")),
+    "report": Verb(report, ("subjects", "--slides", "--out")),
+    "leaderboard": Verb(leaderboard, ("[folder]", "--sort", "--where", "--json")),
     "show": Verb(show, ("recipe", "[other]", "--data-root", "--json"), fields=Config.SECTIONS),
     "study": Verb(
         study,
@@ -87,7 +103,50 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "other": {"help": "a second recipe or run, to see where they differ"},
     "dataset": {"help": "a known name (`vitlab datasets`), or whatever else data.dataset takes"},
     "run": {"help": "path of a run, or the name of a shipped model"},
+    "runs": {"nargs": "+", "help": "two runs or more, the one to hold the others against first"},
+    "subjects": {"nargs": "+", "help": "runs, names of shipped models, folders of studies"},
+    "--slides": {"action": "store_true", "help": "a deck of slides instead of a page"},
+    "folder": {"help": "folder of runs; default $VITLAB_RUNS, else runs"},
+    "--sort": {"default": "accuracy", "metavar": "COLUMN", "help": "any column of models.csv"},
+    "--where": {
+        "action": "append",
+        "default": [],
+        "metavar": "FIELD=VALUE",
+        "help": "only runs whose config has this value; may be given several times",
+    },
     "image": {"nargs": "*", "help": "picture files; default a few images of the split, at random"},
+    "pictures": {
+        "nargs": "*",
+        "help": "a run, an ONNX export or a shipped model's name, if not the shipped cpu is meant; "
+        "then picture files, folders and patterns",
+    },
+    "--top": {"type": int, "default": 3, "metavar": "N", "help": "classes to name; default 3"},
+    "--csv": {"action": "store_true", "help": "print CSV, a line per picture"},
+    "--explain": {"action": "store_true", "help": "draw what the answers rest on"},
+    "--to": {
+        "required": True,
+        "choices": ("onnx", "onnx-int8", "torch", "timm", "hub"),
+        "help": "ONNX in fp32 or int8, torch.export, timm, or a folder for the Hugging Face Hub",
+    },
+    "--push": {"metavar": "NAME", "help": "upload a hub folder to a private model of this name"},
+    "source": {"help": "a run, an ONNX export or a shipped model's name; default the shipped cpu"},
+    "--port": {
+        "type": int,
+        "default": 8000,
+        "metavar": "N",
+        "help": "port to listen on, 0 for any that is free; default 8000",
+    },
+    "--host": {
+        "default": "127.0.0.1",
+        "metavar": "ADDRESS",
+        "help": "address to listen on; default 127.0.0.1, which only this machine can reach",
+    },
+    "--allow-host": {
+        "action": "append",
+        "default": [],
+        "metavar": "NAME",
+        "help": "another name under which the service is asked; may be given several times",
+    },
     "study": {"help": "name of a study, a .toml file, or a study's folder; none lists them"},
     "--recipe": {"help": "baseline of a study"},
     "--vary": {
@@ -145,7 +204,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "--split": {
         "choices": ("validation", "test"),
         "default": "validation",
-        "help": "test enters the test ledger; default validation",
+        "help": "default validation; opening test enters the ledger, compare opens nothing",
     },
     "--checkpoint": {
         "choices": ("last", "best"),
@@ -265,8 +324,18 @@ def parse(words: Sequence[str]) -> Namespace:
     verb = next((word for word in words if not word.startswith("-")), None)
     if verb is not None and verb not in VERBS:
         raise ConfigError([unknown(verb, VERBS)])
-    args, extra = build_parser().parse_known_args([spelt(word) for word in words])
+    end = words.index("--") if "--" in words else len(words)
+    args, extra = build_parser().parse_known_args([spelt(word) for word in words[:end]])
     options = vars(args)
+    # A list goes on behind an option, and behind -- whatever its words look like.
+    many = next((name for name in options if ARGUMENTS.get(name, {}).get("nargs")), None)
+    loose = words[end + 1 :]
+    if many is not None:
+        options[many] += [word for word in extra if not word.startswith("-")]
+        options[many] += loose
+        extra = [word for word in extra if word.startswith("-")]
+    else:
+        extra += loose
     args.overrides = {name: options[name] for name in list(options) if "." in name}
     if not extra:
         return args

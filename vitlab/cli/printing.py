@@ -3,13 +3,32 @@
 import json
 import sys
 from argparse import Namespace
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from vitlab.words import plain
 
-def note(message: str) -> None:
-    """Print a line for whoever waits."""
-    print(message, file=sys.stderr)
+
+def note(*messages: str) -> None:
+    """Print lines for whoever waits; nothing for an empty one."""
+    for message in filter(None, messages):
+        print(message, file=sys.stderr)
+
+
+def tracked(items: Iterable[Any], total: int, words: str) -> Iterator[Any]:
+    """Hand on items and show on standard error how many are done, if somebody reads it there."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+        # What goes into a file must not be taken for what is shown above the bar.
+        redirect_stdout=sys.stdout.isatty(),
+    ) as bar:
+        yield from bar.track(items, total=total, description=words)
 
 
 def print_json(value: Any) -> None:
@@ -44,7 +63,7 @@ def print_table(header: Iterable[str], rows: Iterable[Sequence[Any]]) -> None:
 def number(value: Any) -> str:
     """A value as a table shows it: 12,345, 0.8671, or - for nothing."""
     if isinstance(value, bool | str):
-        return str(value)
+        return plain(str(value))
     if value is None:
         return "-"
     return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"

@@ -24,6 +24,9 @@ from vitlab.files import sha256
 MAX_BYTES = 400_000_000
 """What an archive may unpack to, about twice what the official ones do; more is a bomb."""
 
+MAX_MEMBERS = 1_000
+"""Members that are looked at; the official archives have about ten."""
+
 
 class Cifar:
     """CIFAR-10 or CIFAR-100 (fine labels) in an archive or in a folder of its batches."""
@@ -119,9 +122,12 @@ def _members(path: Path, wanted: set[str]) -> dict[str, bytes]:
         if len(unpacked) > MAX_BYTES:
             raise DataError(f"{path} unpacks to more than {MAX_BYTES:,} bytes: it is not CIFAR")
         with tarfile.open(fileobj=io.BytesIO(unpacked)) as archive:
-            for member in archive:
+            for number, member in enumerate(archive):
+                if number == MAX_MEMBERS:
+                    raise DataError(f"{path} has more than {MAX_MEMBERS} members: it is not CIFAR")
                 name = PurePosixPath(member.name).name
-                if name in wanted and member.type in (tarfile.REGTYPE, tarfile.AREGTYPE):
+                plain = member.type in (tarfile.REGTYPE, tarfile.AREGTYPE)
+                if name in wanted and plain and not member.issparse():
                     content = archive.extractfile(member)
                     found[name] = content.read(MAX_BYTES) if content else b""
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:

@@ -107,7 +107,7 @@ class Folder:
 
     def _files_and_labels(self, split: Split) -> tuple[list[Path], np.ndarray]:
         folder = self.test if split == "test" and self.test else self.train
-        by_class = [sorted(_images(folder / name)) for name in self.class_names]
+        by_class = [sorted(picture_files(folder / name)) for name in self.class_names]
         labels = np.repeat(np.arange(len(by_class)), [len(paths) for paths in by_class])
         return [path for paths in by_class for path in paths], labels
 
@@ -132,7 +132,8 @@ def _folders(path: Path) -> list[str]:
     return sorted(p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
-def _images(folder: Path) -> Iterator[Path]:
+def picture_files(folder: Path) -> Iterator[Path]:
+    """Files below a folder that are named like a PNG, JPEG or WebP image, the hidden left out."""
     seen = set()  # real folders, so that a circle of links ends
     for where, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(where)

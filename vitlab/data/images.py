@@ -28,7 +28,11 @@ ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 lay the image on its side
 
 
 def decode(
-    source: bytes | Path, image_size: tuple[int, int], channels: int, fit: Fit = "stretch"
+    source: bytes | Path,
+    image_size: tuple[int, int],
+    channels: int,
+    fit: Fit = "stretch",
+    max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
     """Read one PNG, JPEG or WebP image as uint8 (H, W, C).
 
@@ -41,7 +45,7 @@ def decode(
     from PIL import ImageOps
 
     try:
-        with _open(source) as image:
+        with _open(source, max_pixels) as image:
             return _conform(ImageOps.exif_transpose(image), image_size, channels, fit)
     except Exception as error:  # Pillow's parsers raise whatever damaged bytes lead them to
         raise _unreadable(source, error) from error
@@ -96,16 +100,16 @@ def _fitted(image: "Image", size: tuple[int, int], fit: Fit) -> "Image":
     return ImageOps.pad(image, size, Image.Resampling.BICUBIC, mean)
 
 
-def _open(source: bytes | Path) -> "Image":
+def _open(source: bytes | Path, max_pixels: int = MAX_PIXELS) -> "Image":
     from PIL import Image
 
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         image = Image.open(file, formats=FORMATS)
-    if image.width * image.height > MAX_PIXELS:
+    if image.width * image.height > max_pixels:
         image.close()
-        raise ValueError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
+        raise ValueError(f"{image.width} x {image.height} pixels are more than {max_pixels:,}")
     return image
 
 

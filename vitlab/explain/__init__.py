@@ -10,7 +10,7 @@ the same ones, and neither has to name a layer or a grid.
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,11 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vitlab.card import temperature
 from vitlab.data import Examples, index_sha256
 from vitlab.data.augment import normalize
 from vitlab.data.batches import resize
 from vitlab.data.images import decode, header
-from vitlab.device import choose_device
+from vitlab.device import choose_device, enough_memory
 from vitlab.errors import ConfigError, RunError
 from vitlab.explain.attention import distances, every_head, mean_distance, position_similarity
 from vitlab.explain.faithfulness import SEED, measure, to_markdown
@@ -32,12 +33,14 @@ from vitlab.figures import explanation
 from vitlab.figures.style import short
 from vitlab.files import write_json, write_text
 from vitlab.ledger import Split, open_split, record_opening
+from vitlab.metrics import certainty
 from vitlab.models import ViT, build_model
 from vitlab.predict import Data, open_model
 from vitlab.pretrained import open_run
 from vitlab.run import Checkpoint, Run
+from vitlab.words import plain
 
-__all__ = ["METHODS", "certainty", "choose", "compute_maps", "explain"]
+__all__ = ["METHODS", "choose", "compute_maps", "explain"]
 
 MEASURED = 256
 """Images on which maps are judged."""
@@ -125,6 +128,8 @@ def explain(
     subject = Subject(run, checkpoint, model, where, choose(model, methods))
     folder = run.explanations / split if split == "test" else run.explanations
     if images:
+        for _ in _files(run, images):
+            pass  # what cannot be read is refused before anything is written
         pictures, judged = _files(run, images), None
     else:
         examples, index = open_split(run, split, data, data_root)
@@ -134,17 +139,23 @@ def explain(
         pictures = _drawn(examples, places[:count], split)
         judged = examples, np.sort(places[:MEASURED])
     _make(folder)
-    answers = [_explain(subject, picture, folder) for picture in pictures]
     result = None
-    if judged is not None:
-        _look_inside(subject, subject.prepare(judged[0].images[judged[1]]), folder)
-        result = _judge(subject, *judged, split, folder)
+    with enough_memory(_memory(subject)):
+        answers = [_explain(subject, picture, folder) for picture in pictures]
+        if judged is not None:
+            _look_inside(subject, subject.prepare(judged[0].images[judged[1]]), folder)
+            result = _judge(subject, *judged, split, folder)
     return {"folder": str(folder), "pictures": answers, "faithfulness": result}
 
 
-def certainty(probability: float) -> str:
-    """How sure a model is of an answer, in words."""
-    return "sure" if probability > 0.9 else "fairly sure" if probability > 0.7 else "unsure"
+def _memory(subject: Subject) -> str:
+    """What to say if memory runs out."""
+    height, width = subject.checkpoint.state["image_size"]
+    return (
+        f"out of memory on {subject.device} while explaining images of {height} x {width} pixels, "
+        f"{BATCH} at a time: stop what else uses this memory, ask for fewer --methods "
+        f"(now {', '.join(subject.methods)}), or choose another --device"
+    )
 
 
 def _make(folder: Path) -> None:
@@ -154,23 +165,23 @@ def _make(folder: Path) -> None:
         raise RunError(f"cannot write {folder}: {error.strerror}") from error
 
 
-def _files(run: Run, files: Sequence[str | os.PathLike[str]]) -> list[Picture]:
+def _files(run: Run, files: Sequence[str | os.PathLike[str]]) -> Iterator[Picture]:
     """Picture files, each under a name of its own that any file system takes."""
     config = run.config.data
     assert config.image_size and config.channels
-    pictures: dict[str, Picture] = {}
+    taken = set()
     for path in map(Path, files):
         (height, width), _ = header(path)
         shrink = min(1, LONGEST / max(height, width))
         own = max(1, round(height * shrink)), max(1, round(width * shrink))
         name = stem = re.sub(r"[^\w.-]+", "-", path.stem)[:80].strip("-.") or "image"
         number = 1
-        while name in pictures:
+        while name in taken:
             number += 1
             name = f"{stem}-{number}"
+        taken.add(name)
         pixels = decode(path, config.image_size, config.channels, config.fit)
-        pictures[name] = Picture(name, short(path.name, 60), decode(path, own, 3), pixels)
-    return list(pictures.values())
+        yield Picture(name, short(plain(path.name), 60), decode(path, own, 3), pixels)
 
 
 def _drawn(examples: Examples, places: np.ndarray, split: str) -> list[Picture]:
@@ -189,7 +200,8 @@ def _explain(subject: Subject, picture: Picture, folder: Path) -> dict[str, Any]
     """Draw one picture's maps, attention and feature maps; return the model's answer to it."""
     model, run, path = subject.model, subject.run.name, folder / picture.name
     image = subject.prepare(picture.pixels[None])
-    probabilities = subject.logits(image).softmax(dim=-1)[0].cpu().double().numpy()
+    scale = temperature(subject.run, subject.checkpoint) or 1.0
+    probabilities = (subject.logits(image)[0].cpu().double() / scale).softmax(dim=-1).numpy()
     order = np.argsort(-probabilities, kind="stable")[:TOP]
     names = subject.run.origin["data"]["class_names"]
     answer = [(names[k], float(probabilities[k])) for k in order]

@@ -4,7 +4,6 @@ The colours tell apart for the colour-blind as well (Okabe and Ito, 2008), and t
 made for a slide.
 """
 
-import csv
 import io
 import textwrap
 import warnings
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vitlab.files import write_bytes, write_text
+from vitlab.words import csv_text, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,11 +72,7 @@ def figure(path: Path, width: float, height: float, title: str) -> Iterator["Fig
 
 def numbers(path: Path, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
     """Write the numbers that a picture draws beside it, as PATH.csv."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    write_text(path.with_name(f"{path.name}.csv"), text.getvalue())
+    write_text(path.with_name(f"{path.name}.csv"), csv_text([columns, *rows]))
 
 
 def percent(decimals: int | None = 0) -> "PercentFormatter":
@@ -88,7 +84,7 @@ def percent(decimals: int | None = 0) -> "PercentFormatter":
 
 def short(name: str, most: int = 20) -> str:
     """A name on one line, its middle left out where it is too long."""
-    name = " ".join(name.split())
+    name = plain(name)
     half = most // 2
     return name if len(name) <= most else f"{name[: most - half]}…{name[1 - half :]}"
 

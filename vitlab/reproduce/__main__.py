@@ -1,7 +1,7 @@
 """The maintainers' side of results, run in the repository.
 
 python -m vitlab.reproduce keep RUN      copy a finished, tested run's record to docs/results
-python -m vitlab.reproduce page          write docs/results.md, docs/speed.md and the README's table
+python -m vitlab.reproduce page          write the pages made of records, and the README's table
 python -m vitlab.reproduce ship RUN      ship a run: weights halved, judged, in the package
 """
 
@@ -11,6 +11,7 @@ import sys
 from vitlab.bench import page as speed
 from vitlab.errors import VitlabError
 from vitlab.files import write_text
+from vitlab.reproduce import maps, reliability
 from vitlab.reproduce.records import PAGE, README, keep, page, ship, with_summary
 from vitlab.run import Run
 
@@ -26,6 +27,8 @@ def main(words: list[str]) -> int:
             case ["page"]:
                 write_text(PAGE, page())
                 write_text(README, with_summary(README.read_text()))
+                write_text(reliability.PAGE, reliability.page())
+                write_text(maps.PAGE, maps.with_gains(maps.PAGE.read_text()))
                 if (measured := speed.FOLDER / "bench.json").exists():
                     write_text(speed.PAGE, speed.page(json.loads(measured.read_text())))
             case _:

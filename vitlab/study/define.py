@@ -159,10 +159,10 @@ def read(name: str, **given: Any) -> Definition:
     path = ready().get(name, Path(name))
     if not path.is_file():
         raise ConfigError([f"study: {unknown(name, ready())}; or give a .toml file"])
-    source = path.read_text(encoding="utf-8")
     try:
+        source = path.read_text(encoding="utf-8")
         tree = tomllib.loads(source)
-    except tomllib.TOMLDecodeError as error:
+    except (UnicodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError([f"{path}: {error}"]) from None
     try:
         return interpret(path.stem, tree | given)

@@ -1,9 +1,20 @@
 """A study's summary in words: Markdown tables, and sentences computed from the numbers."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vitlab.figures.study import prefixed
+from vitlab.words import (
+    between,
+    bullets,
+    count,
+    p_value,
+    percent,
+    points,
+    scaled,
+    signed,
+    table,
+)
 
 Summary = Mapping[str, Any]
 """What `summary.summarize` returns."""
@@ -370,55 +381,3 @@ def versus(one: Summary, summary: Summary) -> str:
     """How a comparison is called in a sentence."""
     baseline = any(arm["baseline"] and arm["name"] == one["against"] for arm in summary["arms"])
     return f"`{one['arm']}`" if baseline else f"`{one['arm']}` against `{one['against']}`"
-
-
-def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A Markdown table; whatever is in a cell stays in it."""
-    head = list(head)
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(map(cell, cells)) + " |" for cells in lines)
-
-
-def cell(words: str) -> str:
-    """Words on one line, without the sign that ends a cell."""
-    return " ".join(words.split()).replace("|", "\\|")
-
-
-def bullets(sentences: Iterable[str]) -> str:
-    """A Markdown list."""
-    return "\n".join(f"- {' '.join(sentence.split())}" for sentence in sentences)
-
-
-def count(number: int, thing: str) -> str:
-    """A number of things: 1 seed, 3 seeds."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
-
-
-def percent(fraction: float | None) -> str:
-    """A fraction as a percentage of two decimals."""
-    return "-" if fraction is None else f"{100 * fraction:.2f} %"
-
-
-def points(fraction: float | None) -> str:
-    """A fraction as a number of percentage points."""
-    return "-" if fraction is None else f"{100 * fraction:.2f}"
-
-
-def signed(fraction: float | None) -> str:
-    """A difference in percentage points, with its sign."""
-    return "-" if fraction is None else f"{100 * fraction:+.2f}"
-
-
-def between(interval: Sequence[float] | None, form: Callable[[float], str] = percent) -> str:
-    """An interval in words."""
-    return "-" if interval is None else f"{form(interval[0])} to {form(interval[1])}"
-
-
-def p_value(p: float | None) -> str:
-    """A p-value of four decimals."""
-    return "-" if p is None else "<0.0001" if p < 1e-4 else f"{p:.4f}"
-
-
-def scaled(value: float | None, unit: float, name: str, digits: int) -> str:
-    """A quantity in a unit."""
-    return "-" if value is None else f"{value / unit:,.{digits}f}{name}"

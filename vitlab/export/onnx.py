@@ -1,20 +1,28 @@
-"""A model becomes a file that other programs run: ONNX, in fp32 or in int8.
+"""ONNX files: written in fp32, quantised to int8, opened in ONNX Runtime.
 
 What goes in are normalised images (B, C, height, width), what comes out are logits (B, K); the
-batch size stays free. How images are normalised is written into the file's metadata.
+batch size stays free. What belongs to the file besides is text in its metadata.
 """
 
+import importlib
+import logging
+import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vitlab.errors import VitlabError
+from vitlab.errors import RunError, VitlabError
 from vitlab.files import write_bytes
 from vitlab.predict import evaluating
+
+# ONNX Runtime 1.29 and newer tell Microsoft of every session unless this is set before they load.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 OPSET = 20
 CALIBRATION_BATCH = 32
@@ -33,7 +41,7 @@ def to_onnx(
     """
     onnx = needed("onnx")
     needed("onnxscript")
-    with evaluating(model), warnings.catch_warnings():
+    with evaluating(model), warnings.catch_warnings(), silent("torch.onnx"):
         warnings.simplefilter("ignore")  # the exporter speaks of its own internals
         program = torch.onnx.export(
             model,
@@ -73,15 +81,16 @@ def to_int8(source: Path, path: Path, images: np.ndarray) -> None:
             batch = next(self.batches, None)
             return None if batch is None else {"images": batch}
 
-    quantize_static(
-        source,
-        path,
-        Images(),
-        per_channel=True,
-        weight_type=QuantType.QInt8,
-        activation_type=QuantType.QUInt8,
-        op_types_to_quantize=["MatMul", "Gemm", "Conv"],
-    )
+    with silent():  # of advice that changes nothing here
+        quantize_static(
+            source,
+            path,
+            Images(),
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            activation_type=QuantType.QUInt8,
+            op_types_to_quantize=["MatMul", "Gemm", "Conv"],
+        )
 
 
 class Session:
@@ -97,18 +106,39 @@ class Session:
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        self._session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        try:
+            self._session = runtime.InferenceSession(
+                path, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # the runtime has a class of its own for every complaint
+            reason = " ".join(str(error).split())
+            raise RunError(f"{path} cannot be opened in ONNX Runtime: {reason}") from error
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Normalised images (B, C, height, width) float32 to logits (B, K) float32."""
         return self._session.run(None, {"images": images})[0]
 
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The texts that were stored with the file, by name."""
+        return self._session.get_modelmeta().custom_metadata_map
 
-def needed(package: str):
-    """Import a package of the extra `export`."""
-    import importlib
 
+@contextmanager
+def silent(name: str | None = None) -> Iterator[None]:
+    """Let a logger, or the root of all, pass on errors alone for a while."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def needed(package: str, extra: str = "export") -> Any:
+    """Import a package of one of our extras; VitlabError says how to install it."""
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        raise VitlabError(f"{package} is not installed: pip install 'vitlab[export]'") from error
+        raise VitlabError(f"{package} is not installed: pip install 'vitlab[{extra}]'") from error

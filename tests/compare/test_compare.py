@@ -1,0 +1,295 @@
+"""Protects comparisons: every number is traceable, and no word claims more than was measured."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from vitlab.cli import main
+from vitlab.compare import compare, standing, write
+from vitlab.compare.standing import SOURCES
+from vitlab.errors import RunError
+from vitlab.figures import style
+from vitlab.files import write_json
+from vitlab.ledger import LEDGER
+
+CNN = {"model.kind": "cnn6"}
+
+HOSTILE = ["<img src=x onerror=alert(1)>", "=cmd|'/C calc'!A0", "\x1b[31mred\u202e/`a`|**b**"]
+
+
+def files(run):
+    found = (path for path in run.path.rglob("*") if path.is_file())
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in found}
+
+
+def test_every_fact_is_found_again_in_the_file_and_field_that_it_names(runs):
+    run = runs.make("one", wrong=range(12), robustness=True)
+    facts = standing(run)
+    told = {name: fact for name, fact in facts.items() if name in SOURCES and fact}
+    assert len(told) > 25
+    for name, fact in told.items():
+        value = json.loads((run.path / fact.file).read_text())
+        for part in fact.field.split("."):
+            value = value[part]
+        assert value == fact.value, name
+    assert facts["accuracy"].value == pytest.approx(0.9)
+    assert facts["accuracy"][1:] == ("results.json", "validation.accuracy")
+    assert facts["pgd_accuracy"].value == 0.2
+    assert facts["worst_class"].value in ("cat", "dog", "frog")
+    assert facts["generalisation_gap"].value == pytest.approx(0.09)
+    assert "results.json validation.accuracy" in facts["generalisation_gap"].field
+    assert facts["images_seen"].value == 2000
+
+
+def test_what_was_never_measured_is_none(runs):
+    facts = standing(runs.make("one", evaluated=()))
+    unknown = [name for name, fact in facts.items() if fact is None]
+    assert {"mean_auc", "worst_class", "pgd_accuracy", "inference_ms"} <= set(unknown)
+    assert facts["accuracy"][1:] == ("finished.json", "validation.accuracy")
+    low, high = facts["accuracy_interval"].value
+    assert 0.95 < low < 1 == high
+
+
+def test_a_result_of_an_earlier_checkpoint_is_not_taken_for_the_runs(runs):
+    run = runs.make("one", wrong=range(60))
+    write_json(run.path / "finished.json", {**run.finished, "step": 200})
+    facts = standing(run)
+    assert facts["mean_f1"] is None
+    assert facts["accuracy"].file == "finished.json"
+
+
+def test_a_run_that_was_resumed_on_other_hardware_is_not_bit_reproducible(runs):
+    alarm = "resumed at step 5: threads was 1 and is 2: resuming is not bit-exact"
+    assert standing(runs.make("one"))["bit_reproducible"].value is True
+    assert standing(runs.make("two", alarms=[alarm]))["bit_reproducible"].value is False
+
+
+def test_two_trained_models_are_tested_over_images_and_in_words_for_trained_models(runs):
+    one, other = runs.make("one", wrong=range(2)), runs.make("other", wrong=range(2, 12))
+    (pair,) = compare([other, one])["models"]
+    assert (pair["only_run_right"], pair["only_against_right"]) == (10, 2)
+    assert pair["p"] == pytest.approx(158 / 4096)
+    assert pair["difference"] == pytest.approx(8 / 120)
+    assert pair["interval"][0] < 8 / 120 < pair["interval"][1]
+    assert pair["verdict"] == "better"
+    finding = compare([other, one])["findings"][0]
+    assert finding.startswith("This trained model, one, is better than the trained model other")
+    assert "not for their recipes" in finding
+
+
+def test_a_difference_that_may_be_chance_is_not_called_better(runs):
+    one, other = runs.make("one", wrong=range(5)), runs.make("other", wrong=range(3, 10))
+    (pair,) = compare([other, one])["models"]
+    assert pair["verdict"] == "no evidence of a difference"
+    assert compare([other, one])["findings"][0].startswith("No evidence that this trained model")
+
+
+def test_every_disagreement_is_listed_with_both_predictions(runs):
+    one, other = runs.make("one", wrong=[0, 7]), runs.make("other", wrong=[7, 9])
+    (pair,) = compare([one, other])["models"]
+    assert [found["index"] for found in pair["disagreements"]] == [0, 90]
+    first = pair["disagreements"][0]
+    assert (first["true"], first["predicted"], first["against_predicted"]) == ("cat", "cat", "dog")
+    assert first["confidence"] == pytest.approx(np.exp(3) / (np.exp(3) + 2))
+    cat = pair["classes"][0]
+    assert (cat["only_run_right"], cat["only_against_right"], cat["images"]) == (1, 1, 40)
+
+
+@pytest.mark.parametrize(
+    ("difference", "reason"),
+    [
+        ({"split": "6" * 64}, "splits hold different images"),
+        ({"fingerprint": "e" * 64}, "different data"),
+        ({"evaluated": ()}, "`vitlab evaluate"),
+    ],
+)
+def test_models_judged_on_different_images_are_not_tested_against_each_other(
+    runs, difference, reason
+):
+    found = compare([runs.make("one"), runs.make("other", **difference)])
+    (pair,) = found["models"]
+    assert reason in pair["reason"] and "p" not in pair
+    assert reason in found["findings"][0]
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_one_or_two_seeds_give_numbers_and_no_verdict(runs, seeds):
+    arms = runs.seeds("a", [30, 31][:seeds]) + runs.seeds("b", [10, 12][:seeds], changes=CNN)
+    (recipes,) = compare(arms)["comparisons"]
+    assert recipes["difference"] > 0.1
+    assert recipes["verdict"] == (
+        f"no verdict ({seeds} against {seeds} seeds: at least 3 in each arm are needed, better 5)"
+    )
+    assert recipes["p"] is None or seeds == 2
+
+
+def test_recipes_are_judged_over_seeds_unpaired(runs):
+    arms = runs.seeds("a", [30, 32, 31]) + runs.seeds("b", [10, 12, 11], changes=CNN)
+    found = compare(arms)
+    (one,) = found["comparisons"]
+    assert one["verdict"] == "better" and not one["paired"]
+    assert one["difference"] == pytest.approx(20 / 120)
+    assert one["bootstrap_interval"][0] > 0
+    assert [len(recipe["runs"]) for recipe in found["recipes"]] == [3, 3]
+    sentence = next(words for words in found["findings"] if "against the recipe" in words)
+    assert "unpaired" in sentence and "over seeds" in sentence
+
+
+def test_a_recipe_held_against_itself_is_not_better(runs):
+    arms = runs.seeds("a", [30, 32, 31, 33]) + runs.seeds(
+        "b", [31, 33, 30, 32], changes={"optim.lr": 0.005}
+    )
+    (one,) = compare(arms)["comparisons"]
+    assert one["verdict"].startswith("no evidence of a difference (could have seen >=")
+
+
+def test_seeds_without_a_result_are_counted_and_never_averaged_away(runs):
+    good = runs.seeds("a", [30, 32, 31])
+    runs.folder = runs.folder / "study" / "runs"
+    lost = runs.seeds("b", [10, 12, 11, 10], changes=CNN)
+    lost.append(runs.make("b-seed4", seed=4, changes=CNN, finished=False, evaluated=()))
+    reason = {"status": "diverged", "reason": "loss is not finite"}
+    write_json(runs.folder.parent / "trials" / "b-seed4.json", reason)
+    found = compare([*good, *lost])
+    arm = found["recipes"][1]
+    assert (arm["n"], arm["planned"], arm["failed"]) == (4, 5, 1)
+    assert arm["without_result"] == [{"run": "b-seed4", "seed": 4, "status": "diverged"}]
+    (one,) = found["comparisons"]
+    assert one["verdict"] == "better; 1 of 5 seeds of the arm failed"
+    assert not one["same_seeds"]
+    assert any("the seeds differ" in words for words in found["findings"])
+    assert any("1 of 5 failed" in words for words in found["findings"])
+
+
+def test_a_run_that_is_still_to_come_forbids_a_verdict(runs):
+    arms = runs.seeds("a", [30, 32, 31]) + runs.seeds("b", [10, 12, 11], changes=CNN)
+    arms.append(runs.make("b-seed3", seed=3, changes=CNN, finished=False, evaluated=()))
+    (one,) = compare(arms)["comparisons"]
+    assert one["verdict"] == "no verdict (1 of 7 runs are still to come)"
+
+
+def test_a_seed_that_was_trained_twice_counts_once(runs):
+    arms = runs.seeds("a", [30, 32, 31])
+    again = runs.make("again", seed=1, wrong=range(5))
+    found = compare([*arms, again])
+    (recipe,) = found["recipes"]
+    assert recipe["n"] == 3 and recipe["repeated"] == ["again"]
+    assert any("Left out" in words and "again" in words for words in found["findings"])
+
+
+@pytest.mark.parametrize(
+    ("more", "flag"),
+    [
+        ({"changes": {"train.epochs": 120}}, "train.epochs 120 instead of 60"),
+        ({"changes": {"train.batch_size": 32}}, "train.batch_size 32 instead of"),
+        ({"split": "6" * 64}, "another validation split"),
+        ({"changes": {"augment.cutout": 3}}, "augment.cutout 3 instead of"),
+    ],
+)
+def test_unequal_budgets_are_flagged_beside_the_verdict(runs, more, flag):
+    found = compare([runs.make("one"), runs.make("other", **more)])
+    for words in found["findings"]:
+        if "against" in words:
+            assert "Not equal budget: " in words and flag in words
+    assert flag in " ".join(found["models"][0]["unequal"])
+
+
+def test_more_tuning_trials_are_flagged(runs):
+    plain = runs.make("plain")
+    folder = runs.folder / "search"
+    runs.folder = folder / "runs"
+    tuned = runs.make("01-found-seed0", changes={"optim.lr": 0.005})
+    arms = [{"name": name, "baseline": name == "baseline"} for name in ("baseline", "a", "b", "c")]
+    trials = [{"arm": "a", "run": "runs/01-found-seed0"}]
+    plan = {"design": "search", "arms": arms, "trials": trials, "probes": []}
+    write_json(folder / "study.json", plan)
+    found = compare([plain, tuned])
+    assert "3 known tuning trials instead of 0" in found["comparisons"][0]["unequal"]
+
+
+def test_equal_budgets_are_not_flagged(runs):
+    found = compare([runs.make("one"), runs.make("other", changes={"model.norm": "rms"})])
+    assert found["models"][0]["unequal"] == []
+    assert found["models"][0]["changes"] == {"model.norm": ["rms", "layer"]}
+    assert found["comparisons"][0]["recipe"] == "digits (model.norm=rms)"
+    assert not any("Not equal" in words for words in found["findings"])
+
+
+def test_the_test_split_counts_only_where_it_was_opened_before(runs):
+    one = runs.make("one", evaluated=("validation", "test"))
+    other = runs.make("other")
+    with pytest.raises(RunError, match=r"never opens it.*vitlab evaluate .*other --split test"):
+        compare([one, other], "test")
+    both = runs.make("both", evaluated=("validation", "test"), wrong=range(9))
+    found = compare([one, both], "test")
+    assert found["models"][0]["split"] == "test" and "p" in found["models"][0]
+    assert not (runs.folder / LEDGER).exists()
+
+
+def test_runs_are_named_and_named_once(runs):
+    one = runs.make("one")
+    with pytest.raises(RunError, match="two runs or more"):
+        compare([one])
+    with pytest.raises(RunError, match="named twice"):
+        compare([one, one.path])
+    with pytest.raises(RunError, match="is not a run"):
+        compare([one, runs.folder / "none"])
+
+
+def test_comparing_changes_no_run_and_gives_the_same_again(runs):
+    arms = [runs.make("one", wrong=range(9)), runs.make("other", wrong=range(4), changes=CNN)]
+    before = [files(run) for run in arms]
+    assert json.dumps(compare(arms)) == json.dumps(compare(arms))
+    assert [files(run) for run in arms] == before
+
+
+def test_a_comparison_is_a_folder_and_names_do_nothing_in_it(runs, monkeypatch, capsys):
+    monkeypatch.setitem(style.STYLE, "savefig.dpi", 30)
+    one = runs.make("=1+1 <b>🐿", wrong=range(9), classes=HOSTILE)
+    other = runs.make("two\x1b[31m`x`", wrong=range(4, 30), changes=CNN, classes=HOSTILE)
+    out = runs.folder / "compared"
+    assert main(["compare", str(one.path), str(other.path), "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "This trained model" in printed and "🐿" in printed
+    page = (out / "compare.md").read_text()
+    for shown in (printed, page):
+        assert "\x1b" not in shown and "\u202e" not in shown
+    assert "<b>" not in page.replace("\\<b\\>", "") and "<img" not in page.replace("\\<img", "")
+    for table in [out / "compare.csv", *(out / "figures").glob("*.csv")]:
+        with open(table, newline="") as file:
+            cells = [cell for row in csv.reader(file) for cell in row]
+        assert not any(cell.startswith("=") or "\x1b" in cell for cell in cells), table
+    assert json.loads((out / "compare.json").read_text())["schema"] == 1
+    pictures = {"curves", "cost", "classes-1", "disagreements-1"}
+    for kind in ("png", "svg"):
+        assert {path.stem for path in (out / "figures").glob(f"*.{kind}")} == pictures
+    for picture in pictures:
+        assert f"figures/{picture}.svg" in page
+    assert "`results.json` validation.accuracy" in page
+    with open(out / "compare.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[0]["accuracy"]) == pytest.approx(1 - 9 / 120)
+    assert (runs.folder / "models.csv").exists()
+
+
+def test_a_long_list_of_runs_still_has_a_folder(runs, monkeypatch):
+    monkeypatch.setattr("vitlab.compare._draw", lambda *_: [])
+    arms = [runs.make(f"a-rather-long-name-of-a-run-number-{k}") for k in range(9)]
+    write(arms)
+    (folder,) = runs.folder.glob("compare-*")
+    assert folder.name.endswith("-and-8-more") and len(folder.name) < 120
+
+
+def test_comparing_never_loads_torch(runs):
+    one, other = runs.make("one"), runs.make("other", wrong=range(4))
+    code = (
+        "import sys; from vitlab.compare import compare; from vitlab.compare.index import lines; "
+        "import vitlab.figures.comparison; compare(sys.argv[1:3]); lines(sys.argv[3]); "
+        "assert 'torch' not in sys.modules"
+    )
+    words = [str(one.path), str(other.path), str(runs.folder)]
+    subprocess.run([sys.executable, "-c", code, *words], check=True)

@@ -1,0 +1,122 @@
+"""Real runs and a real study, prepared once, and a browser where there is one."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vitlab import pretrained
+from vitlab.metrics import summarize
+from vitlab.predict import predict
+from vitlab.run import Run
+
+DOCS = Path(__file__).parents[2] / "docs" / "results"
+
+IMAGES = 120
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory) -> dict[str, Run]:
+    """The shipped models, judged on a few images that are not theirs; the ViT looked into."""
+    folder = tmp_path_factory.mktemp("runs")
+    squares = np.random.default_rng(0).integers(0, 256, (IMAGES, 8, 8, 3), dtype=np.uint8)
+    images, labels = squares.repeat(4, axis=1).repeat(4, axis=2), np.arange(IMAGES) % 10
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VITLAB_RUNS", str(folder))
+        for name in ("cpu-plain", "cpu-cnn"):
+            found[name] = pretrained.open_run(name)
+            judge(found[name], images, labels)
+    look_into(found["cpu-plain"])
+    return found
+
+
+def judge(run: Run, images: np.ndarray, labels: np.ndarray) -> None:
+    """Store what a run's model says of images as evaluate does, without its many figures."""
+    logits = predict(run, images, device="cpu")
+    classes = run.origin["data"]["class_names"]
+    result = {**run.results["test"], **summarize(logits, labels, classes)}
+    run.write_results({**run.results, "test": result})
+    run.predictions("test").parent.mkdir()
+    everything = np.arange(len(labels))
+    np.savez(run.predictions("test"), logits=logits, labels=labels, indices=everything)
+    np.savez(run.predictions("test-gallery"), places=everything, images=images)
+
+
+def look_into(run: Run) -> None:
+    """Measure two maps on a few images, and take over what features recorded of another ViT."""
+    import torch
+
+    from vitlab.explain.faithfulness import measure
+    from vitlab.models import build_model
+    from vitlab.predict import open_model
+
+    torch.manual_seed(0)
+    model = open_model(run, run.checkpoint(), torch.device("cpu"))
+    images = torch.randn(4, 3, 32, 32)
+    classes = model(images).argmax(dim=-1)
+    found = measure(model, build_model(run.config).eval(), images, classes, ["attention"])
+    run.explanations.mkdir()
+    facts = {"run": run.name, "split": "validation", **found}
+    (run.explanations / "faithfulness.json").write_text(json.dumps(facts))
+    picture = Image.fromarray(np.zeros((40, 90, 3), np.uint8))
+    picture.save(run.explanations / "validation-00001.png")
+    run.features.mkdir()
+    shutil.copy(DOCS / "features-cpu-cpu-cnn.json", run.features / "features.json")
+    picture.save(run.features / "pca-pooled.png")
+
+
+@pytest.fixture
+def study(tmp_path) -> Path:
+    """The record of a real study, where it may be written into."""
+    return Path(shutil.copytree(DOCS / "studies" / "cpu-small", tmp_path / "cpu-small"))
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium."""
+    api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    found = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]
+    path = next(filter(None, found), None)
+    if path is None:
+        pytest.skip("needs Chromium: none is on PATH")
+    with api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+HOSTILE = (
+    "<img src=x onerror=harmed=1>",
+    '"><script>harmed=1</script>.png',
+    "{{7*7}}{% raw %}",
+    '=HYPERLINK("http://example.org","x")',
+    "\x1b[31mred\x07\x00",
+    "\u202egnp.exe",
+    "a" * 255,
+    "caf\udce9",
+    "</style></title><svg onload=harmed=1>",
+    "'onmouseover=harmed=1 x='",
+)
+"""Names that somebody's folders may have."""
+
+
+@pytest.fixture
+def hostile(runs, tmp_path) -> Run:
+    """A run whose own name, classes and files try to be more than names."""
+    folder = tmp_path / 'run"><script>harmed=1<' / "{{7*7}} '\"><img src=x onerror=harmed=1>"
+    shutil.copytree(runs["cpu-plain"].path, folder)
+    for name in ("origin.json", "results.json"):
+        words = (folder / name).read_text()
+        for place, own in enumerate(runs["cpu-plain"].origin["data"]["class_names"]):
+            words = words.replace(json.dumps(own), json.dumps(HOSTILE[place]))
+        (folder / name).write_text(words)
+    (folder / "explain" / "validation-00001.png").rename(
+        folder / "explain" / '"><script>harmed=1<script>.png'
+    )
+    return Run(folder)

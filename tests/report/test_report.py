@@ -1,0 +1,285 @@
+"""What a report says, where it is written, and that it gives nothing away."""
+
+import dataclasses
+import getpass
+import json
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from vitlab.cli import main
+from vitlab.config import (
+    AugmentConfig,
+    CNN6Config,
+    Config,
+    DataConfig,
+    HybridConfig,
+    ResNet18Config,
+    TrainConfig,
+    ViTConfig,
+)
+from vitlab.errors import RunError
+from vitlab.models import AXES, build_model
+from vitlab.models import explain as explained
+from vitlab.models.cost import cost
+from vitlab.report import architecture, render, report, techniques
+from vitlab.report import runs as of_runs
+from vitlab.report import study as of_study
+from vitlab.report.study import Study
+from vitlab.report.subject import Subject
+from vitlab.run import Run
+
+SMALL = {"width": 24, "depth": 2, "heads": 2}
+
+MODELS = [
+    *(ViTConfig(**SMALL, patch=word) for word in AXES["patch"]),
+    *(ViTConfig(**SMALL, position=word) for word in AXES["position"] if word != "rope"),
+    *(ViTConfig(**SMALL, norm=word, norm_place="post") for word in AXES["norm"]),
+    *(ViTConfig(**SMALL, ffn=word) for word in AXES["ffn"]),
+    *(ViTConfig(**SMALL, pool=word) for word in AXES["pool"]),
+    ViTConfig(width=24, depth=2, heads=2, position="rope", registers=4, qk_norm=True, lsa=True),
+    ViTConfig(**SMALL, distill_token=True, layer_scale=0.1, embed_norm=True),
+    HybridConfig(**SMALL, stage_width=16),
+    HybridConfig(**SMALL, stage_width=16, patch="spt", embed_norm=True),
+    ResNet18Config(width=8),
+    CNN6Config(width=4),
+]
+
+
+def config_of(model) -> Config:
+    data = DataConfig(image_size=(32, 32), channels=3, classes=10)
+    distills = getattr(model, "distill_token", False)
+    return Config(
+        data=data, model=model, train=TrainConfig(teacher="resnet18" if distills else None)
+    )
+
+
+def words_of(file: Path) -> str:
+    """What a page says, without its style and markup."""
+    html = file.read_text(encoding="utf-8")
+    return re.sub(r"<style>.*?</style>|<[^>]*>", " ", html, flags=re.S)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: f"{model.kind}")
+def test_a_drawing_has_the_shapes_and_parameters_of_the_model(model):
+    config = config_of(model)
+    built = build_model(config).eval()
+    shapes = {name: tuple(weight.shape) for name, weight in built.state_dict().items()}
+    found = architecture.parts(config)
+    counts = architecture.shares(found, architecture.parameters(model, shapes))
+    assert sum(counts) == cost(config).parameters
+    trace: dict[str, torch.Tensor] = {}
+    logits = built(torch.zeros(1, 3, 32, 32), trace)
+    made = {tuple(each.shape[1:]) for each in trace.values()} | {tuple(logits.shape[1:])}
+    drawn = {part.shape for part in found if part.look in ("tokens", "block") or part.weights}
+    known = {part.shape for part in found if part.look in ("tokens", "block")}
+    known |= {part.shape for part in found if part.name == "head"}
+    known |= {part.shape for part in found if part.look == "maps" and model.kind != "hybrid"}
+    assert known <= made and known <= drawn
+    assert "parameters" in architecture.draw(config, shapes, "a model")
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: f"{model.kind}")
+def test_techniques_are_told_in_the_words_of_the_models(model):
+    assert techniques.explain(model) == explained(model)
+
+
+def test_every_technique_of_a_training_is_told_when_it_is_on():
+    config = Config()
+    before = {word.axis for word in techniques.of_training(config)}
+    mixed = dataclasses.replace(config, augment=AugmentConfig(mixup=0.2, cutout=8))
+    after = {word.axis for word in techniques.of_training(mixed)}
+    assert after - before == {"MixUp", "cutout"}
+    for technique in techniques.TRAINING:
+        how = re.sub(r"et al[.]", "et al", technique.how)
+        assert len(re.findall(r"[\w)][.](?: |$)", how)) >= 2
+
+
+def test_a_report_loads_neither_torch_nor_matplotlib():
+    code = (
+        "import sys; from vitlab.report import render, runs, study; "
+        "assert not {'torch', 'matplotlib'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def resolve(folder: Path, file: str, field: str) -> bool:
+    """Whether a field is in a file of a folder."""
+    if not file.endswith(".json"):
+        return (
+            bool(list(folder.glob(field) if file.endswith("/") else folder.glob(file)))
+            or (folder / file).exists()
+        )
+    tree = json.loads((folder / file).read_text())
+    for part in field.split("."):
+        tree = tree[0] if isinstance(tree, list) else tree
+        if not isinstance(tree, dict) or part not in tree:
+            return False
+        tree = tree[part]
+    return True
+
+
+def fields_of(source) -> list[tuple[str, str]]:
+    """The files and fields that a source names, of which there may be several."""
+    found, file = [], source.file
+    for part in source.field.split(", "):
+        other, _, field = part.rpartition(" ")
+        file = other if other.endswith(".json") else file
+        found.append((file, field if other.endswith(".json") else part))
+    return found
+
+
+@pytest.mark.parametrize("name", ["cpu-plain", "cpu-cnn"])
+def test_every_source_of_a_run_is_there(name, runs):
+    told = of_runs.report([Subject(runs[name], name)])
+    sources = {
+        source
+        for panel in told.panels
+        for part in (panel, *panel.shown, *panel.more)
+        for source in getattr(part, "sources", ())
+    }
+    own = [source for source in sources if source.run == name]
+    assert len(own) > 30
+    for source in own:
+        for file, field in fields_of(source):
+            if field not in ("(all)", "shapes", "*.png", "all"):
+                assert resolve(runs[name].path, file, field), source
+
+
+def test_every_source_of_a_study_is_there(study):
+    told = of_study.report(Study(study))
+    sources = {source for panel in told.panels for source in panel.sources}
+    assert len(sources) > 20
+    for source in sources:
+        for file, field in fields_of(source):
+            if field != "(all)":
+                assert resolve(study, file, field), source
+
+
+def test_a_page_states_what_the_run_measured(runs, tmp_path):
+    run = runs["cpu-plain"]
+    words = words_of(report([run], out=tmp_path))
+    test = run.results["test"]
+    low, high = test["accuracy_interval"]
+    for value in (test["accuracy"], low, high):
+        assert f"{100 * value:.2f} %" in words
+    finished = run.finished
+    assert finished
+    assert f"{finished['parameters']:,}" in words
+    assert run.config.sha256[:16] in words
+    assert test["index_sha256"][:16] in words
+    for name in ("command", "torch", "python", "device"):
+        assert run.origin[name] in words
+    assert re.search(r"bit-reproducible\s+no\s*:\s+resumed at step", words)
+    assert "Hypothesis" in words
+
+
+def test_a_study_page_states_its_verdicts(study, tmp_path):
+    words = " ".join(words_of(report([study], out=tmp_path)).split())
+    summary = json.loads((study / "summary.json").read_text())
+    assert summary["question"] in words
+    for one in summary["comparisons"]:
+        assert one["arm"] in words
+        assert f"{100 * one['difference']:+.2f}" in words
+    assert "No evidence of a difference in 2 comparisons" in words
+
+
+def test_a_report_goes_into_the_run_the_study_or_beside_several(runs, study, capsys):
+    plain, cnn = runs["cpu-plain"], runs["cpu-cnn"]
+    assert main(["report", str(plain.path)]) == 0
+    assert capsys.readouterr().out.strip() == str(plain.path / "report" / "report.html")
+    assert report([study], slides=True) == study / "report" / "slides.html"
+    both = report([plain, cnn])
+    assert both == plain.path.parent.resolve() / "report" / "cpu-plain-cpu-cnn" / "report.html"
+    assert "ViT against CNN" in words_of(both)
+    assert not list(both.parent.glob(".*"))
+
+
+def test_a_run_and_a_study_fit_on_one_page(runs, study, tmp_path):
+    html = report([runs["cpu-cnn"], study], out=tmp_path).read_text()
+    ids = re.findall(r'<section id="([^"]+)"', html)
+    assert len(ids) == len(set(ids)) > 15
+
+
+def test_runs_of_one_name_are_told_apart(runs, tmp_path):
+    copies = []
+    for place in ("one", "two"):
+        copies.append(Run(shutil.copytree(runs["cpu-cnn"].path, tmp_path / place / "cpu-cnn")))
+    words = words_of(report(copies, out=tmp_path / "out"))
+    assert "one/cpu-cnn" in words and "two/cpu-cnn" in words
+
+
+def test_what_is_missing_is_said_with_the_command_that_makes_it(runs, tmp_path):
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    shutil.copy(runs["cpu-plain"].path / "config.json", begun)
+    for slides in (False, True):
+        words = words_of(report([begun], slides=slides))
+        assert "vitlab train --resume" in words
+    shutil.copy(runs["cpu-plain"].path / "origin.json", begun)
+    shutil.copy(runs["cpu-plain"].path / "metrics.jsonl", begun)
+    words = words_of(report([begun]))
+    assert "is not finished" in words and "vitlab explain" in words and "vitlab features" in words
+    shutil.copy(runs["cpu-plain"].path / "finished.json", begun)
+    assert "--split test" in words_of(report([begun]))
+
+
+def test_a_study_without_a_summary_says_how_to_get_one(study):
+    (study / "summary.json").unlink()
+    shutil.rmtree(study / "figures")
+    assert "vitlab study" in words_of(report([study]))
+
+
+def test_what_is_no_run_or_cannot_be_written_is_refused_in_one_sentence(runs, tmp_path):
+    with pytest.raises(RunError, match="is not a run"):
+        report([tmp_path])
+    with pytest.raises(RunError, match="needs a run or a study"):
+        report([])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="choose another --out"):
+        report([runs["cpu-cnn"]], out=tmp_path / "file")
+    assert (tmp_path / "file").read_text() == ""
+
+
+def test_nothing_names_a_home_a_user_a_host_or_the_environment(runs, tmp_path, monkeypatch):
+    monkeypatch.setenv("SECRET_TOKEN", "s3cr3t-canary")
+    run = Path(shutil.copytree(runs["cpu-cnn"].path, tmp_path / "home" / "jane" / "run"))
+    for name in ("config.json", "origin.json", "finished.json"):
+        tree = json.loads((run / name).read_text())
+        if name == "config.json":
+            tree["data"]["dataset"] = "/home/jane doe/pictures/photos.csv"
+        if name == "origin.json":
+            tree["command"] = "vitlab train cpu --data.dataset '/home/jane doe/pictures/photos.csv'"
+        if name == "finished.json":
+            tree["alarms"] = ["resumed from /home/jane/x/run: resuming is not bit-exact"]
+        (run / name).write_text(json.dumps(tree))
+    for slides in (False, True):
+        html = report([run], slides=slides).read_text()
+        for secret in ("/home", "jane", "s3cr3t-canary", socket.gethostname(), str(Path.home())):
+            assert secret not in html, secret
+        assert getpass.getuser() == "root" or getpass.getuser() not in html
+        assert "photos.csv" in html
+
+
+def test_written_twice_a_report_has_the_same_bytes(study, tmp_path):
+    first = report([study], out=tmp_path / "a").read_bytes()
+    assert report([study], out=tmp_path / "b").read_bytes() == first
+
+
+def test_names_are_inert_in_the_source_of_the_page(hostile, tmp_path):
+    for slides in (False, True):
+        html = report([hostile], slides=slides, out=tmp_path).read_bytes().decode("utf-8")
+        assert "<img src=x" not in html and "harmed=1</script>" not in html
+        assert not re.search("[\x00-\x08\x0b-\x1f\u202e\ud800-\udfff]", html)
+        assert "{{7*7}}" in html and "49{% raw %}" not in html
+
+
+def test_templates_are_found_where_the_package_is():
+    for name in ("page.html", "deck.html", "macros.html", "style.css", "page.css", "deck.css"):
+        assert render.source(name)

@@ -1,0 +1,284 @@
+"""A model is asked about a picture exactly as evaluation asks it, by torch and by ONNX Runtime."""
+
+import json
+import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import vitlab
+from vitlab import classifier as module
+from vitlab import evaluate as evaluation
+from vitlab.classifier import Classifier, is_source, open_classifier
+from vitlab.data import load_train, train_validation
+from vitlab.data.formats import Folder
+from vitlab.errors import RunError, VitlabError
+from vitlab.files import sha256, write_json
+from vitlab.metrics import log_softmax
+from vitlab.run import Run
+
+
+def picture(path: Path, place: int, bright: bool) -> None:
+    """Store a picture of a size and a mode of its own."""
+    draws = np.random.default_rng(place)
+    height, width = draws.integers(9, 40, 2)
+    pixels = draws.integers(0, 120, (height, width, 4), np.uint8) + 110 * bright
+    mode = ("RGB", "RGBA", "L", "LA", "P", "I;16", "CMYK")[place % 7]
+    image = Image.fromarray(pixels.astype(np.uint8), "RGBA")
+    if mode == "I;16":
+        image = Image.fromarray(pixels[..., 0].astype(np.uint16) * 257)
+    elif mode == "CMYK":
+        turned = Image.Exif()
+        turned[0x0112] = 6
+        image.convert("RGB").convert("CMYK").save(path.with_suffix(".jpg"), exif=turned)
+        return
+    else:
+        image = image.convert("RGB").convert(mode) if mode in "LP" else image.convert(mode)
+    image.save(path.with_suffix(".png"))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A finished run on pictures of every size and mode, evaluated on its 14 validation images."""
+    photos = tmp_path_factory.mktemp("photos")
+    for name in ("dark", "bright"):
+        for split, count in (("train", 28), ("test", 2)):
+            (photos / split / name).mkdir(parents=True)
+            for place in range(count):
+                picture(photos / split / name / f"{place:02d}", place, name == "bright")
+    config = vitlab.recipe("digits").override(
+        {
+            "data.dataset": str(photos),
+            "data.image_size": (12, 16),
+            "data.channels": 3,
+            "data.fit": "pad",
+            "data.validation_fraction": 0.25,
+            "model.patch_size": 4,
+            "model.width": 16,
+            "model.depth": 1,
+            "model.heads": 2,
+            "optim.warmup_epochs": 0,
+            "train.epochs": 1,
+        }
+    )
+    out = tmp_path_factory.mktemp("runs")
+    run = vitlab.train(config, out=out, name="photos", device="cpu", quiet=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "_draw", lambda *_: None)
+        run.seen = watched(patch, evaluation, "open_model", lambda: evaluation.evaluate(run))[:14]
+    return run
+
+
+def watched(patch, where, name, act) -> torch.Tensor:
+    """All that enters the model that `where.name` opens, while something is done."""
+    entered = []
+    opened = getattr(where, name)
+
+    def watch(*arguments):
+        model = opened(*arguments)
+        model.register_forward_pre_hook(lambda _, images: entered.append(images[0].clone()))
+        return model
+
+    patch.setattr(where, name, watch)
+    act()
+    return torch.cat(entered)
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of the finished run, free to be written."""
+    shutil.copytree(trained.path, tmp_path / "runs" / "photos")
+    return Run(tmp_path / "runs" / "photos")
+
+
+@pytest.fixture(scope="module")
+def asked(trained) -> Classifier:
+    """The run, opened in ONNX Runtime."""
+    return open_classifier(trained, "onnx")
+
+
+def validation_files(run: Run) -> list[Path]:
+    """The files that are the run's validation images, in order."""
+    files = Folder(Path(run.config.data.dataset)).files("train")
+    index = train_validation(load_train(run.config.data).labels, run.config.data)[1]
+    return [files[place] for place in index]
+
+
+def test_what_enters_the_model_is_bit_for_bit_what_evaluation_lets_in(trained, monkeypatch):
+    classifier = []
+
+    def ask():
+        classifier.append(open_classifier(trained, "torch"))
+        classifier[0].logits(np.stack([classifier[0].pixels(f) for f in validation_files(trained)]))
+
+    seen = watched(monkeypatch, module, "open_model", ask)
+    assert seen.shape == (14, 3, 12, 16)
+    assert torch.equal(seen, trained.seen)
+
+
+def test_what_enters_onnx_runtime_is_the_same_too(trained, asked, monkeypatch):
+    entered = []
+    session = module.Session.__call__
+
+    def watch(self, images):
+        entered.append(images)
+        return session(self, images)
+
+    monkeypatch.setattr(module.Session, "__call__", watch)
+    asked.logits(np.stack([asked.pixels(file.read_bytes()) for file in validation_files(trained)]))
+    assert torch.equal(torch.from_numpy(np.concatenate(entered)), trained.seen)
+
+
+@pytest.mark.parametrize("engine", ["onnx", "torch"])
+def test_answers_are_those_of_evaluation(trained, engine):
+    classifier = open_classifier(trained, engine)
+    images = np.stack([classifier.pixels(file) for file in validation_files(trained)])
+    with np.load(trained.predictions("validation")) as stored:
+        expected = stored["logits"]
+    assert classifier.engine == engine
+    np.testing.assert_allclose(classifier.logits(images), expected, atol=1e-5)
+    fitted = trained.results["validation"]["temperature"]
+    assert classifier.temperature == fitted != 1
+    np.testing.assert_allclose(
+        classifier.probabilities(images), np.exp(log_softmax(expected / fitted)), atol=1e-6
+    )
+
+
+def test_a_run_that_was_never_evaluated_says_that_it_is_not_calibrated(run):
+    (run.path / "results.json").unlink()
+    classifier = open_classifier(run, "torch")
+    assert classifier.temperature == 1 and not classifier.calibrated
+    assert any("not calibrated" in note for note in classifier.notes)
+    assert "was not measured" in classifier.introduction
+    assert classifier.card["validation_accuracy"] is None
+
+
+def test_a_result_of_other_weights_calibrates_nothing(run):
+    results = run.results
+    results["validation"]["checkpoint_sha256"] = "0" * 64
+    run.write_results(results)
+    assert not open_classifier(run, "torch").calibrated
+
+
+def test_a_run_is_exported_once_and_again_when_the_export_is_damaged(run):
+    file = open_classifier(run, "onnx").run.exports / "onnx" / "model.onnx"
+    before = file.stat().st_mtime_ns
+    assert open_classifier(run).engine == "onnx"
+    assert file.stat().st_mtime_ns == before
+    file.write_bytes(file.read_bytes()[:-100])
+    images = np.zeros((1, 12, 16, 3), np.uint8)
+    np.testing.assert_allclose(
+        open_classifier(run).logits(images), open_classifier(run, "torch").logits(images), atol=1e-5
+    )
+    assert file.stat().st_mtime_ns != before
+
+
+def test_an_export_alone_answers_as_its_run_does(trained, asked, tmp_path):
+    folder = tmp_path / "elsewhere"
+    shutil.copytree(trained.exports / "onnx", folder)
+    for source in (folder, folder / "model.onnx"):
+        classifier = open_classifier(source)
+        assert classifier.run is None and classifier.name == "photos"
+        assert classifier.terms == asked.terms and classifier.card == asked.card
+        images = np.full((2, 12, 16, 3), 90, np.uint8)
+        np.testing.assert_array_equal(classifier.logits(images), asked.logits(images))
+
+
+@pytest.mark.parametrize("engine", ["onnx", "torch"])
+def test_threads_that_ask_at_once_get_their_own_answers(trained, engine):
+    classifier = open_classifier(trained, engine)
+    draws = np.random.default_rng(0)
+    images = draws.integers(0, 256, (64, 1, 12, 16, 3), np.uint8)
+    alone = [classifier.probabilities(image) for image in images]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(classifier.probabilities, images))
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+    batch = classifier.probabilities(images[:, 0])
+    np.testing.assert_allclose(batch, np.concatenate(alone), atol=1e-6)
+
+
+def test_the_answer_names_the_likeliest_classes_first(asked):
+    answer = asked.answer(np.array([0.08, 0.92]), top=3)
+    assert answer == {
+        "top": [{"class": "dark", "probability": 0.92}, {"class": "bright", "probability": 0.08}],
+        "certainty": "sure",
+    }
+    assert asked.answer(np.array([0.8, 0.2]), top=1)["certainty"] == "fairly sure"
+
+
+def test_the_shipped_models_answer_without_a_run_and_are_calibrated(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    default = open_classifier(engine="torch")
+    assert default.name == "cpu" and default.class_names[3] == "cat"
+    assert default.card["test_accuracy"] > 0.85
+    assert "right on 88.2% of 10,000 test images of cifar10" in default.introduction
+    for name in ("cpu", "cpu-plain", "cpu-cnn"):
+        assert open_classifier(name, "torch").calibrated
+    assert not list(tmp_path.iterdir()), "only reading a shipped model copies nothing"
+
+
+def test_without_onnx_runtime_torch_answers_and_says_so(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    classifier = open_classifier(run)
+    assert classifier.engine == "torch" and "not installed" in classifier.notes[0]
+    with pytest.raises(VitlabError, match=r"pip install 'vitlab\[export\]'"):
+        open_classifier(run, "onnx")
+
+
+def test_where_nothing_can_be_written_torch_answers_and_says_so(run):
+    shutil.rmtree(run.exports, ignore_errors=True)
+    run.exports.touch()
+    classifier = open_classifier(run)
+    assert classifier.engine == "torch" and "cannot write" in classifier.notes[0]
+    with pytest.raises(RunError, match="cannot write"):
+        open_classifier(run, "onnx")
+
+
+def test_pixels_of_another_form_are_refused(asked):
+    with pytest.raises(VitlabError, match=r"expected uint8 \(N, 12, 16, 3\)"):
+        asked.logits(np.zeros((1, 16, 12, 3), np.uint8))
+    with pytest.raises(VitlabError, match="float64"):
+        asked.logits(np.zeros((1, 12, 16, 3)))
+
+
+def test_weights_that_have_diverged_give_no_answer(run):
+    file = run.checkpoint().model
+    weights = load_file(file)
+    save_file({name: torch.full_like(tensor, torch.nan) for name, tensor in weights.items()}, file)
+    manifest = file.parent / "manifest.json"
+    entries = json.loads(manifest.read_text())
+    entries[file.name]["sha256"] = sha256(file)
+    write_json(manifest, entries)
+    with pytest.raises(VitlabError, match="not finite"):
+        open_classifier(run, "torch").probabilities(np.zeros((1, 12, 16, 3), np.uint8))
+
+
+def test_what_is_no_model_of_ours_is_one_clear_error(tmp_path, trained):
+    with pytest.raises(RunError, match="not a run"):
+        open_classifier(tmp_path)
+    with pytest.raises(RunError, match="does not exist"):
+        open_classifier(tmp_path / "nothing.onnx")
+    (tmp_path / "text.onnx").write_text("hello")
+    with pytest.raises(RunError, match="cannot be opened in ONNX Runtime"):
+        open_classifier(tmp_path / "text.onnx")
+    import onnx
+
+    proto = onnx.load(open_classifier(trained, "onnx").run.exports / "onnx" / "model.onnx")
+    del proto.metadata_props[:]
+    onnx.save(proto, tmp_path / "foreign.onnx")
+    with pytest.raises(RunError, match="not written by `vitlab export`"):
+        open_classifier(tmp_path / "foreign.onnx")
+
+
+def test_a_word_means_a_model_unless_a_file_is_called_like_it(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert is_source(str(trained.path)) and is_source("cpu") and is_source("model.onnx")
+    assert not is_source("cat.png") and not is_source(str(tmp_path))
+    (tmp_path / "cpu").mkdir()
+    assert not is_source("cpu")

@@ -1,0 +1,222 @@
+"""Protects the classifier's manners: what scikit-learn expects, and what it says of arrays."""
+
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, ShuffleSplit, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils.estimator_checks import check_estimator
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from vitlab.errors import ConfigError, DataError
+from vitlab.run import Run
+from vitlab.sklearn import ViTClassifier, as_images
+
+TINY = {
+    "model.width": 8,
+    "model.depth": 1,
+    "model.heads": 1,
+    "optim.warmup_epochs": 0.0,
+    "augment.mixup": 0.0,
+    "augment.cutmix": 0.0,
+    "train.checkpoint_epochs": 100.0,
+    "train.evaluate_epochs": 100.0,
+}
+"""One block of width 8, judged and saved at the end alone."""
+
+
+def tiny(**more):
+    return ViTClassifier(
+        **{"epochs": 1, "overrides": TINY, "random_state": 0, "device": "cpu"} | more
+    )
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Dark images are `night`, bright ones `day`: (60, 4, 4), uint8."""
+    draw = np.random.default_rng(0)
+    night = draw.random(60) < 0.5
+    images = draw.integers(0, 100, (60, 4, 4)) + 150 * ~night[:, None, None]
+    return images.astype(np.uint8), np.where(night, "night", "day")
+
+
+@pytest.fixture(scope="module")
+def fitted(data):
+    return tiny(epochs=12, overrides={**TINY, "optim.lr": 0.01, "train.batch_size": 16}).fit(*data)
+
+
+def test_it_learns_and_answers_with_the_labels_it_was_given(fitted, data):
+    images, labels = data
+    assert fitted.classes_.tolist() == ["day", "night"]
+    assert fitted.score(images, labels) == 1
+    proba = fitted.predict_proba(images)
+    assert proba.shape == (60, 2) and np.allclose(proba.sum(axis=1), 1, atol=1e-9)
+    assert (fitted.classes_[proba.argmax(axis=1)] == fitted.predict(images)).all()
+    assert fitted.predict(images[:1]).shape == (1,)
+    assert fitted.metrics_[-1]["split"] == "train_clean" and fitted.run_ is None
+
+
+def test_floats_of_0_to_1_are_the_same_images_and_so_is_a_channel_of_one(fitted, data):
+    images, _ = data
+    whole = fitted.predict_proba(images)
+    for same in (images / 255, images[..., None], images.astype(np.int64), images.tolist()):
+        assert (fitted.predict_proba(same) == whole).all()
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (np.zeros((5, 64)), r"the shape \(5, 64\).*reshape"),
+        (np.zeros((5, 4, 4, 2)), "1 or 3 channels"),
+        (np.zeros((0, 4, 4)), "no images"),
+        (np.full((2, 4, 4), 16.0), "from 16 to 16: floats from 0 to 1 are needed; divide"),
+        (np.full((2, 4, 4), -1), "from -1 to -1: whole numbers from 0 to 255"),
+        (np.full((2, 4, 4), np.nan), "NaN or infinity"),
+        (np.full((2, 4, 4), "x"), "give whole numbers from 0 to 255"),
+        (np.zeros((2, 4, 4), bool), "give whole numbers from 0 to 255"),
+    ],
+)
+def test_what_is_not_clearly_images_is_refused(images, words):
+    with pytest.raises(DataError, match=words):
+        as_images(images)
+
+
+def test_images_of_another_shape_than_the_fitted_are_refused(fitted):
+    with pytest.raises(DataError, match=r"\(6, 4, 1\), but ViTClassifier was fitted on"):
+        fitted.predict(np.zeros((2, 6, 4), np.uint8))
+
+
+@pytest.mark.parametrize("kind", [lambda y: np.where(y, -3, 7), lambda y: y.astype(bool)])
+def test_labels_may_be_of_any_type(data, kind):
+    images, labels = data
+    own = kind(labels == "night")
+    model = tiny().fit(images[:20], own[:20])
+    assert model.predict(images).dtype == own.dtype
+    assert set(model.predict(images)) <= set(own)
+
+
+def test_one_class_is_refused_and_so_are_unequal_lengths(data):
+    images, _ = data
+    with pytest.raises(DataError, match="one class, a:"):
+        tiny().fit(images, ["a"] * 60)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        tiny().fit(images, ["a", "b"])
+
+
+def test_the_constructor_stores_and_nothing_else(data):
+    model = ViTClassifier("no such recipe", epochs=-5, overrides={"a": 1})
+    assert model.get_params() == {
+        "recipe": "no such recipe", "epochs": -5, "overrides": {"a": 1}, "random_state": None,
+        "device": "auto", "folder": None,
+    }  # fmt: skip
+    assert vars(model) == model.get_params()
+    with pytest.raises(ConfigError, match="no such recipe"):
+        model.fit(*data)
+
+
+def test_a_clone_has_the_parameters_and_nothing_that_was_learned(fitted):
+    copy = clone(fitted)
+    assert copy.get_params() == fitted.get_params()
+    assert not [name for name in vars(copy) if name.endswith("_")]
+    with pytest.raises(NotFittedError):
+        copy.predict(np.zeros((1, 4, 4), np.uint8))
+
+
+def test_equal_random_states_give_equal_models(data):
+    images, labels = data
+    first, again, other = (
+        tiny(random_state=seed).fit(images, labels).predict_proba(images) for seed in (1, 1, 2)
+    )
+    assert (first == again).all() and (first != other).any()
+
+
+def test_a_fitted_classifier_survives_pickle(fitted, data):
+    again = pickle.loads(pickle.dumps(fitted))
+    assert (again.predict_proba(data[0]) == fitted.predict_proba(data[0])).all()
+
+
+def test_a_run_is_kept_where_a_folder_is_given(data, tmp_path):
+    model = tiny(folder=tmp_path)
+    paths = [model.fit(*data).run_ for _ in range(2)]
+    assert paths[0] != paths[1]
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in paths}
+    run = Run(paths[0])
+    assert run.finished and run.config.data.validation_fraction == 0
+
+
+def test_it_works_in_a_pipeline_a_search_and_a_cross_validation(data):
+    images, labels = data
+    colours = np.repeat(images[..., None], 3, axis=3) / 1.0
+    once = ShuffleSplit(1, test_size=0.5, random_state=0)
+    pipe = make_pipeline(FunctionTransformer(lambda x: x / 255), tiny())
+    assert cross_val_score(pipe, colours, labels, cv=once).shape == (1,)
+    timid, bold = {**TINY, "optim.lr": 1e-9}, {**TINY, "optim.lr": 0.01, "train.batch_size": 16}
+    grid = {"overrides": [timid, bold]}
+    search = GridSearchCV(tiny(epochs=12), grid, scoring="neg_log_loss", cv=once)
+    search.fit(images, labels)
+    assert search.best_params_["overrides"] == bold
+    assert (search.predict(images) == labels).all()
+
+
+def test_scikit_learns_checks_of_an_estimator_of_images_pass():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says that it can test little without tables
+        results = check_estimator(tiny())
+    assert [one["status"] for one in results] and {one["status"] for one in results} == {"passed"}
+
+
+# What follows puts tables through scikit-learn's own checks, which know no images: a row becomes an
+# image of one line of pixels.
+
+
+class Rows(ViTClassifier):
+    """Takes tables (N, F) and hands on images (N, 1, F), each column stretched to 0..1."""
+
+    def fit(self, X, y):
+        X, y = validate_data(self, X, y)
+        self.low_, self.high_ = X.min(axis=0), X.max(axis=0)
+        return super().fit(self.stretched(X), y)
+
+    def predict_proba(self, X):
+        check_is_fitted(self)
+        return super().predict_proba(self.stretched(validate_data(self, X, reset=False)))
+
+    def stretched(self, X):
+        span = np.where(self.high_ > self.low_, self.high_ - self.low_, 1)
+        return np.clip((X - self.low_) / span, 0, 1)[:, None, :]
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array, tags.input_tags.three_d_array = True, False
+        return tags
+
+
+NOT_ASKED = {
+    "check_array_api_input": "asks for arrays of other libraries; images are numpy arrays, and "
+    "scikit-learn skips it unless SCIPY_ARRAY_API is set",
+}
+"""Checks that scikit-learn skips, and why."""
+
+CANNOT_APPLY: dict[str, str] = {}
+"""Checks that fail on tables as images, and why that is right. There are none."""
+
+
+@pytest.mark.slow
+def test_scikit_learns_checks_pass_on_tables_but_for_those_that_cannot_apply():
+    fields = {**TINY, "model.patch_size": 1, "optim.lr": 0.01, "train.batch_size": 16}
+    model = Rows(epochs=12, overrides=fields, random_state=0, device="cpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        results = check_estimator(model, expected_failed_checks=CANNOT_APPLY, on_skip=None)
+    names = {
+        status: {one["check_name"] for one in results if one["status"] == status}
+        for status in ("passed", "xfail", "skipped")
+    }
+    assert names["xfail"] == set(CANNOT_APPLY)
+    assert names["skipped"] <= set(NOT_ASKED)
+    assert len(names["passed"]) > 40

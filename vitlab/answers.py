@@ -1,0 +1,196 @@
+"""Picture files to answers: found, read, asked about and told, one after another.
+
+    words -> a model and picture files -> an answer each -> lines, CSV or JSON
+
+Nothing is held but the batch at hand, so there may be any number of pictures. A file that cannot
+be read is an answer too, which says why; the others go on.
+"""
+
+import glob
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vitlab.classifier import Classifier, is_source
+from vitlab.data.formats import picture_files
+from vitlab.errors import ConfigError, DataError, PartialError, VitlabError
+from vitlab.run import Run
+from vitlab.words import count, csv_text, plain
+
+BATCH = 64
+"""Pictures that are asked about at once."""
+
+
+class Answer(NamedTuple):
+    """What became of one picture."""
+
+    path: Path
+    top: list[dict[str, Any]]
+    """Likeliest classes, as `Classifier.answer` has them; empty where the file is no picture."""
+    certainty: str
+    """How sure the model is, in words."""
+    problem: str | None
+    """Why the file could not be read."""
+
+
+def split(words: Sequence[str]) -> tuple[str | None, Sequence[str]]:
+    """The model that the first of some words means, None where it means none; and the pictures.
+
+    ConfigError if there are no pictures.
+    """
+    source, pictures = (words[0], words[1:]) if words and is_source(words[0]) else (None, words)
+    if not pictures:
+        raise ConfigError(["no pictures: give files, folders or patterns, after the run if any"])
+    return source, pictures
+
+
+def find(words: Iterable[str]) -> list[Path]:
+    """Files, folders and patterns to picture files, in order; a folder's are sorted.
+
+    What is not there, and a folder that holds no picture, stays in the list, to be told of later.
+    """
+    found = []
+    for word in words:
+        path = Path(word)
+        matches = (
+            [path] if path.exists() else [Path(p) for p in sorted(glob.glob(word, recursive=True))]
+        )
+        for match in matches or [path]:
+            found += (sorted(picture_files(match)) if match.is_dir() else None) or [match]
+    return found
+
+
+def answers(classifier: Classifier, paths: Sequence[Path], top: int = 3) -> Iterator[Answer]:
+    """Ask a model about picture files; an answer each, in order.
+
+    Args:
+        paths: any number of files.
+        top: classes to name.
+
+    Raises:
+        ConfigError: less than one class to name.
+        VitlabError: the model's logits are not finite.
+    """
+    if top < 1:
+        raise ConfigError([f"top={top}: name at least one class"])
+    for start in range(0, len(paths), BATCH):
+        read = [_read(classifier, path) for path in paths[start : start + BATCH]]
+        images = [pixels for pixels in read if not isinstance(pixels, str)]
+        rows = iter(classifier.probabilities(np.stack(images)) if images else ())
+        for path, pixels in zip(paths[start : start + BATCH], read, strict=True):
+            if isinstance(pixels, str):
+                yield Answer(path, [], "", pixels)
+            else:
+                yield Answer(path, **classifier.answer(next(rows), top), problem=None)
+
+
+def _read(classifier: Classifier, path: Path) -> np.ndarray | str:
+    """A file's pixels (H, W, C), or why there are none."""
+    if path.is_dir():
+        return "a folder without a PNG, JPEG or WebP image"
+    if not path.exists():
+        return "there is no such file"
+    if not path.is_file():
+        return "not a file"  # a pipe would be waited for, and a device never ends
+    try:
+        return classifier.pixels(path)
+    except DataError as error:
+        return str(error).removeprefix(f"{str(path)!r}: ")
+
+
+def lines(
+    answers: Iterable[Answer], classifier: Classifier, paths: Iterable[Path], top: int
+) -> Iterator[str]:
+    """Answers as lines for people; none for a file that could not be read."""
+    from rich.cells import cell_len
+
+    width = min(60, max((cell_len(plain(str(path))) for path in paths), default=0))
+    for answer in answers:
+        if answer.problem is None:
+            name = plain(str(answer.path))
+            name += " " * (width - cell_len(name))
+            classes = [f"{plain(one['class'])} {one['probability']:.1%}" for one in answer.top]
+            yield f"{name}  {answer.certainty:<11}  {', '.join(classes)}\n"
+
+
+def csv_lines(
+    answers: Iterable[Answer], classifier: Classifier, paths: Iterable[Path], top: int
+) -> Iterator[str]:
+    """Answers as the lines of a CSV file, in which no name is a formula."""
+    places = range(1, min(top, len(classifier.class_names)) + 1)
+    classes = [f"{word}_{place}" for place in places for word in ("class", "probability")]
+    yield csv_text([["path", "certainty", *classes, "problem"]])
+    for answer in answers:
+        cells = [cell for one in answer.top for cell in (one["class"], one["probability"])]
+        cells += [""] * (len(classes) - len(cells))
+        yield csv_text([[str(answer.path), answer.certainty, *cells, answer.problem or ""]])
+
+
+def json_lines(
+    answers: Iterable[Answer], classifier: Classifier, paths: Iterable[Path], top: int
+) -> Iterator[str]:
+    """Answers as the lines of one JSON object: the model, and an object per picture."""
+    model = {
+        "name": classifier.name,
+        "engine": classifier.engine,
+        "temperature": classifier.terms.temperature,
+        "checkpoint_sha256": classifier.terms.checkpoint_sha256,
+    }
+    yield f'{{"model": {json.dumps(model)},\n"answers": ['
+    before = "\n"
+    for answer in answers:
+        yield before + json.dumps({**answer._asdict(), "path": str(answer.path)})
+        before = ",\n"
+    yield "\n]}\n"
+
+
+TOLD = {"lines": lines, "csv": csv_lines, "json": json_lines}
+"""How answers are told."""
+
+
+class Tally:
+    """Counts answers that pass by, and tells of the files that could not be read at once.
+
+    Args:
+        tell: prints a line for whoever waits.
+    """
+
+    def __init__(self, tell: Callable[[str], None]):
+        self._tell = tell
+        self.read: list[Path] = []
+        """Pictures that were answered."""
+        self.unsure = 0
+        """Those of which the model is unsure."""
+        self.failed = 0
+        """Files that could not be read."""
+
+    def over(self, answers: Iterable[Answer]) -> Iterator[Answer]:
+        """Hand on answers."""
+        for answer in answers:
+            if answer.problem is None:
+                self.read.append(answer.path)
+                self.unsure += answer.certainty == "unsure"
+            else:
+                self.failed += 1
+                self._tell(f"{str(answer.path)!r}: {answer.problem}")
+            yield answer
+
+    def close(self) -> None:
+        """Raise PartialError if some files could not be read, DataError if none could."""
+        if self.failed and not self.read:
+            raise DataError(f"{count(self.failed, 'file')}, and none could be read")
+        if self.failed:
+            raise PartialError(
+                f"{self.failed:,} of {self.failed + len(self.read):,} files could not be read; "
+                "the others are answered"
+            )
+
+
+def explainable(classifier: Classifier) -> Run:
+    """The run whose maps can be drawn; VitlabError if there is only an export of it."""
+    if classifier.run is None:
+        raise VitlabError(f"an export of {classifier.name} has no maps: give the run itself")
+    return classifier.run

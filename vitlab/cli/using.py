@@ -1,0 +1,58 @@
+"""Verbs that use a model: predict, export."""
+
+from argparse import Namespace
+
+from vitlab.cli.printing import note, print_json, tracked
+from vitlab.errors import ConfigError
+
+
+def predict(args: Namespace) -> int:
+    """Say what is in pictures, and how sure the model is."""
+    from vitlab.answers import TOLD, Tally, answers, explainable, find, split
+    from vitlab.classifier import open_classifier
+
+    if args.json and args.csv:
+        raise ConfigError(["--json and --csv are two forms: choose one"])
+    source, words = split(args.pictures)
+    # A run is asked as it is: as ONNX it would have to be exported first.
+    classifier = open_classifier(source, "torch", device=args.device)
+    run = explainable(classifier) if args.explain else None
+    if source is None:
+        note(f"no run was named: the shipped model {classifier.name} answers")
+    note(classifier.introduction, *classifier.notes)
+    tally = Tally(note)
+    paths = find(words)
+    told = tally.over(tracked(answers(classifier, paths, args.top), len(paths), "pictures"))
+    form = "json" if args.json else "csv" if args.csv else "lines"
+    for piece in TOLD[form](told, classifier, paths, args.top):
+        print(piece, end="")
+    if run is not None and tally.read:
+        from vitlab.explain import explain
+
+        found = explain(run, tally.read, device=args.device)
+        note(f"maps in {found['folder']}")
+    elif tally.unsure:
+        note(f"unsure of {tally.unsure:,}: look at the map, with --explain")
+    tally.close()
+    return 0
+
+
+def export(args: Namespace) -> int:
+    """Write a run's model for other programs, and prove that it answers as the run does."""
+    from vitlab.export import export, sentences
+    from vitlab.export.hub import push
+
+    if args.push and args.to != "hub":
+        raise ConfigError([f"--push uploads what --to hub writes, not --to {args.to}"])
+    found = export(args.run, args.to, args.out, data_root=args.data_root)
+    if args.push:
+        found["address"] = push(found["folder"], args.push)
+    if args.json:
+        print_json(found)
+        return 0
+    print("\n".join(sentences(found)))
+    sizes = (f"{name}, {one['bytes']:,} bytes" for name, one in found["files"].items())
+    print(f"\n{found['folder']}: {'; '.join(sizes)}")
+    if args.push:
+        print(f"uploaded to {found['address']}")
+    return 0

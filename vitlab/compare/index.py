@@ -1,0 +1,200 @@
+"""All runs of a folder: a line each, in models.csv beside them and in a table.
+
+models.csv is made from the run folders alone, so losing it loses nothing. A run that is damaged or
+not finished has its line as well, with its status.
+"""
+
+import fcntl
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vitlab.compare.standing import Entry, fate, standing
+from vitlab.config import Config, fields_of, text, unknown
+from vitlab.errors import ConfigError, RunError, VitlabError
+from vitlab.files import write_text
+from vitlab.run import Run
+from vitlab.words import csv_text, plain
+
+INDEX = "models.csv"
+
+COLUMNS = (
+    "model", "recipe", "seed", "status", "split", "accuracy", "accuracy_low", "accuracy_high",
+    "loss", "mean_auc", "mean_f1", "calibration_error", "worst_class", "worst_class_accuracy",
+    "generalisation_gap", "corrupted_accuracy", "pgd_accuracy", "parameters_m", "flops_g",
+    "inference_ms", "training_seconds", "process_seconds", "seconds_per_epoch",
+    "images_per_second", "peak_memory_mb", "test_accuracy", "dataset", "kind", "epochs",
+    "batch_size", "device", "threads", "precision", "date", "bit_reproducible", "config_sha256",
+    "reason",
+)  # fmt: skip
+"""Columns of models.csv. Units: millions, thousand millions of FLOPs (two a multiply-add), MB."""
+
+SHOWN = (
+    "model", "status", "accuracy", "accuracy_low", "accuracy_high", "loss", "mean_auc",
+    "parameters_m", "flops_g", "inference_ms", "training_seconds", "epochs", "seed", "split",
+)  # fmt: skip
+"""Columns of the table; it may be sorted by any of COLUMNS."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A run's line, by column; its config where one could be read."""
+
+    values: dict[str, Any]
+    config: Config | None
+
+
+def lines(folder: str | os.PathLike[str]) -> list[Line]:
+    """The runs of a folder and of the folders in it, by name; RunError if there is no folder."""
+    root = Path(folder)
+    if not root.is_dir():
+        raise RunError(f"{root} is no folder of runs: train one with `vitlab train`")
+    return [_line(path, root) for path in sorted(_runs(root))]
+
+
+def write_index(folder: str | os.PathLike[str]) -> list[Line]:
+    """Make models.csv anew from the runs of a folder, and return its lines.
+
+    Processes that arrive together wait for each other, so that none writes what it read before
+    another's result. Warns where the file cannot be written. RunError if there is no folder.
+    """
+    root = Path(folder)
+    found = None
+    try:
+        with _turn(root) if root.is_dir() else nullcontext():
+            found = lines(root)
+            rows = ([line.values[name] for name in COLUMNS] for line in found)
+            write_text(root / INDEX, csv_text([COLUMNS, *rows]))
+    except OSError as error:
+        warnings.warn(f"cannot write {root / INDEX}: {error.strerror}", stacklevel=2)
+    return lines(root) if found is None else found
+
+
+def select(found: Sequence[Line], where: Sequence[str]) -> list[Line]:
+    """The lines whose config has the given values: FIELD=VALUE, all of them.
+
+    Raises:
+        ConfigError: a field that no config has, or a word without =.
+    """
+    known = set(fields_of(Config())) | {"recipe"}
+    for line in found:
+        known |= set(fields_of(line.config)) if line.config else set()
+    problems, asked = [], {}
+    for words in where:
+        name, sign, value = words.partition("=")
+        if not sign:
+            problems.append(f"--where {words!r}: say FIELD=VALUE, as in model.kind=vit")
+        elif name not in known:
+            problems.append(unknown(name, known))
+        asked[name] = value
+    if problems:
+        raise ConfigError(problems)
+    return [line for line in found if _matches(line, asked)]
+
+
+def ranked(found: Sequence[Line], column: str = "accuracy") -> list[Line]:
+    """The lines by a column: numbers from the highest, words from A, what is unknown last.
+
+    Losses, costs, gaps and errors begin with the lowest. ConfigError for an unknown column.
+    """
+    if column not in COLUMNS:
+        raise ConfigError([f"--sort: {unknown(column, COLUMNS)}"])
+    known = [line for line in found if line.values[column] is not None]
+    others = [line for line in found if line.values[column] is None]
+    high = column in HIGHEST_FIRST
+    return sorted(known, key=lambda line: _order(line.values[column]), reverse=high) + others
+
+
+HIGHEST_FIRST = (
+    "accuracy", "accuracy_low", "accuracy_high", "mean_auc", "mean_f1", "worst_class_accuracy",
+    "corrupted_accuracy", "pgd_accuracy", "images_per_second", "test_accuracy", "date",
+)  # fmt: skip
+"""Columns of which more is better, or newer."""
+
+
+def _order(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _matches(line: Line, asked: Mapping[str, str]) -> bool:
+    if line.config is None:
+        return not asked
+    fields = {"recipe": line.config.recipe, **fields_of(line.config)}
+    return all(
+        name in fields and text(fields[name]) == _as_written(value, fields[name])
+        for name, value in asked.items()
+    )
+
+
+def _as_written(value: str, stored: Any) -> str:
+    """A value as `text` writes it: 1e-3 is 0.001, and on is true."""
+    if isinstance(stored, bool):
+        return {"on": "true", "yes": "true", "off": "false", "no": "false"}.get(value, value)
+    if isinstance(stored, float):
+        try:
+            return text(float(value))
+        except ValueError:
+            return value
+    return value
+
+
+def _runs(root: Path) -> Iterator[Path]:
+    """Folders with a config.json; a run may hold another, its teacher, which is not looked for."""
+    for place, folders, files in os.walk(root):
+        if "config.json" in files:
+            folders.clear()
+            yield Path(place)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+
+
+@contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    """Wait for the right to write the index of a folder."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _line(path: Path, root: Path) -> Line:
+    name = plain(str(path.relative_to(root))) if path != root else plain(path.resolve().name)
+    values: dict[str, Any] = dict.fromkeys(COLUMNS) | {"model": name}
+    config = None
+    try:
+        run = Run(path)
+        config = run.config
+        return Line(values | _values(run), config)
+    except (VitlabError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        # Whatever is wrong with one run, the others have their lines.
+        reason = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error)
+        return Line(values | {"status": "damaged", "reason": plain(reason)}, config)
+
+
+def _values(run: Run) -> dict[str, Any]:
+    entry = Entry(run.name, run, standing(run))
+    status, reason = fate(run)
+    low, high = entry["accuracy_interval"] or (None, None)
+    test = run.results.get("test", {}).get("accuracy")
+    own = {name: entry[name] for name in COLUMNS if name in entry.facts}
+    return own | {
+        "recipe": plain(entry["recipe"]),
+        "status": status,
+        "reason": plain(reason) or None,
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "test_accuracy": test,
+        "parameters_m": _scaled(entry["parameters"], 1e-6),
+        "flops_g": _scaled(entry["macs"], 2e-9),
+        "peak_memory_mb": _scaled(entry["peak_memory_bytes"], 1e-6),
+        "date": entry["started"],
+    }
+
+
+def _scaled(value: float | None, factor: float) -> float | None:
+    return None if value is None else round(value * factor, 6)

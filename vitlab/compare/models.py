@@ -1,0 +1,186 @@
+"""Two trained models on the same images: who is right where, and what their difference is worth.
+
+This speaks of two sets of weights. Of the recipes that made them it says nothing: each is one seed.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from vitlab.compare.budget import changes, unequal
+from vitlab.compare.standing import Entry
+from vitlab.metrics import SHOWN, log_softmax
+from vitlab.stats import LEAST, LEVEL, bootstrap, holm, mcnemar
+
+GROUPS = ("only the run", "only the other", "neither")
+"""Who is right about an image on which two models disagree."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a run's model said of a split: predictions, confidence and truth, each (N,)."""
+
+    indices: np.ndarray
+    labels: np.ndarray
+    predicted: np.ndarray
+    confidence: np.ndarray
+
+    @classmethod
+    def read(cls, entry: Entry) -> Self | None:
+        """The stored answers of a run; None where there are none of its last checkpoint."""
+        file = entry.run.predictions(entry["split"])
+        if entry["checkpoint_sha256"] is None or not file.is_file():
+            return None
+        with np.load(file, allow_pickle=False) as arrays:
+            logits = arrays["logits"]
+            confidence = np.exp(log_softmax(logits).max(axis=1))
+            return cls(arrays["indices"], arrays["labels"], logits.argmax(axis=1), confidence)
+
+    @property
+    def right(self) -> np.ndarray:
+        """Which images are classified correctly, (N,)."""
+        return self.predicted == self.labels
+
+
+def incomparable(one: Entry, other: Entry) -> str | None:
+    """Why two runs cannot be compared image by image, and the way out; None where they can."""
+    lacking = [entry for entry in (one, other) if Answers.read(entry) is None]
+    if lacking:
+        option = " --split test" if one["split"] == "test" else ""
+        commands = " and ".join(f"`vitlab evaluate {entry.run.path}{option}`" for entry in lacking)
+        names = " and ".join(entry.name for entry in lacking)
+        return f"no predictions of {names} are stored: {commands}"
+    if one["data_fingerprint"] != other["data_fingerprint"]:
+        return "they were trained and judged on different data"
+    if one["split_sha256"] != other["split_sha256"]:
+        return f"their {one['split']} splits hold different images"
+    return None
+
+
+def compare_models(entries: list[Entry]) -> list[dict[str, Any]]:
+    """Every trained model against the first: a family of tests, corrected by Holm."""
+    first, *others = entries
+    found = [_compare(entry, first) for entry in others]
+    tested = [one for one in found if one["reason"] is None]
+    adjusted = holm([one["p"] for one in tested])
+    for one, p in zip(tested, adjusted, strict=True):
+        one["adjusted_p"] = p
+        one["verdict"] = verdict(one["difference"], p)
+    return found
+
+
+def verdict(difference: float, p: float) -> str:
+    """What a test over images says of this trained model against the other."""
+    if p < LEVEL and abs(difference) > LEAST - 1e-9:
+        return "better" if difference > 0 else "worse"
+    return "no evidence of a difference"
+
+
+def _compare(one: Entry, other: Entry) -> dict[str, Any]:
+    """A trained model against another; the `reason` says why there is no test."""
+    reason = incomparable(one, other)
+    found = {
+        "run": one.name,
+        "against": other.name,
+        "split": one["split"],
+        "reason": reason,
+        "unequal": unequal(one, other),
+        "changes": {name: list(pair) for name, pair in changes(one.run, other.run).items()},
+    }
+    if reason is not None:
+        return found
+    mine, theirs = Answers.read(one), Answers.read(other)
+    assert mine and theirs
+    right, wrong = mine.right, ~mine.right
+    only, lost = right & ~theirs.right, wrong & theirs.right
+    names = one.run.origin["data"]["class_names"]
+    return {
+        **found,
+        "images": len(right),
+        "both_right": int((right & theirs.right).sum()),
+        "only_run_right": int(only.sum()),
+        "only_against_right": int(lost.sum()),
+        "both_wrong": int((wrong & ~theirs.right).sum()),
+        "same_prediction": int((mine.predicted == theirs.predicted).sum()),
+        "accuracy": float(right.mean()),
+        "against_accuracy": float(theirs.right.mean()),
+        "difference": float(right.mean() - theirs.right.mean()),
+        "interval": list(bootstrap(right[None], theirs.right[None])),
+        "p": mcnemar(int(only.sum()), int(lost.sum())),
+        "classes": _classes(mine, theirs, names),
+        "disagreements": _disagreements(mine, theirs, names),
+    }
+
+
+def _classes(mine: Answers, theirs: Answers, names: list[str]) -> list[dict[str, Any]]:
+    """The images of every class, with a test each: a family of its own, corrected by Holm."""
+    rows = []
+    for k, name in enumerate(names):
+        here = mine.labels == k
+        only = int((here & mine.right & ~theirs.right).sum())
+        lost = int((here & ~mine.right & theirs.right).sum())
+        images = int(here.sum())
+        accuracy = [float(one.right[here].mean()) if images else None for one in (mine, theirs)]
+        rows.append(
+            {
+                "class": name,
+                "images": images,
+                "accuracy": accuracy[0],
+                "against_accuracy": accuracy[1],
+                "difference": (only - lost) / images if images else None,
+                "only_run_right": only,
+                "only_against_right": lost,
+                "p": mcnemar(only, lost),
+            }
+        )
+    for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
+        row["adjusted_p"] = p
+    return rows
+
+
+def _disagreements(mine: Answers, theirs: Answers, names: list[str]) -> list[dict[str, Any]]:
+    """Every image that two models call differently, in the order of the data set."""
+    return [
+        {
+            "index": int(mine.indices[place]),
+            "true": names[mine.labels[place]],
+            "predicted": names[mine.predicted[place]],
+            "confidence": float(mine.confidence[place]),
+            "against_predicted": names[theirs.predicted[place]],
+            "against_confidence": float(theirs.confidence[place]),
+        }
+        for place in np.flatnonzero(mine.predicted != theirs.predicted)
+    ]
+
+
+def right_one(one: dict[str, Any]) -> str:
+    """Who is right about an image on which two models disagree: a word of GROUPS."""
+    if one["predicted"] == one["true"]:
+        return GROUPS[0]
+    return GROUPS[1] if one["against_predicted"] == one["true"] else GROUPS[2]
+
+
+def kept_images(entries: list[Entry]) -> dict[int, np.ndarray]:
+    """Images of the split that evaluate kept in any of the runs: index -> (H, W, C), uint8.
+
+    These are some drawn at random, some mistakes, and the mistakes a model was surest of.
+    """
+    found = {}
+    for entry in entries:
+        files = [entry.run.predictions(entry["split"] + tail) for tail in ("", "-gallery")]
+        if all(file.is_file() for file in files):
+            with np.load(files[0], allow_pickle=False) as arrays:
+                indices = arrays["indices"]
+            with np.load(files[1], allow_pickle=False) as kept:
+                places = indices[kept["places"]].tolist()
+                found |= dict(zip(places, kept["images"], strict=True))
+    return found
+
+
+def shown(disagreements: list[dict[str, Any]], kept: dict[int, np.ndarray]) -> list[dict[str, Any]]:
+    """At most SHOWN of the disagreements whose images are at hand, the kinds of them in turn."""
+    at_hand = [one for one in disagreements if one["index"] in kept]
+    groups = [[one for one in at_hand if right_one(one) == group] for group in GROUPS]
+    turns = [group[turn] for turn in range(SHOWN) for group in groups if turn < len(group)]
+    return sorted(turns[:SHOWN], key=lambda one: (GROUPS.index(right_one(one)), one["index"]))

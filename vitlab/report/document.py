@@ -1,0 +1,328 @@
+"""What a report is made of: panels, each a claim and its evidence, and where every number is from.
+
+A panel is a section of the page and a slide of the deck, so that both say the same. A number knows
+the run, the file and the field it was read from; a sentence knows those of its numbers, and so do
+tables and figures. `Notes` counts them.
+"""
+
+import string
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from markupsafe import Markup
+
+
+class Source(NamedTuple):
+    """Where a number was read."""
+
+    run: str
+    """Name of the run or study."""
+    file: str
+    """File in its folder."""
+    field: str
+    """Field of that file; several have commas between."""
+
+
+Sources = tuple[Source, ...]
+
+
+class Number(NamedTuple):
+    """A number in words, and where it was read or what it was computed from."""
+
+    text: str
+    sources: Sources = ()
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Name(NamedTuple):
+    """What somebody called a run, a class or a file: shown letter by letter, and never obeyed."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+Piece = str | Number | Name
+
+
+class Sentence(NamedTuple):
+    """Words with numbers and names among them."""
+
+    pieces: tuple[Piece, ...]
+
+    @property
+    def sources(self) -> Sources:
+        """Where its numbers are from, in order."""
+        return merged(piece.sources for piece in self.pieces if isinstance(piece, Number))
+
+    def __str__(self) -> str:
+        return "".join(map(str, self.pieces))
+
+
+def say(words: str, **parts: Piece | Sentence) -> Sentence:
+    """Put numbers, names and sentences in the places that `words` names in braces."""
+    pieces: list[Piece] = []
+    for text, name, _, _ in string.Formatter().parse(words):
+        if text:
+            pieces.append(text)
+        if name is not None:
+            part = parts[name]
+            pieces += part.pieces if isinstance(part, Sentence) else [part]
+    return Sentence(tuple(pieces))
+
+
+def join(sentences: Iterable[Sentence], between: str = " ") -> Sentence:
+    """Sentences one after another."""
+    pieces: list[Piece] = []
+    for place, sentence in enumerate(sentences):
+        pieces += [between] if place else []
+        pieces += sentence.pieces
+    return Sentence(tuple(pieces))
+
+
+def merged(sources: Iterable[Sources]) -> Sources:
+    """Sources without repetitions, in order."""
+    return tuple(dict.fromkeys(source for group in sources for source in group))
+
+
+@dataclass(frozen=True)
+class Text:
+    """Sentences as a paragraph."""
+
+    sentence: Sentence
+    kind: Literal["text"] = "text"
+
+    @property
+    def sources(self) -> Sources:
+        """Where its numbers are from."""
+        return self.sentence.sources
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """Sentences one below another; `label` stands before each, such as Hypothesis."""
+
+    sentences: Sequence[Sentence]
+    label: str = ""
+    kind: Literal["bullets"] = "bullets"
+
+    @property
+    def sources(self) -> Sources:
+        """Where their numbers are from."""
+        return merged(sentence.sources for sentence in self.sentences)
+
+
+class Word(NamedTuple):
+    """A technique: what it belongs to, what it is called and how it works."""
+
+    axis: str
+    word: str
+    how: str
+
+
+@dataclass(frozen=True)
+class Words:
+    """Techniques, each in two sentences."""
+
+    words: Sequence[Word]
+    sources: Sources = ()
+    kind: Literal["words"] = "words"
+
+
+Cell = str | Number | Name | Sentence
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under a head. The first column names the row; `caption` says what is in it."""
+
+    head: Sequence[Cell]
+    rows: Sequence[Sequence[Cell]]
+    caption: str = ""
+    kind: Literal["table"] = "table"
+
+    @property
+    def sources(self) -> Sources:
+        """Where its numbers are from."""
+        cells = [cell for row in (self.head, *self.rows) for cell in row]
+        return merged(cell.sources for cell in cells if isinstance(cell, Number | Sentence))
+
+
+class Key(NamedTuple):
+    """A line of a legend: the class of what is drawn, and what it stands for."""
+
+    look: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing with its caption; `alt` says in words what it shows."""
+
+    drawing: Markup
+    alt: str
+    caption: Sentence
+    drawn_from: Sources = ()
+    legend: Sequence[Key] = ()
+    tall: bool = False
+    """Higher than wide: it stands beside words."""
+    kind: Literal["figure"] = "figure"
+
+    @property
+    def sources(self) -> Sources:
+        """Where what it draws is from."""
+        return merged((self.drawn_from, self.caption.sources))
+
+
+class Picture(NamedTuple):
+    """An image, as the address that holds it."""
+
+    data: Markup
+    alt: str
+    caption: str = ""
+    good: bool | None = None
+    """Whether the model is right about it."""
+    width: int = 0
+    height: int = 0
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Images: small ones side by side, or large ones below one another on a light card."""
+
+    pictures: Sequence[Picture]
+    caption: Sentence
+    drawn_from: Sources = ()
+    large: bool = False
+    kind: Literal["pictures"] = "pictures"
+
+    @property
+    def sources(self) -> Sources:
+        """Where they are from."""
+        return merged((self.drawn_from, self.caption.sources))
+
+
+class Tile(NamedTuple):
+    """One number that stands for itself."""
+
+    number: Number
+    what: str
+    more: Sentence
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """A few numbers side by side."""
+
+    tiles: Sequence[Tile]
+    kind: Literal["tiles"] = "tiles"
+
+    @property
+    def sources(self) -> Sources:
+        """Where they are from."""
+        return merged((*tile.number.sources, *tile.more.sources) for tile in self.tiles)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What is not there, and the command that makes it."""
+
+    what: str
+    command: str
+    sources: Sources = ()
+    kind: Literal["missing"] = "missing"
+
+
+Block = Text | Bullets | Words | Table | Figure | Pictures | Tiles | Missing
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A claim and its evidence: a section of the page, and a slide."""
+
+    key: str
+    """Its address within the page."""
+    topic: str
+    headline: Sentence
+    shown: Sequence[Block]
+    """What stands on the page and on the slide."""
+    more: Sequence[Block] = ()
+    """What stands on the page only."""
+    weight: int = 1
+    """Of many panels, those of least weight are no slides; 0 never is."""
+
+    @property
+    def sources(self) -> Sources:
+        """Where everything on its slide is from."""
+        return merged((self.headline.sources, *(block.sources for block in self.shown)))
+
+
+@dataclass(frozen=True)
+class Report:
+    """A whole report."""
+
+    title: str
+    question: Sentence
+    cover: Tiles
+    about: Sentence
+    panels: Sequence[Panel]
+
+
+@dataclass
+class Notes:
+    """Footnotes: the same sources have the same number wherever they are used."""
+
+    groups: dict[Sources, int] = field(default_factory=dict)
+
+    def number(self, sources: Sources) -> int:
+        """The number of the note that names these sources."""
+        return self.groups.setdefault(sources, len(self.groups) + 1)
+
+    def __iter__(self):
+        return iter((number, gathered(sources)) for sources, number in self.groups.items())
+
+
+def gathered(sources: Sources) -> list[tuple[str, list[tuple[str, list[str]]]]]:
+    """Sources by run, then by file: [(run, [(file, fields)])]."""
+    runs: dict[str, dict[str, dict[str, None]]] = {}
+    for source in sources:
+        runs.setdefault(source.run, {}).setdefault(source.file, {})[source.field] = None
+    return [
+        (run, [(file, list(fields)) for file, fields in files.items()])
+        for run, files in runs.items()
+    ]
+
+
+def traced(words: str, *sources: Source) -> Sentence:
+    """Words of another verb, computed from what the sources name."""
+    return Sentence((Number(words, sources),))
+
+
+def listed(names: Sequence[str]) -> Sentence:
+    """Names with commas between, the first ones of many."""
+    pieces: list[Piece] = []
+    for place, name in enumerate(names[:12]):
+        pieces += [", "] if place else []
+        pieces.append(Name(name))
+    if len(names) > 12:
+        pieces.append(f" and {len(names) - 12} more")
+    return Sentence(tuple(pieces))
+
+
+def whole(value: float) -> str:
+    """A whole number."""
+    return f"{value:,.0f}"
+
+
+def millions(value: float) -> str:
+    """A count in millions, or in billions."""
+    return f"{value / 1e9:.2f} G" if value >= 1e9 else f"{value / 1e6:.2f} M"
+
+
+def tenth(share: float) -> str:
+    """A share in percent, to a tenth."""
+    return f"{100 * share:.1f} %"

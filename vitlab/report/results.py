@@ -1,0 +1,467 @@
+"""What runs achieved: beside what others published, against each other, class by class."""
+
+from collections.abc import Iterator, Sequence
+
+from vitlab.compare import compare
+from vitlab.compare import page as comparison
+from vitlab.report import drawing
+from vitlab.report.document import (
+    Block,
+    Bullets,
+    Figure,
+    Key,
+    Missing,
+    Name,
+    Number,
+    Panel,
+    Sentence,
+    Source,
+    Table,
+    Text,
+    join,
+    merged,
+    say,
+    tenth,
+    traced,
+    whole,
+)
+from vitlab.report.drawing import LOOKS
+from vitlab.report.pictures import samples
+from vitlab.report.subject import Subject, plainly, without_folders
+from vitlab.reproduce.rows import PUBLISHED, ROWS
+from vitlab.stats import LEVEL, wilson
+from vitlab.words import between, p_value, percent, points, signed
+
+MANY = 20
+"""Most classes that are drawn one by one."""
+
+IN_PROVENANCE = (
+    "seed",
+    "device",
+    "threads",
+    "precision",
+    "bit-reproducible",
+    "config",
+    "data",
+    "images of the split",
+    "status",
+)
+"""Rows of a comparison that stand where the runs come from."""
+
+
+def results(found: Sequence[Subject]) -> Iterator[Panel]:
+    """Accuracy, beside what others published."""
+    judged = [one for one in found if one.value("accuracy") is not None]
+    if not judged:
+        blocks = [
+            Missing(
+                f"{one.text} has no result on the test images:",
+                f"vitlab evaluate {one.command} --split test",
+            )
+            for one in found
+        ]
+        yield Panel("result", "Result", say("There is no result yet"), blocks, weight=2)
+        return
+    rows = [
+        drawing.Row(
+            one.text,
+            one.value("accuracy"),
+            one.value("accuracy_interval"),
+            interval_words(one),
+            LOOKS[place % len(LOOKS)],
+        )
+        for place, one in enumerate(found)
+        if one in judged
+    ]
+    where = merged((*one.where("accuracy"), *one.where("accuracy_interval")) for one in judged)
+    first = judged[0]
+    comparable = first.config.data.dataset == "cifar10" and first.split == "test"
+    caption = say("Accuracy with its 95 % interval over images, one trained model each.")
+    if comparable:
+        rows += [
+            drawing.Row(
+                name.removesuffix("-whole"),
+                published.accuracy,
+                None,
+                f"{percent(published.accuracy)} published",
+                "s6",
+                hollow=True,
+            )
+            for name, (_, _, published) in ROWS.items()
+        ]
+        rows.sort(key=lambda row: -row.value)
+        where = (*where, Source("vitlab", "reproduce/rows.py", "ROWS"))
+        caption = say(
+            "Hollow: what the sources of seven recipes published on these test images, "
+            "one number each, of other budgets; most chose the best epoch on the test "
+            "images, which is never done here."
+        )
+    alt = "accuracies: " + ", ".join(f"{row.name} {percent(row.value)}" for row in rows)
+    chart = drawing.dots(rows, alt=alt)
+    blocks: list[Block] = [Figure(chart, alt, caption, where)]
+    blocks.append(
+        Bullets(
+            [
+                *(s for one in judged for s in against_published(one)),
+                *(s for one in judged for s in openings(one)),
+            ]
+        )
+    )
+    for one in found:
+        if one.split != "test":
+            blocks.append(
+                Missing(
+                    f"{one.text} is judged on validation images; the last word is:",
+                    f"vitlab evaluate {one.command} --split test",
+                )
+            )
+    more = [result_table(judged)] if len(found) == 1 else []
+    yield Panel("result", "Result", headline_result(judged), blocks, more, weight=9)
+
+
+def interval_words(one: Subject) -> str:
+    """An accuracy and its interval, shortly."""
+    low, high = one.value("accuracy_interval")
+    return f"{percent(one.value('accuracy'))} ({points(low)} to {points(high)})"
+
+
+def headline_result(judged: Sequence[Subject]) -> Sentence:
+    """The result in one line."""
+    parts = [
+        say("{name} {accuracy}", name=one.name, accuracy=one.number("accuracy")) for one in judged
+    ]
+    if len(judged) > 1:
+        return join(parts, ", ")
+    one = judged[0]
+    if published := PUBLISHED.get(one.config.recipe):
+        return say(
+            "{ours} here, {theirs} published",
+            ours=one.number("accuracy"),
+            theirs=Number(percent(published.accuracy), (published_at(one),)),
+        )
+    return say(
+        "{accuracy} of {images} {split} images, somewhere between {interval}",
+        accuracy=one.number("accuracy"),
+        images=one.number("images", whole),
+        split=one.split,
+        interval=one.number(
+            "accuracy_interval", lambda value: between(value).replace(" to ", " and ")
+        ),
+    )
+
+
+def published_at(one: Subject) -> Source:
+    """Where a published figure stands."""
+    return Source("vitlab", "reproduce/rows.py", f"PUBLISHED.{one.config.recipe}")
+
+
+def against_published(one: Subject) -> Iterator[Sentence]:
+    """A run beside the figure that its recipe's source reports."""
+    published = PUBLISHED.get(one.config.recipe)
+    if published is None or one.config.data.dataset != "cifar10":
+        yield say(
+            "{name} is a recipe of vitlab: no source published a figure for it.", name=one.name
+        )
+        return
+    low, high = one.value("accuracy_interval")
+    place = "below" if published.accuracy < low else "above" if published.accuracy > high else "in"
+    yield say(
+        f"The source of {{name}} published {{theirs}}, which lies {place} the interval {{ours}}. "
+        f"{published.note.capitalize()}",
+        name=one.name,
+        theirs=Number(percent(published.accuracy), (published_at(one),)),
+        ours=one.number("accuracy_interval", between),
+    )
+
+
+def openings(one: Subject) -> Iterator[Sentence]:
+    """How often the test images had been opened."""
+    if one.value("test_openings") is not None:
+        yield say(
+            "This was opening {n} of the test images in the folder of {name}.",
+            n=one.number("test_openings", str),
+            name=one.name,
+        )
+
+
+def result_table(judged: Sequence[Subject]) -> Table:
+    """Everything measured, a column for each run, as `vitlab compare` writes it."""
+    rows = []
+    for title, (names, write) in comparison.ROWS.items():
+        if title in IN_PROVENANCE:
+            continue
+        cells = []
+        for one in judged:
+            where = merged(one.where(name) for name in names)
+            cells.append(Number(write(one.value) if where else "-", where))
+        if any(cell.text != "-" for cell in cells):
+            rows.append([title, *cells])
+    return Table(["", *(one.name for one in judged)], rows, "Everything measured.")
+
+
+def duel(found: Sequence[Subject]) -> Iterator[Panel]:
+    """Runs against the first of them: the same images, and what the difference is worth."""
+    if len(found) < 2:
+        return
+    split = "test" if all(one.split == "test" for one in found) else "validation"
+    compared = compare([one.run for one in found], split)
+    kinds = {one.is_cnn for one in found}
+    topic = "ViT against CNN" if len(kinds) == 2 else "Against each other"
+    pairs = [pair for pair in compared["models"] if pair["reason"] is None]
+    wanting = [pair for pair in compared["models"] if pair["reason"] is not None]
+    where = tuple(one.at(f"predictions/{split}.npz", "logits, labels") for one in found)
+    told = Bullets(
+        [traced(without_folders(plainly(words)), *where) for words in compared["findings"]]
+    )
+    table = result_table(found)
+    if not pairs:
+        commands = [
+            Missing(
+                f"{one.text} has stored no answers:",
+                f"vitlab evaluate {one.command} --split {split}",
+            )
+            for one in found
+            if not one.run.predictions(split).is_file()
+        ]
+        headline = say("Not compared image by image yet")
+        yield Panel("against", topic, headline, [told, *commands], [table], weight=7)
+        return
+    blocks: list[Block] = []
+    for pair in pairs[:2]:
+        rows = [
+            drawing.Row(
+                row["class"],
+                row["difference"],
+                None,
+                f"{signed(row['difference'])}"
+                f"{', p ' + p_value(row['adjusted_p']) if row['adjusted_p'] < LEVEL else ''}",
+                "s1" if row["adjusted_p"] < LEVEL else "s6",
+            )
+            for row in sorted(pair["classes"], key=lambda row: -(row["difference"] or 0))
+            if row["difference"] is not None
+        ][:MANY]
+        alt = f"difference of {pair['run']} to {pair['against']} in each class: " + ", ".join(
+            f"{row.name} {row.words}" for row in rows
+        )
+        chart = drawing.dots(rows, alt=alt, zero=0.0, form=lambda value: f"{100 * value:+.4g}")
+        caption = say(
+            "{run} less {other}, in points, class by class; in colour where the paired "
+            "test, corrected over the classes, finds a difference.",
+            run=Name(pair["run"]),
+            other=Name(pair["against"]),
+        )
+        blocks.append(Figure(chart, alt, caption, where))
+    first = pairs[0]
+    counts = Table(
+        ("", "images"),
+        [
+            [words, Number(whole(first[field]), where)]
+            for words, field in (
+                ("both are right", "both_right"),
+                (f"only {first['run']} is right", "only_run_right"),
+                (f"only {first['against']} is right", "only_against_right"),
+                ("both are wrong", "both_wrong"),
+                ("both say the same", "same_prediction"),
+            )
+        ],
+        f"The same {first['images']:,} {split} images.",
+    )
+    word = {"better": "is better than", "worse": "is worse than"}.get(
+        first["verdict"], "is not shown to differ from"
+    )
+    headline = say(
+        f"This {{run}} {word} this {{other}}: {{difference}} points on the same images",
+        run=Name(first["run"]),
+        other=Name(first["against"]),
+        difference=Number(signed(first["difference"]), where),
+    )
+    more: list[Block] = [
+        told,
+        table,
+        *(Text(traced(without_folders(plainly(pair["reason"])))) for pair in wanting),
+    ]
+    yield Panel("against", topic, headline, [*blocks, counts], more, weight=9)
+
+
+def classes(found: Sequence[Subject]) -> Iterator[Panel]:
+    """What is hard, and what is taken for what."""
+    judged = [one for one in found if one.result.get("per_class")]
+    for one in judged:
+        known = [row for row in one.result["per_class"] if row["accuracy"] is not None]
+        ordered = sorted(known, key=lambda row: row["accuracy"])
+        few = len(ordered) <= MANY
+        rows = []
+        for row in ordered if few else ordered[:12]:
+            low, high = wilson(round(row["accuracy"] * row["images"]), row["images"])
+            rows.append(
+                drawing.Row(row["class"], row["accuracy"], (low, high), percent(row["accuracy"]))
+            )
+        field = f"{one.split}.per_class"
+        where = (
+            one.at("results.json", f"{field}.accuracy"),
+            one.at("results.json", f"{field}.images"),
+        )
+        names = ", ".join(f"{row.name} {row.words}" for row in rows)
+        alt = f"accuracy of classes of {one.text}, hardest first: {names}"
+        blocks: list[Block] = []
+        if rows:
+            which = "Accuracy of each class" if few else "Accuracy of the twelve hardest classes"
+            caption = say(
+                f"{which} of {{name}}, with 95 % intervals over its images.", name=one.name
+            )
+            blocks.append(Figure(drawing.dots(rows, alt=alt), alt, caption, where))
+        matrix = one.result.get("confusion")
+        if matrix and len(matrix) <= MANY:
+            alt = f"confusion matrix of {one.text}"
+            chart = drawing.confusion(
+                matrix, [row["class"] for row in one.result["per_class"]], alt=alt
+            )
+            blocks.append(
+                Figure(
+                    chart,
+                    alt,
+                    say(
+                        "How often each class is taken for each other; "
+                        "mistakes are shaded four times as strongly."
+                    ),
+                    (one.at("results.json", f"{one.split}.confusion"),),
+                )
+            )
+        more: list[Block] = [confusion_table(one)] if one.result.get("top_confusions") else []
+        headline = join(list(of_classes(one))[:1]) if known else say("No class was judged")
+        many = len(judged) > 1
+        yield Panel(
+            f"classes-{judged.index(one) + 1}" if many else "classes",
+            f"Classes of {one.text}" if many else "Classes",
+            without_stop(headline),
+            blocks,
+            more,
+            weight=3 if many else 6,
+        )
+
+
+def without_stop(sentence: Sentence) -> Sentence:
+    """A sentence as a headline."""
+    *pieces, last = sentence.pieces
+    return Sentence((*pieces, last.rstrip(".") if isinstance(last, str) else last))
+
+
+def of_classes(one: Subject) -> Iterator[Sentence]:
+    """The hardest class, and the pair that is confused most."""
+    known = [row for row in one.result.get("per_class", ()) if row["accuracy"] is not None]
+    if known:
+        worst = min(known, key=lambda row: row["accuracy"])
+        best = max(known, key=lambda row: row["accuracy"])
+        where = (one.at("results.json", f"{one.split}.per_class.accuracy"),)
+        yield say(
+            "Hardest is {worst} with {low}, easiest {best} with {high}.",
+            worst=Name(worst["class"]),
+            low=Number(percent(worst["accuracy"]), where),
+            best=Name(best["class"]),
+            high=Number(percent(best["accuracy"]), where),
+        )
+    if pairs := one.result.get("top_confusions"):
+        pair = pairs[0]
+        where = (one.at("results.json", f"{one.split}.top_confusions.pair_share"),)
+        yield say(
+            "{true} and {predicted}, taken for one another, make {share} of all errors.",
+            true=Name(pair["true"]),
+            predicted=Name(pair["predicted"]),
+            share=Number(tenth(pair["pair_share"]), where),
+        )
+
+
+def confusion_table(one: Subject) -> Table:
+    """The most frequent mistakes."""
+    field = f"{one.split}.top_confusions"
+    counts = (one.at("results.json", f"{field}.count"),)
+    parts = (one.at("results.json", f"{field}.share"),)
+    rows = [
+        [
+            Name(row["true"]),
+            Name(row["predicted"]),
+            Number(whole(row["count"]), counts),
+            Number(tenth(row["share"]), parts),
+        ]
+        for row in one.result["top_confusions"][:6]
+    ]
+    return Table(
+        ("in truth", "taken for", "images", "of all errors"), rows, "The most frequent mistakes."
+    )
+
+
+def confidence(found: Sequence[Subject]) -> Iterator[Panel]:
+    """Whether the model knows how good it is, and where it errs."""
+    judged = [one for one in found if one.result.get("reliability")]
+    if not judged:
+        return
+    series, legend, where = [], [], []
+    for place, one in enumerate(judged):
+        bins = [row for row in one.result["reliability"] if row["images"]]
+        look = LOOKS[place % len(LOOKS)]
+        line = [(row["confidence"], row["accuracy"]) for row in bins]
+        series.append(drawing.Series(look, line, True))
+        legend.append(Key(look, one.text))
+        where.append(one.at("results.json", f"{one.split}.reliability"))
+    alt = f"accuracy against confidence of {', '.join(key.text for key in legend)}"
+    chart = drawing.lines(
+        series,
+        alt=alt,
+        across="how sure the model is",
+        form=drawing.percent_tick,
+        low=0.0,
+        high=1.0,
+        diagonal=True,
+    )
+    caption = say(
+        "How often it is right where it is so sure. On the dashed line a model is as "
+        "sure as it should be."
+    )
+    blocks: list[Block] = [Figure(chart, alt, caption, tuple(where), legend)]
+    first = judged[0]
+    if mistakes := samples(first, "mistakes", "mistakes drawn at random: truth, answer, how sure"):
+        blocks.append(mistakes)
+    else:
+        blocks.append(
+            Missing(
+                "Pictures of what it gets wrong:",
+                f"vitlab evaluate {first.command} --split {first.split}",
+            )
+        )
+    sentences = [join(list(of_confidence(one))) for one in judged]
+    errors = [
+        say(
+            "{name}: calibration error {error}.",
+            name=one.name,
+            error=one.number("calibration_error"),
+        )
+        for one in judged
+    ]
+    yield Panel(
+        "confidence",
+        "How sure it is",
+        without_stop(sentences[0]),
+        blocks,
+        [Bullets([*sentences[1:], *errors])],
+        weight=4,
+    )
+
+
+def of_confidence(one: Subject) -> Iterator[Sentence]:
+    """Whether the model is as sure as it should be."""
+    sure, right = one.value("mean_confidence"), one.value("accuracy")
+    if sure is None or right is None:
+        return
+    yield say(
+        f"On average {{name}} is {{sure}} sure, and right on {{right}}: {how_sure(sure, right)}.",
+        name=one.name,
+        sure=one.number("mean_confidence"),
+        right=one.number("accuracy"),
+    )
+
+
+def how_sure(sure: float, right: float) -> str:
+    """Confidence against accuracy, in words."""
+    if abs(sure - right) < 0.01:
+        return "it knows how good it is"
+    return "it is surer than it should be" if sure > right else "it is less sure than it may be"

@@ -1,0 +1,726 @@
+"""What a report says of a study, from the summary that it wrote of itself."""
+
+import csv
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from vitlab.config import Config
+from vitlab.errors import ConfigError, RunError
+from vitlab.figures.study import prefixed
+from vitlab.recipes import RECIPES, recipe
+from vitlab.report import architecture, drawing, techniques
+from vitlab.report.document import (
+    Block,
+    Bullets,
+    Figure,
+    Key,
+    Missing,
+    Name,
+    Number,
+    Panel,
+    Report,
+    Sentence,
+    Source,
+    Table,
+    Text,
+    Tile,
+    Tiles,
+    Word,
+    Words,
+    say,
+    whole,
+)
+from vitlab.report.drawing import LOOKS
+from vitlab.report.inside import BESIDE, parts
+from vitlab.report.subject import address, plainly, read_json, without_folders
+from vitlab.reproduce.records import minutes
+from vitlab.study import page
+from vitlab.words import between, count, p_value, percent, points, signed
+
+FILE = "summary.json"
+
+TOLD_APART = 6
+"""Most arms that have a colour of their own."""
+
+
+class Study:
+    """A study folder with its summary."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.plan = read_json(folder / "study.json") or {}
+        self.summary: dict[str, Any] = read_json(folder / FILE) or {}
+        self.text = str(self.summary.get("name") or self.plan.get("name") or folder.name)
+        self.name = Name(self.text)
+
+    @staticmethod
+    def found(folder: Path) -> bool:
+        """Whether a folder holds a study."""
+        return (folder / "study.json").is_file() or (folder / FILE).is_file()
+
+    def at(self, field: str, file: str = FILE) -> Source:
+        """A place in its files."""
+        return Source(self.text, file, field)
+
+    @property
+    def baseline(self) -> Mapping[str, Any] | None:
+        """The arm that others are compared with."""
+        return next((arm for arm in self.summary["arms"] if arm["baseline"]), None)
+
+    @property
+    def comparisons(self) -> list[Mapping[str, Any]]:
+        """The declared comparisons, where there are verdicts."""
+        return [] if self.summary["exploratory"] else self.summary["comparisons"]
+
+    def config(self) -> Config | None:
+        """The config of the baseline; None where this version cannot make it."""
+        if self.summary["recipe"] not in RECIPES:
+            return None
+        try:
+            return recipe(self.summary["recipe"]).override(self.plan.get("overrides", {}))
+        except ConfigError:
+            return None
+
+    def sentence(self, words: str, field: str) -> Sentence:
+        """A sentence of the study's own page, without its Markdown."""
+        return Sentence((Number(without_folders(plainly(words)), (self.at(field),)),))
+
+
+def report(study: Study) -> Report:
+    """The report of a study."""
+    summary = study.summary
+    if not summary:
+        question = str(study.plan.get("question") or study.text)
+        missing = Missing(
+            "The study has not been summarised:", f"vitlab study {address(study.folder)} --yes"
+        )
+        panel = Panel("short", "In short", say("There is no summary yet"), [missing])
+        return Report(
+            study.text,
+            say("{name}", name=Name(question)),
+            Tiles([]),
+            say("{name}", name=study.name),
+            [panel],
+        )
+    panels = [
+        findings(study),
+        setting(study),
+        *model(study),
+        arms(study),
+        *effects(study),
+        accuracies(study),
+        *curves(study),
+        *costs(study),
+        *failures(study),
+        limits(study),
+        trials(study),
+        provenance(study),
+    ]
+    return Report(
+        title=study.text,
+        question=say("{question}", question=Name(summary["question"])),
+        cover=cover(study),
+        about=say(
+            "Study {name}: {design}, {seeds} for each arm.",
+            name=study.name,
+            design=page.DESIGNS[summary["design"]],
+            seeds=Number(count(len(summary["seeds"]), "seed"), (study.at("seeds"),)),
+        ),
+        panels=panels,
+    )
+
+
+def cover(study: Study) -> Tiles:
+    """The numbers that come first."""
+    summary = study.summary
+    tiles = [
+        Tile(
+            Number(str(len(summary["arms"])), (study.at("arms"),)),
+            "arms",
+            say(
+                "{seeds} each",
+                seeds=Number(count(len(summary["seeds"]), "seed"), (study.at("seeds"),)),
+            ),
+        ),
+        Tile(
+            Number(
+                f"{summary['trials']['finished']} of {summary['trials']['planned']}",
+                (study.at("trials"),),
+            ),
+            "runs finished",
+            say(
+                "{n} pending",
+                n=Number(str(summary["trials"]["pending"]), (study.at("trials.pending"),)),
+            ),
+        ),
+    ]
+    baseline = study.baseline
+    if baseline and baseline["accuracy"]["mean"] is not None:
+        accuracy = baseline["accuracy"]
+        where = (study.at("arms.accuracy"),)
+        tiles.append(
+            Tile(
+                Number(percent(accuracy["mean"]), where),
+                "baseline, validation",
+                say("{interval} over seeds", interval=Number(between(accuracy["interval"]), where)),
+            )
+        )
+    return Tiles(tiles)
+
+
+def verdict(one: Mapping[str, Any]) -> str:
+    """A verdict without what stands in brackets."""
+    return (one["verdict"] or "").split(" (")[0].split(";")[0]
+
+
+def findings(study: Study) -> Panel:
+    """What the study found."""
+    summary = study.summary
+    sentences = [
+        study.sentence(words, "comparisons, arms.accuracy") for words in page.findings(summary)
+    ]
+    decided = [one for one in study.comparisons if verdict(one) in ("better", "worse")]
+    headline = say("Nothing is decided")
+    if summary["exploratory"]:
+        headline = say("A ranking, and no verdict")
+    elif decided:
+        largest = max(decided, key=lambda one: abs(one["difference"]))
+        headline = say(
+            "{n} of {all} changes matter; {arm} most, by {points} points",
+            n=Number(str(len(decided)), (study.at("comparisons.verdict"),)),
+            all=Number(str(len(study.comparisons)), (study.at("comparisons"),)),
+            arm=Name(largest["arm"]),
+            points=Number(signed(largest["difference"]), (study.at("comparisons.difference"),)),
+        )
+    return Panel("short", "In short", headline, [Bullets(sentences)], weight=9)
+
+
+def setting(study: Study) -> Panel:
+    """What was planned before the first run."""
+    summary = study.summary
+    words = page.setting(summary)
+    sentences = [
+        study.sentence(f"{part.rstrip('.')}.", "recipe, design, seeds, family, trials")
+        for part in words.split(". ")
+    ]
+    headline = say(
+        "Planned before the first run: {n} arms, the same {seeds}",
+        n=Number(str(len(summary["arms"])), (study.at("arms"),)),
+        seeds=Number(count(len(summary["seeds"]), "seed"), (study.at("seeds"),)),
+    )
+    return Panel("setting", "The question and the data", headline, [Bullets(sentences)], weight=7)
+
+
+def model(study: Study) -> Iterator[Panel]:
+    """The baseline's model and how it works."""
+    config = study.config()
+    if config is None:
+        return
+    where = (study.at("recipe, overrides", "study.json"),)
+    words = techniques.of_model(config.model)
+    headline = (
+        say(
+            "The baseline is {recipe}, made smaller and quicker where the plan says so",
+            recipe=Name(study.summary["recipe"]),
+        )
+        if study.plan.get("overrides")
+        else say("The baseline is {recipe}", recipe=Name(study.summary["recipe"]))
+    )
+    blocks: list[Block] = []
+    known = config.data if config.data.resolved else _resolved(config)
+    if known.resolved:
+        from dataclasses import replace
+
+        whole_config = replace(config, data=known)
+        kind = architecture.KINDS[config.model.kind]
+        steps = ", ".join(part.name for part in architecture.parts(whole_config))
+        alt = f"the baseline, a {kind}, from image to answer: {steps}"
+        blocks.append(
+            Figure(
+                architecture.draw(whole_config, None, alt),
+                alt,
+                say("The baseline, from its config."),
+                where,
+                tall=True,
+            )
+        )
+    blocks.append(Words(words[:BESIDE], where))
+    training = list(techniques.of_training(config))
+    more: list[Block] = [Text(say("How it is trained:")), Words(training, where)]
+    yield Panel("model", "The model", headline, blocks, more, weight=6)
+    if words[BESIDE:]:
+        yield parts(words[BESIDE:], Name("the baseline"), where)
+
+
+def _resolved(config: Config) -> Any:
+    """The data of a config, with what is known of a data set by its name."""
+    from dataclasses import replace
+
+    from vitlab.data.known import KNOWN
+
+    known = KNOWN.get(config.data.dataset)
+    if known is None:
+        return config.data
+    data = config.data
+    return replace(
+        data,
+        image_size=data.image_size or known.image_size,
+        channels=data.channels or known.channels,
+        classes=data.classes or known.classes,
+    )
+
+
+def arms(study: Study) -> Panel:
+    """What each arm changes, and how that works."""
+    words = [
+        Word("", arm["name"], arm["explanation"])
+        for arm in study.summary["arms"]
+        if not arm["baseline"]
+    ]
+    headline = say("{n} changes, one at a time", n=Number(str(len(words)), (study.at("arms"),)))
+    if study.summary["design"] != "one-factor":
+        headline = say(
+            "{n} arms beside the baseline", n=Number(str(len(words)), (study.at("arms"),))
+        )
+    where = (study.at("arms.explanation"),)
+    few, rest = words[:8], words[8:]
+    more: list[Block] = [Words(rest, where)] if rest else []
+    return Panel("arms", "What was changed", headline, [Words(few, where)], more, weight=8)
+
+
+def effects(study: Study) -> Iterator[Panel]:
+    """Every declared comparison with its verdict; of a search, its ranking."""
+    summary = study.summary
+    if summary["exploratory"]:
+        rows = [
+            drawing.Row(row["arm"], row["mean"], row["interval"], percent(row["mean"]))
+            for row in summary["ranking"][:16]
+        ]
+        if rows:
+            alt = "ranking: " + ", ".join(f"{row.name} {row.words}" for row in rows)
+            chart = drawing.dots(rows, alt=alt)
+            caption = say(
+                "Mean validation accuracy with 95 % intervals; no p-value, as arms were "
+                "found by looking."
+            )
+            figure = Figure(chart, alt, caption, (study.at("ranking"),))
+            yield Panel(
+                "effects",
+                "Ranking",
+                say("The highest of many is flattered by luck"),
+                [figure],
+                weight=9,
+            )
+        return
+    known = [one for one in study.comparisons if one["difference"] is not None]
+    if not known:
+        return
+    ordered = sorted(known, key=lambda one: -one["difference"])
+    colour = {"better": "s3", "worse": "s2"}
+    rows = [
+        drawing.Row(
+            versus(one, study),
+            one["difference"],
+            one["interval"],
+            f"{signed(one['difference'])} {verdict(one)}".replace(
+                "no evidence of a difference", "no evidence"
+            ),
+            colour.get(verdict(one), "s6"),
+        )
+        for one in ordered
+    ]
+    alt = "differences in percentage points: " + ", ".join(f"{r.name} {r.words}" for r in rows)
+    chart = drawing.dots(rows, alt=alt, form=lambda value: f"{100 * value:+.4g}", zero=0.0, most=30)
+    caption = say(
+        "Difference to the baseline in percentage points with its 95 % interval; the "
+        "verdict is corrected over all {n} comparisons (Holm).",
+        n=Number(str(len(study.comparisons)), (study.at("comparisons"),)),
+    )
+    where = (study.at("comparisons.difference, comparisons.interval, comparisons.verdict"),)
+    told = [study.sentence(words, "comparisons") for words in page.findings(study.summary)][1:4]
+    table = comparison_table(study)
+    words = {name: sum(verdict(one) == name for one in known) for name in ("better", "worse")}
+    headline = say(
+        "{better} better, {worse} worse, no evidence of a difference in {rest}",
+        better=Number(str(words["better"]), (study.at("comparisons.verdict"),)),
+        worse=Number(str(words["worse"]), (study.at("comparisons.verdict"),)),
+        rest=Number(str(len(known) - sum(words.values())), (study.at("comparisons.verdict"),)),
+    )
+    yield Panel(
+        "effects",
+        "Verdicts",
+        headline,
+        [Figure(chart, alt, caption, where), Bullets(told)],
+        [table],
+        weight=9,
+    )
+
+
+def versus(one: Mapping[str, Any], study: Study) -> str:
+    """How a comparison is called."""
+    baseline = study.baseline
+    alone = baseline is not None and one["against"] == baseline["name"]
+    return one["arm"] if alone else f"{one['arm']} against {one['against']}"
+
+
+def comparison_table(study: Study) -> Table:
+    """The declared comparisons in numbers."""
+
+    def number(one: Mapping[str, Any], field: str, form: Any) -> Number:
+        return Number(form(one[field]), (study.at(f"comparisons.{field}"),))
+
+    rows = [
+        [
+            Name(versus(one, study)),
+            number(one, "difference", signed),
+            number(one, "interval", lambda value: between(value, signed)),
+            number(one, "bootstrap_interval", lambda value: between(value, signed)),
+            number(one, "p", p_value),
+            number(one, "adjusted_p", p_value),
+            Name(one["verdict"] or "-"),
+            Name(", ".join(one["unequal"]) or "-"),
+        ]
+        for one in study.comparisons
+    ]
+    return Table(
+        (
+            "arm",
+            "difference",
+            "95 % interval",
+            "bootstrap",
+            "p",
+            "adjusted p",
+            "verdict",
+            "not equal budget",
+        ),
+        rows,
+        "In percentage points.",
+    )
+
+
+def accuracies(study: Study) -> Panel:
+    """Every seed of every arm."""
+    shown = [arm for arm in study.summary["arms"] if arm["accuracy"]["mean"] is not None]
+    where = (study.at("arms.accuracy"),)
+    ordered = sorted(shown, key=lambda arm: -arm["accuracy"]["mean"])
+    rows = [
+        drawing.Row(
+            arm["name"],
+            arm["accuracy"]["mean"],
+            arm["accuracy"]["interval"],
+            percent(arm["accuracy"]["mean"]),
+            "s1" if arm["baseline"] else "s4",
+            points=list(arm["accuracy"]["seeds"].values()),
+        )
+        for arm in ordered[:16]
+    ]
+    table = Table(
+        ("arm", "n", "mean", "std", "95 % interval", "lowest", "highest"),
+        [
+            [
+                Name(arm["name"]),
+                Number(
+                    f"{arm['n']} of {arm['planned']}"
+                    if arm["n"] < arm["planned"]
+                    else str(arm["n"]),
+                    (study.at("arms.n"),),
+                ),
+                *(
+                    Number(form(arm["accuracy"][field]), (study.at(f"arms.accuracy.{field}"),))
+                    for field, form in (
+                        ("mean", percent),
+                        ("std", points),
+                        ("interval", between),
+                        ("min", percent),
+                        ("max", percent),
+                    )
+                ),
+            ]
+            for arm in study.summary["arms"]
+        ],
+        "Validation accuracy at the last step.",
+    )
+    if not rows:
+        return Panel("accuracy", "Accuracy", say("No arm has a result yet"), [table], weight=3)
+    alt = "mean accuracy of each arm: " + ", ".join(f"{row.name} {row.words}" for row in rows)
+    images = study.summary["validation_images"]
+    caption = say(
+        "Mean validation accuracy with its 95 % interval; small dots are the seeds, {n} "
+        "validation images each.",
+        n=Number(whole(images) if images else "-", (study.at("validation_images"),)),
+    )
+    chart = drawing.dots(rows, alt=alt)
+    best, worst = ordered[0], ordered[-1]
+    headline = say(
+        "From {low} to {high}, and every seed is shown",
+        low=Number(percent(worst["accuracy"]["mean"]), where),
+        high=Number(percent(best["accuracy"]["mean"]), where),
+    )
+    return Panel(
+        "accuracy", "Accuracy", headline, [Figure(chart, alt, caption, where)], [table], weight=6
+    )
+
+
+def curves(study: Study) -> Iterator[Panel]:
+    """Mean curves of the arms, from the numbers that the study drew its own from."""
+    file = study.folder / "figures" / "curves.csv"
+    if not file.is_file():
+        yield Panel(
+            "curves",
+            "Training curves",
+            say("Curves are drawn when the study is summarised"),
+            [Missing("Training curves:", f"vitlab study {address(study.folder)} --yes")],
+            weight=0,
+        )
+        return
+    values: dict[tuple[str, str, str], dict[float, list[float]]] = {}
+    try:
+        with open(file, encoding="utf-8", newline="") as opened:
+            for row in csv.DictReader(opened):
+                key = (row["arm"], row["split"], row["number"])
+                points_ = values.setdefault(key, {})
+                points_.setdefault(float(row["epoch"]), []).append(float(row["value"]))
+    except (KeyError, ValueError) as error:
+        raise RunError(f"{file} is not what a study writes: {error}") from error
+    shown = [arm for arm in study.summary["arms"] if arm["accuracy"]["mean"] is not None]
+    shown = sorted(shown, key=lambda arm: -arm["accuracy"]["mean"])[:TOLD_APART]
+    figures: list[Block] = []
+    for split, number, words, form in (
+        ("validation", "accuracy", "Validation accuracy", drawing.percent_tick),
+        ("train", "loss", "Loss of training batches", drawing.plain_tick),
+    ):
+        series, legend = [], []
+        for place, arm in enumerate(shown):
+            line = values.get((arm["name"], split, number), {})
+            if line:
+                means = [(epoch, sum(all_) / len(all_)) for epoch, all_ in sorted(line.items())]
+                series.append(drawing.Series(LOOKS[place], means, len(means) <= 12))
+                legend.append(Key(LOOKS[place], arm["name"]))
+        if series:
+            alt = f"{words} over epochs: {', '.join(key.text for key in legend)}"
+            chart = drawing.lines(series, alt=alt, across="epoch", form=form)
+            caption = say(f"{words}, mean over seeds.")
+            where = (study.at(f"{split} {number}", "figures/curves.csv"),)
+            figures.append(Figure(chart, alt, caption, where, legend))
+    if figures:
+        yield Panel(
+            "curves",
+            "Training curves",
+            say("Every arm saw the same images, in the same order for the same seed"),
+            figures,
+            weight=6,
+        )
+
+
+def costs(study: Study) -> Iterator[Panel]:
+    """What accuracy costs."""
+    shown = [
+        arm
+        for arm in study.summary["arms"]
+        if arm["accuracy"]["mean"] is not None and arm["cost"]["training_macs"]
+    ]
+    if not shown:
+        return
+    points_ = [
+        (
+            arm["cost"]["training_macs"],
+            arm["accuracy"]["mean"],
+            "s1" if arm["baseline"] else "s4",
+            arm["name"],
+        )
+        for arm in shown[:14]
+    ]
+    alt = "accuracy against multiply-adds of the whole training: " + ", ".join(
+        f"{name} {percent(y)} at {prefixed(x)}" for x, y, _, name in points_
+    )
+    chart = drawing.scatter(
+        points_,
+        alt=alt,
+        across="multiply-adds of the whole training",
+        across_form=prefixed,
+        height=280,
+    )
+    where = (study.at("arms.cost.training_macs, arms.accuracy.mean"),)
+    caption = say("Mean accuracy against what the training of one seed computes.")
+
+    def number(arm: Mapping[str, Any], field: str, form: Any) -> Number:
+        value = arm["cost"][field]
+        return Number("-" if value is None else form(value), (study.at(f"arms.cost.{field}"),))
+
+    table = Table(
+        ("arm", "parameters", "multiply-adds", "images per second", "wall time"),
+        [
+            [
+                Name(arm["name"]),
+                number(arm, "parameters", whole),
+                number(arm, "macs", lambda value: f"{value / 1e6:.1f} M"),
+                number(arm, "images_per_second", whole),
+                number(arm, "wall_seconds", minutes),
+            ]
+            for arm in study.summary["arms"]
+        ],
+        "Medians over seeds.",
+    )
+    cheapest = min(shown, key=lambda arm: arm["cost"]["training_macs"])
+    dearest = max(shown, key=lambda arm: arm["cost"]["training_macs"])
+    ratio = dearest["cost"]["training_macs"] / cheapest["cost"]["training_macs"]
+    headline = say(
+        "The dearest arm computes {ratio} times as much as the cheapest",
+        ratio=Number(f"{ratio:.1f}", (study.at("arms.cost.training_macs"),)),
+    )
+    yield Panel("cost", "Cost", headline, [Figure(chart, alt, caption, where), table], weight=7)
+
+
+def failures(study: Study) -> Iterator[Panel]:
+    """Trials without a result, and arms that cannot be."""
+    where = (study.at("arms.failures"),)
+    rows = [
+        [
+            Name(arm["name"]),
+            Number(str(lost["seed"]), where),
+            Name(lost["status"]),
+            Name(without_folders(lost["reason"] or "-")),
+        ]
+        for arm in study.summary["arms"]
+        for lost in arm["failures"]
+    ]
+    rows += [
+        [Name(arm["name"]), "-", "refused", Name(without_folders(arm["reason"]))]
+        for arm in study.summary["refused"]
+    ]
+    if rows:
+        headline = say("{n} have no result, and are counted", n=count(len(rows), "trial"))
+        yield Panel(
+            "failures",
+            "Without a result",
+            headline,
+            [Table(("arm", "seed", "status", "reason"), rows)],
+            weight=7,
+        )
+
+
+def limits(study: Study) -> Panel:
+    """How little the budget can tell."""
+    noise = study.summary["noise"]
+    words = [f"{part.rstrip('.')}." for part in page.limits(study.summary).split(". ")]
+    sentences = [study.sentence(part, "noise, seeds") for part in words]
+    sentences.append(
+        say(
+            "It speaks of this recipe on these images for so many epochs: longer "
+            "training may change the order."
+        )
+    )
+    sentences.append(say("The test images were not opened."))
+    headline = say("What it can tell is limited by its seeds")
+    if noise["detectable"] is not None and not study.summary["exploratory"]:
+        headline = say(
+            "Differences below {least} points go unseen",
+            least=Number(points(noise["detectable"]), (study.at("noise.detectable"),)),
+        )
+    return Panel("limits", "Limits", headline, [Bullets(sentences)], weight=7)
+
+
+def trials(study: Study) -> Panel:
+    """What to try next, as hypotheses."""
+    summary = study.summary
+    ideas = []
+    better = [one for one in study.comparisons if verdict(one) == "better"]
+    where = (study.at("comparisons.verdict"),)
+    if len(better) > 1:
+        ideas.append(
+            say(
+                "The {n} changes that help do so together as well: vitlab study {study} "
+                "--then best",
+                n=Number(str(len(better)), where),
+                study=address(study.folder),
+            )
+        )
+    for one in better[:2]:
+        ideas.append(
+            say(
+                "{arm} helps in a longer training too, by less than the {points} points seen here.",
+                arm=Name(one["arm"]),
+                points=Number(signed(one["difference"]), (study.at("comparisons.difference"),)),
+            )
+        )
+    open_ = [one for one in study.comparisons if verdict(one).startswith("no evidence")]
+    needed = summary["noise"]["seeds_for_half_a_point"]
+    if open_ and needed:
+        ideas.append(
+            say(
+                "With {n} seeds in each arm, half a point of difference would show in {arms}.",
+                n=Number(str(needed), (study.at("noise.seeds_for_half_a_point"),)),
+                arms=Sentence(tuple(_names(open_))),
+            )
+        )
+    unequal = [one for one in better if one["unequal"]]
+    if unequal:
+        ideas.append(
+            say(
+                "Part of the gain of {arm} is its larger budget ({budget}): a baseline of "
+                "equal cost would come nearer.",
+                arm=Name(unequal[0]["arm"]),
+                budget=Number(", ".join(unequal[0]["unequal"]), (study.at("comparisons.unequal"),)),
+            )
+        )
+    if not ideas:
+        ideas.append(
+            say(
+                "More seeds would show smaller differences: vitlab study {study} --seeds 10",
+                study=address(study.folder),
+            )
+        )
+    n = f"{len(ideas)} {'hypothesis' if len(ideas) == 1 else 'hypotheses'}"
+    return Panel(
+        "next",
+        "What to try next",
+        say(f"{n}, not findings"),
+        [Bullets(ideas, "Hypothesis")],
+        weight=7,
+    )
+
+
+def _names(found: list[Mapping[str, Any]]) -> Iterator[Any]:
+    for place, one in enumerate(found[:3]):
+        if place:
+            yield " and "
+        yield Name(one["arm"])
+
+
+def provenance(study: Study) -> Panel:
+    """Where the runs come from."""
+    rows = [
+        ["command", Number(command(study), (study.at("recipe, overrides", "study.json"),))],
+        ["plan hash", Number(plan_hash(study)[:16], (Source(study.text, "study.json", "(all)"),))],
+    ]
+    exact = ("on", "yes", True)
+    for name, values in study.summary["provenance"].items():
+        where = (study.at(f"provenance.{name}"),)
+        if name == "bit-reproducible":
+            values = ["yes" if value in exact else "no" for value in values]
+        if name in ("data", "validation split"):
+            values, name = [str(value)[:16] for value in values], f"{name} hash"
+        shown = ", ".join("-" if value is None else str(value) for value in dict.fromkeys(values))
+        rows.append([name, Number(without_folders(shown), where)])
+    devices = [str(value) for value in study.summary["provenance"].get("device", ())]
+    headline = say(
+        "{n} runs on {device}",
+        n=Number(str(study.summary["trials"]["finished"]), (study.at("trials.finished"),)),
+        device=Number(", ".join(devices) or "-", (study.at("provenance.device"),)),
+    )
+    table = Table(("", study.name), rows)
+    return Panel("provenance", "Where it comes from", headline, [table], weight=9)
+
+
+def command(study: Study) -> str:
+    """What starts the study again."""
+    return f"vitlab study {address(study.folder)} --yes"
+
+
+def plan_hash(study: Study) -> str:
+    """Hash of the plan."""
+    from vitlab.files import sha256
+
+    file = study.folder / "study.json"
+    return sha256(file) if file.is_file() else "-"

@@ -1,0 +1,162 @@
+"""What a report reads: a run or a study with its name, its files and its facts."""
+
+import json
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from vitlab import pretrained
+from vitlab.compare import Fact, standing
+from vitlab.config import Config, fields_of
+from vitlab.errors import RunError
+from vitlab.files import read_json_lines
+from vitlab.report.document import Name, Number, Source
+from vitlab.run import Run
+from vitlab.words import percent
+
+FOLDERS = re.compile(r"(?<![\w./:>~])(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\'\"<>|:]+[/\\])+")
+"""The folders of an absolute path."""
+
+
+def without_folders(words: str) -> str:
+    """Words without the folders of absolute paths, which may name a home or a user."""
+    return FOLDERS.sub("…/", words)
+
+
+def plainly(words: str) -> str:
+    """A sentence without its Markdown; what a backslash marks is a letter."""
+    return re.sub(r"\\(.)|\*\*|`", lambda found: found[1] or "", words)
+
+
+def address(path: Path) -> str:
+    """A path as an argument of a command, without the folders of an absolute one."""
+    known = path if not path.is_absolute() else Path("…") / path.name
+    return shlex.quote(str(known)) if "…" not in str(known) else str(known)
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file, or None where there is none; RunError if it is damaged."""
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from error
+
+
+class Subject:
+    """A run, and the split that it is judged on: test where it was opened, else validation."""
+
+    def __init__(self, run: Run, name: str):
+        self.run = run
+        self.text = name
+        self.name = Name(name)
+        test = run.results.get("test", {})
+        step = (run.finished or {}).get("step")
+        self.split = "test" if test and test.get("step") == step else "validation"
+
+    @classmethod
+    def of(cls, runs: Sequence[Run]) -> "list[Subject]":
+        """Runs by their names; by folder and name where names are the same."""
+        called = [run.name for run in runs]
+        names = [
+            name if called.count(name) == 1 else f"{run.path.resolve().parent.name}/{name}"
+            for run, name in zip(runs, called, strict=True)
+        ]
+        return [cls(run, name) for run, name in zip(runs, names, strict=True)]
+
+    @property
+    def config(self) -> Config:
+        """The run's config."""
+        return self.run.config
+
+    @cached_property
+    def facts(self) -> dict[str, Fact | None]:
+        """What its files say; see `vitlab.compare.standing`."""
+        return standing(self.run, self.split)
+
+    @cached_property
+    def origin(self) -> dict[str, Any]:
+        """Where it comes from; empty for a run that stopped before its first step."""
+        return read_json(self.run.path / "origin.json") or {}
+
+    @cached_property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of its training."""
+        return read_json_lines(self.run.path / "metrics.jsonl")
+
+    @cached_property
+    def result(self) -> dict[str, Any]:
+        """What evaluate found on its split; empty where it did not look."""
+        found = self.run.results.get(self.split, {})
+        step = (self.run.finished or {}).get("step")
+        return found if not step or found.get("step") == step else {}
+
+    @property
+    def is_cnn(self) -> bool:
+        """Whether it has no attention."""
+        return self.config.model.kind in ("resnet18", "cnn6")
+
+    def value(self, fact: str) -> Any:
+        """The value of a fact, or None."""
+        found = self.facts.get(fact)
+        return None if found is None else found.value
+
+    def at(self, file: str, field: str) -> Source:
+        """A place in its files."""
+        return Source(self.text, file, field)
+
+    def where(self, fact: str) -> tuple[Source, ...]:
+        """Where a fact was read."""
+        found = self.facts.get(fact)
+        return () if found is None else (self.at(found.file, found.field),)
+
+    def number(self, fact: str, form: Callable[[Any], str] = percent) -> Number:
+        """A fact in words, or a dash."""
+        found = self.facts.get(fact)
+        return Number("-") if found is None else Number(form(found.value), self.where(fact))
+
+    @cached_property
+    def paths(self) -> dict[str, str]:
+        """Values of its config that are absolute paths, and what is shown instead."""
+        texts = [value for value in fields_of(self.config).values() if isinstance(value, str)]
+        hidden = [value for value in texts if value.startswith(("/", "~")) or "\\" in value]
+        return {value: "…/" + re.split(r"[/\\]", value)[-1] for value in hidden}
+
+    def shown(self, words: str) -> str:
+        """Words in which its paths have no folders."""
+        for path, instead in self.paths.items():
+            words = words.replace(shlex.quote(path), instead).replace(path, instead)
+        return without_folders(words)
+
+    @property
+    def dataset(self) -> Name:
+        """What its images are called."""
+        return Name(self.shown(self.config.data.dataset))
+
+    @property
+    def command(self) -> str:
+        """How it is named in a command."""
+        return self.run.name if self.run.name in pretrained.names() else address(self.run.path)
+
+    def weights(self) -> tuple[dict[str, tuple[int, ...]], Source] | None:
+        """Shapes of the weights that are judged, by name, and the file they were read from."""
+        from safetensors import SafetensorError, safe_open
+
+        for checkpoint in reversed(self.run.checkpoints()):
+            averaged = bool(self.config.optim.average_decay)
+            file = checkpoint.average if averaged else checkpoint.model
+            if not file.is_file():
+                continue
+            try:
+                with safe_open(file, framework="numpy") as stored:
+                    shapes = {name: tuple(stored.get_slice(name).get_shape())
+                              for name in stored.keys()}  # noqa: SIM118 # fmt: skip
+            except (OSError, SafetensorError):
+                continue
+            where = f"checkpoints/{checkpoint.path.name}/{file.name}"
+            return shapes, self.at(where, "shapes")
+        return None

@@ -1,0 +1,241 @@
+"""How the techniques of a config work, in two sentences each, without loading torch.
+
+What the words of a model mean stands in the docstrings of the classes that they stand for, and
+`vitlab show` prints it from there. Here the same docstrings are read from the source files. What
+training does stands in `TRAINING`.
+"""
+
+import ast
+import functools
+from collections.abc import Callable, Iterator
+from importlib import resources
+from typing import NamedTuple
+
+from vitlab.config import Config, ModelConfig, ViTConfig, text
+from vitlab.report.document import Word
+
+AXES = {
+    "patch": ("patch.py", "PATCHES"),
+    "position": ("position.py", "POSITIONS"),
+    "norm": ("norm.py", "NORMS"),
+    "norm_place": ("vit.py", "BLOCKS"),
+    "ffn": ("ffn.py", "FFNS"),
+    "pool": ("pool.py", "POOLS"),
+}
+"""Axis of a ViT -> the file of its words, and the dictionary from word to class in it."""
+
+KINDS = {
+    "hybrid": ("hybrid.py", "Hybrid"),
+    "resnet18": ("convnet.py", "ResNet18"),
+    "cnn6": ("convnet.py", "CNN6"),
+}
+"""Kind of a model that is no plain ViT -> its file and class."""
+
+ATTENTION = Word(
+    "attention",
+    "softmax",
+    "Every token asks all others with a query, they answer with keys, and what fits best is mixed "
+    "in most. Heads ask different questions side by side, so a token can look near and far in one "
+    "block (Vaswani et al., 2017).",
+)
+
+
+@functools.cache
+def _module(file: str) -> ast.Module:
+    source = resources.files("vitlab").joinpath("models", file).read_text(encoding="utf-8")
+    return ast.parse(source)
+
+
+@functools.cache
+def _dictionary(file: str, name: str) -> dict[str, ast.expr]:
+    """The entries of a dictionary that a file of the models defines."""
+    for node in _module(file).body:
+        target = node.targets[0] if isinstance(node, ast.Assign) else None
+        target = node.target if isinstance(node, ast.AnnAssign) else target
+        if isinstance(target, ast.Name) and target.id == name:
+            assert isinstance(node, ast.Assign | ast.AnnAssign)
+            assert isinstance(node.value, ast.Dict)
+            return {
+                ast.literal_eval(key): value
+                for key, value in zip(node.value.keys, node.value.values, strict=True)
+                if key is not None
+            }
+    raise LookupError(f"{file} has no {name}")
+
+
+def _first_paragraph(file: str, name: str) -> str:
+    """The first paragraph of a class's docstring, on one line."""
+    for node in _module(file).body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
+    raise LookupError(f"{file} has no {name}")
+
+
+def explain(cfg: ModelConfig) -> dict[str, str]:
+    """What `vitlab.models.explain` says of a model, read from the same docstrings."""
+    texts = {"kind": _first_paragraph(*KINDS[cfg.kind])} if cfg.kind in KINDS else {}
+    if isinstance(cfg, ViTConfig):
+        for axis, (file, words) in AXES.items():
+            stands_for = _dictionary(file, words)[getattr(cfg, axis)]
+            assert isinstance(stands_for, ast.Name)
+            texts[axis] = _first_paragraph(file, stands_for.id)
+        switches = _dictionary("__init__.py", "SWITCHES")
+        texts |= {
+            name: ast.literal_eval(words) for name, words in switches.items() if getattr(cfg, name)
+        }
+    return texts
+
+
+def of_model(cfg: ModelConfig) -> list[Word]:
+    """The techniques of a model."""
+    words = [
+        Word(axis.replace("_", " "), text(getattr(cfg, axis)), how.replace("`", ""))
+        for axis, how in explain(cfg).items()
+    ]
+    return [*words[:2], ATTENTION, *words[2:]] if isinstance(cfg, ViTConfig) else words
+
+
+class Technique(NamedTuple):
+    """Something that training may do: whether a config does, how much of it, and how it works."""
+
+    name: str
+    amount: Callable[[Config], str]
+    """The setting in words; nothing where it is off."""
+    how: str
+
+
+def _on(value: object, words: str) -> str:
+    return words if value else ""
+
+
+TRAINING = (
+    Technique(
+        "random crop",
+        lambda c: _on(c.augment.crop_padding, f"{c.augment.crop_padding} pixels"),
+        "Pads the image and cuts it back to size at a random place. The same object is then seen "
+        "a little further left or right each time, and its place stops being a clue.",
+    ),
+    Technique(
+        "resized crop",
+        lambda c: _on(c.augment.resized_crop, f"from {c.augment.resized_crop:g} of the area"),
+        "Cuts a random part of the image and scales it back to size. Objects come in many sizes, "
+        "so the model cannot count on one.",
+    ),
+    Technique(
+        "flip",
+        lambda c: _on(c.augment.flip != "none", c.augment.flip),
+        "Mirrors images left to right. It doubles what can be seen of each, and is left out "
+        "wherever left and right mean something.",
+    ),
+    Technique(
+        "policy",
+        lambda c: _on(c.augment.policy != "none", c.augment.policy),
+        "Draws colour and shape operations for every image, such as a rotation, a shear or a "
+        "change of contrast. What survives all of them is what the label depends on "
+        "(Cubuk et al., 2020; Müller & Hutter, 2021).",
+    ),
+    Technique(
+        "cutout",
+        lambda c: _on(c.augment.cutout, f"{c.augment.cutout} pixels"),
+        "Covers a square at a random place. The model has to recognise an object by more than "
+        "its most telling part (DeVries & Taylor, 2017).",
+    ),
+    Technique(
+        "random erasing",
+        lambda c: _on(c.augment.erasing, f"of {100 * c.augment.erasing:g} % of the images"),
+        "Overwrites a random rectangle of some images with noise. The model has to recognise an "
+        "object by more than its most telling part (Zhong et al., 2020).",
+    ),
+    Technique(
+        "MixUp",
+        lambda c: _on(c.augment.mixup, f"Beta({c.augment.mixup:g})"),
+        "Adds two images, and their labels in the same proportion. Between two classes the "
+        "answer then changes gradually, which keeps the model from being too sure "
+        "(Zhang et al., 2018).",
+    ),
+    Technique(
+        "CutMix",
+        lambda c: _on(c.augment.cutmix, f"Beta({c.augment.cutmix:g})"),
+        "Puts a rectangle of one image into another and mixes the labels by area. Every part of "
+        "an image then has to be recognised by itself (Yun et al., 2019).",
+    ),
+    Technique(
+        "label smoothing",
+        lambda c: _on(c.augment.label_smoothing, f"{c.augment.label_smoothing:g}"),
+        "Asks for a little less than certainty and spreads the rest over all classes. Logits "
+        "stop growing once an image is right (Szegedy et al., 2016).",
+    ),
+    Technique(
+        "optimiser",
+        lambda c: _on(c.optim.optimizer == "muon", f"Muon, {c.optim.muon_lr:g}"),
+        "Turns the momentum of every matrix into the nearest orthogonal one before it is "
+        "applied. All directions of a layer then learn at one pace, rare ones too "
+        "(Jordan et al., 2024).",
+    ),
+    Technique(
+        "optimiser",
+        lambda c: _on(c.optim.optimizer == "adamw", f"AdamW, {c.optim.lr:g}"),
+        "Divides each parameter's momentum by the size of its recent gradients, so that all move "
+        "at one pace. Decay pulls weights towards 0 beside the gradient, not through it "
+        "(Loshchilov & Hutter, 2019).",
+    ),
+    Technique(
+        "optimiser",
+        lambda c: _on(c.optim.optimizer == "adam", f"Adam, {c.optim.lr:g}"),
+        "Divides each parameter's momentum by the size of its recent gradients. All parameters "
+        "then move at one pace, whatever their scale (Kingma & Ba, 2015).",
+    ),
+    Technique(
+        "optimiser",
+        lambda c: _on(c.optim.optimizer == "sgd", f"SGD, {c.optim.lr:g}"),
+        "Follows the gradient of a batch, carried on by the momentum of those before. It is what "
+        "CNNs are tuned for, and wants its rate chosen with care (Sutskever et al., 2013).",
+    ),
+    Technique(
+        "schedule",
+        lambda c: (
+            c.optim.schedule
+            + _on(c.optim.warmup_epochs, f", {c.optim.warmup_epochs:g} epochs of warm-up")
+        ),
+        "The learning rate grows from 0 where there is a warm-up, and then follows this shape. "
+        "Large steps explore, and the small ones at the end settle what was found.",
+    ),
+    Technique(
+        "clipping",
+        lambda c: _on(c.optim.clip_norm, f"{c.optim.clip_norm:g}"),
+        "Shortens a gradient that is longer than this. One odd batch can then not undo what "
+        "many have built (Pascanu et al., 2013).",
+    ),
+    Technique(
+        "weight average",
+        lambda c: _on(c.optim.average_decay, f"{c.optim.average_decay:g}"),
+        "Keeps a running mean of the weights, which is the model that is judged. The noise of "
+        "single steps averages out (Polyak & Juditsky, 1992).",
+    ),
+    Technique(
+        "sharpness-aware",
+        lambda c: _on(c.optim.sam, f"radius {c.optim.sam:g}"),
+        "Climbs to the worst place nearby and takes the gradient there, at twice the cost. "
+        "Minima that stay low all around tend to hold on new images (Foret et al., 2021).",
+    ),
+    Technique(
+        "small images first",
+        lambda c: _on(c.train.small_epochs, f"{c.train.small_epochs} epochs"),
+        "Begins on images of fewer pixels, so with fewer tokens, and ends at full size. Early "
+        "epochs learn what is coarse anyway, and cost a part of the time (Touvron et al., 2019).",
+    ),
+    Technique(
+        "teacher",
+        lambda c: _on(c.train.teacher, c.train.teacher or ""),
+        "A CNN is trained first, and a token of the ViT learns to give its answers. What "
+        "convolutions know of images passes on through them (Touvron et al., 2021).",
+    ),
+)
+"""What training may do, in the order in which it happens."""
+
+
+def of_training(config: Config) -> Iterator[Word]:
+    """The techniques that a config trains with."""
+    for technique in TRAINING:
+        if amount := technique.amount(config):
+            yield Word(technique.name, amount, technique.how)

@@ -1,0 +1,63 @@
+"""A program that decodes pictures and can do little else.
+
+    python -m vitlab.serve.decoding HEIGHT WIDTH CHANNELS FIT PIXELS MEMORY SECONDS
+
+A picture's file comes in, its pixels uint8 (H, W, C) go out. Memory, processor time and files are
+limited, so that a picture made to do harm ends this process and nothing else.
+"""
+
+import math
+import resource
+import sys
+from typing import Any, get_args
+
+from vitlab.data.images import Fit, decode
+from vitlab.errors import DataError
+from vitlab.serve.child import Message, attend
+
+
+def main(words: list[str]) -> None:
+    """Decode what comes in, as the arguments have it."""
+    height, width, channels, pixels, memory, seconds = map(int, (*words[:3], *words[4:]))
+    fit = next(word for word in get_args(Fit) if word == words[3])
+
+    def answer(head: dict[str, Any], body: bytes) -> Message:
+        allow(seconds)
+        try:
+            image = decode(body, (height, width), channels, fit, pixels)
+        except DataError as error:
+            raise DataError(reason(error)) from error
+        return {}, image.tobytes()
+
+    import PIL.Image
+
+    PIL.Image.init()  # loaded before the limits bite
+    limit(memory)
+    attend(answer, {"decodes": True})
+
+
+def limit(memory: int) -> None:
+    """Take from this process what decoding does not need."""
+    if sys.platform == "linux":  # others refuse it
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+
+def allow(seconds: int) -> None:
+    """Grant so much more processor time; the kernel ends the process after that."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    spent = math.ceil(used.ru_utime + used.ru_stime)
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (spent + seconds, most))
+
+
+def reason(error: DataError) -> str:
+    """Why a picture cannot be read, without what is only of use to programmers."""
+    words = str(error).partition(": ")[2]
+    told = 0 < len(words) < 200 and words.isprintable() and "<" not in words
+    return words if told else "it is damaged"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

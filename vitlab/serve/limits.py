@@ -1,0 +1,46 @@
+"""How much of everything the service takes before it says no."""
+
+from dataclasses import dataclass
+
+TYPES = ("image/png", "image/jpeg", "image/webp")
+"""Content types of the pictures that are read."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Numbers of a service. Sizes are in bytes, times in seconds."""
+
+    upload: int = 10_000_000
+    """Largest picture file, counted while it comes in."""
+    pixels: int = 25_000_000
+    """Largest picture, read off its header before it is decoded."""
+    uploads: int = 64_000_000
+    """All picture files held at once."""
+    requests: int = 96
+    """Pictures being received, decoded, waiting or computed at once; the next one is refused."""
+    explanations: int = 8
+    """Of these, those that ask for a map."""
+    batch: int = 32
+    """Pictures that enter the model together."""
+    decoders: int = 2
+    """Processes that decode pictures."""
+    decoder_memory: int = 1_000_000_000
+    """Address space of a decoder."""
+    connections: int = 768
+    """Open connections; the next one is told to come back and closed."""
+    header: int = 16_384
+    """Request line and headers."""
+    head_seconds: float = 10
+    """From a connection to its first complete head, and from one request to the next."""
+    body_seconds: float = 20
+    """For a whole body."""
+    decode_seconds: float = 5
+    """For decoding one picture, in processor time and by the clock."""
+    answer_seconds: float = 20
+    """From a whole body to the answer."""
+    explain_seconds: float = 45
+    """The same with a map."""
+    drain_seconds: float = 7
+    """For requests under way when the service is stopped."""
+    retry_seconds: int = 1
+    """When to come back, as a refusal has it."""
