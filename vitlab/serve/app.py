@@ -149,7 +149,7 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-UNTOLD = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+UNTOLD: Any = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 """FastAPI would tell OpenTelemetry of every request where a program has set that up."""
 
 

@@ -215,6 +215,7 @@ def crowd(
     Args:
         process: number of the service's process, to read its memory.
     """
+    settle(address)
     files = pictures(count, seed=2)
     messages = [Client(address).message("/api/predict", file) for file in files]
     found, before = [], memory(process)
@@ -233,6 +234,16 @@ def crowd(
             }
         )
     return {"requests": count, "waves": found}
+
+
+def settle(address: str) -> dict[str, Any]:
+    """Wait until a service has started all of itself; returns what it says of its model."""
+    while True:
+        (reply,), _ = burst(address, [Client(address).message("/api/model")])
+        model = json.loads(reply.body)
+        if reply.status == 200 and (model["methods"] or not model["explains"]):
+            return model
+        time.sleep(PROBE_SECONDS)
 
 
 def burst(address: str, messages: Sequence[bytes]) -> tuple[list[Reply], list[Reply]]:
@@ -358,8 +369,7 @@ def measure(address: str, process: int | None, run: str | None, seconds: float) 
     """All figures of a service that answers with a run's model."""
     from vitlab.classifier import open_classifier
 
-    (described,), _ = burst(address, [Client(address).message("/api/model")])
-    model = json.loads(described.body)
+    model = settle(address)
     exact = open_classifier(run, "torch")
 
     def expected(files: list[bytes]) -> np.ndarray:
