@@ -33,6 +33,7 @@ EXTRAS = {
     "cluster": ("submitit",),
     "explain": ("captum",),
     "pretrained": ("transformers",),
+    "serve": ("fastapi", "starlette", "uvicorn"),
     "export": ("onnx", "onnxruntime", "onnxscript"),
 }
 """Optional extras and the packages each brings."""

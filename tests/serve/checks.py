@@ -17,8 +17,10 @@ import threading
 import time
 import zlib
 from collections import Counter
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from asking import Served, draw, error, received
@@ -30,6 +32,14 @@ from vitlab.serve.load import Client, Reply
 
 MEGABYTE = 1_000_000
 CANARY = "canary-7d1f"
+
+T = TypeVar("T")
+
+
+def awaited(work: Coroutine[Any, Any, T]) -> T:
+    """The outcome of asynchronous work, in a thread: the browser's tests leave a loop in theirs."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()
 
 
 def memory(served: Served) -> float:
@@ -95,7 +105,7 @@ def together(served: Served, run) -> str:
     def expected(files: list[bytes]) -> np.ndarray:
         return exact.probabilities(np.stack([exact.pixels(file) for file in files]))
 
-    found = asyncio.run(load.together(served.address, expected, model["classes"]))
+    found = awaited(load.together(served.address, expected, model["classes"]))
     assert found["statuses"] == {"200": 1280} and found["same_class"] == 1280, found
     assert found["largest_difference"] <= 1e-5, found
     return f"1,280 of 1,280 equal, probabilities within {found['largest_difference']:.1e}"
@@ -126,6 +136,7 @@ def crowd(served: Served, waves: int = 3, patience: float = 1) -> str:
 
 def uploads(served: Served) -> str:
     """Bodies and heads that are too large, or lie; closed before more than the cap is read."""
+    load.settle(served.address)
     before, most = memory(served), 0.0
     eleven = os.urandom(11 * MEGABYTE)
     head = b"POST /api/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
@@ -196,6 +207,7 @@ def chunks(body: bytes) -> bytes:
 def bombs(served: Served, side_by_side: int = 10, patience: float = 1) -> str:
     """Small files that unfold to much."""
     files = dict(bomb_files())
+    load.settle(served.address)
     before, slowest, most = memory(served), 0.0, 0.0
 
     def throw(name: str) -> None:
@@ -361,7 +373,7 @@ def other_models(served: Served, run: Path) -> str:
 
 def slow_clients(served: Served, count: int, within: float, patience: float = 1) -> str:
     """Clients that dribble, say nothing or vanish; the others notice little."""
-    quiet = asyncio.run(load.lone(served.address, 2))
+    quiet = awaited(load.lone(served.address, 2))
     message = Client(served.address).message("/api/predict", draw())
     over = threading.Event()
     closed: list[float] = []
@@ -410,7 +422,7 @@ def slow_clients(served: Served, count: int, within: float, patience: float = 1)
         connection.sendall(message)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         connection.close()
-    busy = asyncio.run(load.lone(served.address, 2))
+    busy = awaited(load.lone(served.address, 2))
     for one in threads:
         one.join(max(0, within * patience + 1 - (time.monotonic() - begun)))
     over.set()
@@ -419,7 +431,7 @@ def slow_clients(served: Served, count: int, within: float, patience: float = 1)
     assert len(closed) == len(threads) and max(closed) <= within * patience, max(closed)
     assert busy["p95_ms"] <= 2 * patience * quiet["p95_ms"], (quiet, busy)
     # Whoever has vanished keeps no place: all places can be taken at once again.
-    found = asyncio.run(load.steady(served.address, 1, clients=32))
+    found = awaited(load.steady(served.address, 1, clients=32))
     assert set(found["statuses"]) == {"200"}, found
     return (
         f"{len(closed)} closed within {max(closed):.0f} s, "
@@ -454,7 +466,7 @@ def mutations(served: Served, count: int) -> str:
     async def all_of_them() -> None:
         await asyncio.gather(*(one(files[number::8]) for number in range(8)))
 
-    asyncio.run(all_of_them())
+    awaited(all_of_them())
     assert served.process.poll() is None
     return f"{count:,} files: {statuses[200]:,} answered, {statuses[422]:,} refused, no crash"
 

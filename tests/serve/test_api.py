@@ -1,6 +1,5 @@
 """The API answers as the model does, says what is wrong in words, and guards every route."""
 
-import asyncio
 import io
 import json
 import os
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from asking import draw, error
+from checks import awaited
 from PIL import Image
 
 from vitlab.classifier import open_classifier
@@ -132,7 +132,7 @@ def test_what_goes_wrong_inside_stays_inside(caplog):
         "type": "http", "method": "GET", "path": "/api/model", "headers": [(b"host", b"a.b")],
         "query_string": b"", "http_version": "1.1", "scheme": "http", "root_path": "",
     }  # fmt: skip
-    asyncio.run(build_app(Broken(None, Limits()), frozenset({"a.b"}))(scope, receive, send))
+    awaited(build_app(Broken(None, Limits()), frozenset({"a.b"}))(scope, receive, send))
     assert sent[0]["status"] == 500
     assert json.loads(sent[1]["body"]) == {"error": "something went wrong here"}
     assert "secret" in caplog.text  # for whoever runs it

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import functools
+import gc
 import logging
 import os
 import resource
@@ -284,6 +285,9 @@ class Server(uvicorn.Server):
 
     async def _start(self, tell: Callable[[str], None]) -> None:
         await self.service.start()
+        # What is here now stays to the end: to look through it again and again would cost answers.
+        gc.collect()
+        gc.freeze()
         classifier = self.service.classifier
         for note in classifier.notes:
             tell(note)
