@@ -5,11 +5,12 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from asking import draw, error
+from asking import draw, error, received
 from checks import awaited
 from PIL import Image
 
@@ -21,6 +22,7 @@ from vitlab.serve.app import PAGES, build_app
 from vitlab.serve.explaining import METHODS
 from vitlab.serve.guard import HEADERS, host_names, is_loopback
 from vitlab.serve.limits import Limits
+from vitlab.serve.load import Client
 from vitlab.serve.server import reserve, serve
 from vitlab.serve.service import Service
 
@@ -209,6 +211,18 @@ def test_a_port_that_is_taken_is_one_clear_error(served, capsys):
     out, complaint = capsys.readouterr()
     assert out == "" and len(complaint.splitlines()) == 1
     assert f"127.0.0.1 port {served.port} is taken" in complaint and "--port" in complaint
+
+
+def test_a_small_response_does_not_wait_for_the_next_packet(served):
+    message = Client(served.address).message("/health/live")
+    times = []
+    with served.connect() as connection:
+        for _ in range(20):
+            begun = time.perf_counter()
+            connection.sendall(message)
+            received(connection)
+            times.append(time.perf_counter() - begun)
+    assert min(times) < 0.03  # what a delayed acknowledgement takes is 0.04
 
 
 @pytest.mark.parametrize("address", [("127.0.0.1", 70_000), ("no.such.host.invalid", 0)])

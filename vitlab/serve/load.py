@@ -4,6 +4,7 @@
 
     lone      one client, one picture at a time: milliseconds
     steady    16 clients: answers per second
+    eager     one picture at a time in this process, by torch: milliseconds
     together  64 clients with 20 pictures each: how far answers are from the model's own
     crowd     500 at once: what they were told, how soon, and whether the service still lived
 
@@ -27,12 +28,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 import numpy as np
 
 from vitlab.files import write_json
+
+if TYPE_CHECKING:
+    from vitlab.classifier import Classifier
 
 CLIENTS = 16
 TOGETHER = 64, 20
@@ -365,6 +369,16 @@ def grown(before: int | None, after: int | None) -> float | None:
     return None if before is None or after is None else (after - before) / 1e6
 
 
+def eager(classifier: "Classifier", seconds: float) -> dict[str, float]:
+    """Milliseconds from one picture's file to its probabilities in this process, by torch."""
+    (file,), taken, end = pictures(1), [], time.perf_counter() + seconds
+    while len(taken) < 3 or time.perf_counter() < end:
+        begun = time.perf_counter()
+        classifier.probabilities(classifier.pixels(file)[None])
+        taken.append(time.perf_counter() - begun)
+    return quantiles(taken[1:])
+
+
 def measure(address: str, process: int | None, run: str | None, seconds: float) -> dict[str, Any]:
     """All figures of a service that answers with a run's model."""
     from vitlab.classifier import open_classifier
@@ -384,6 +398,7 @@ def measure(address: str, process: int | None, run: str | None, seconds: float) 
         "python": platform.python_version(),
     }
     return found | {
+        "eager": eager(exact, seconds / 2),
         "lone": asyncio.run(lone(address, seconds)),
         "steady": asyncio.run(steady(address, seconds)),
         "together": asyncio.run(together(address, expected, model["classes"])),

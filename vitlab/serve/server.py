@@ -87,8 +87,10 @@ def reserve(host: str, port: int) -> socket.socket:
     if not 0 <= port < 65_536:  # the system would take another one
         raise VitlabError(f"cannot listen on {host} port {port}: ports are 0 to 65535")
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        made = socket.socket(family, kind)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, kind, protocol, _, address = found[0]
+        # Without the protocol asyncio would not send small responses at once.
+        made = socket.socket(family, kind, protocol)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind(address)
     except OSError as error:
