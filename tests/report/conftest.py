@@ -77,9 +77,9 @@ def study(tmp_path) -> Path:
     return Path(shutil.copytree(DOCS / "studies" / "cpu-small", tmp_path / "cpu-small"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A headless Chromium."""
+    """A headless Chromium; closed after a module, as its loop is in the way of others."""
     api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
     found = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]
     path = next(filter(None, found), None)

@@ -27,7 +27,7 @@ LARGE = """() => {
 }"""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
     sync = pytest.importorskip("playwright.sync_api", reason="needs playwright")
     if CHROMIUM is None:
