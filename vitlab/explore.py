@@ -7,8 +7,7 @@ question only: how many of them have a near copy among the training images.
 """
 
 import os
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +29,7 @@ from vitlab.figures import exploration
 from vitlab.figures.exploration import Tile
 from vitlab.figures.maps import Map, maps
 from vitlab.files import write_json, write_text
+from vitlab.words import markdown_name, table
 
 PER_CLASS = 10
 """Images shown of each class."""
@@ -336,7 +336,7 @@ def _index(numbers: dict[str, Any]) -> Iterator[str]:
     height, width, channels = numbers["shape"]
     patches = numbers["patches"]
     side = patches["side"]
-    yield f"# {_plain(numbers['dataset'])}\n"
+    yield f"# {markdown_name(numbers['dataset'])}\n"
     yield (
         f"Images of {height} x {width} x {channels} in {len(numbers['class_names'])} classes. "
         "Figures lie here as PNG, SVG and CSV, and numbers.json has the numbers of this page.\n"
@@ -356,7 +356,7 @@ def _index(numbers: dict[str, Any]) -> Iterator[str]:
     for name, sentence in sections.items():
         yield f"## {name.replace('-', ' ').capitalize()}\n\n{sentence}\n\n![{name}]({name}.png)\n"
     yield "## Near-duplicates\n\nImages with a near copy among the training images.\n"
-    yield from _table(numbers["images"])
+    yield _table(numbers["images"])
     if numbers["images"][1]["near_duplicates"]:
         yield "![near-duplicates](near-duplicates.png)\n"
     yield (
@@ -365,25 +365,14 @@ def _index(numbers: dict[str, Any]) -> Iterator[str]:
         "In their own space it speaks of the features, in a map of two dimensions of the map.\n"
     )
     if numbers["backbone"]:
-        yield f"The backbone is {_plain(numbers['backbone'])}.\n"
-    yield from _table(numbers["separation"])
+        yield f"The backbone is {markdown_name(numbers['backbone'])}.\n"
+    yield _table(numbers["separation"])
     for name in dict.fromkeys(row["features"] for row in numbers["separation"]):
         yield f"![{name}](maps-{name}.png)\n"
 
 
-def _table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """A table in Markdown."""
-
-    def line(cells: Iterable[Any]) -> str:
-        texts = (f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in cells)
-        return f"| {' | '.join(texts)} |"
-
-    yield line(name.replace("_", " ") for name in rows[0])
-    yield line(["---"] * len(rows[0]))
-    yield from (line("-" if cell is None else cell for cell in row.values()) for row in rows)
-    yield ""
-
-
-def _plain(name: str) -> str:
-    """A name that Markdown shows as it is."""
-    return re.sub(r"([^\w\s])", r"\\\1", " ".join(name.split()))
+def _table(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows with equal keys as a table in Markdown."""
+    texts = (["-" if cell is None else f"{cell:.3f}" if isinstance(cell, float) else str(cell)
+              for cell in row.values()] for row in rows)  # fmt: skip
+    return table((name.replace("_", " ") for name in rows[0]), texts) + "\n"

@@ -101,3 +101,8 @@ def p_value(p: float | None) -> str:
 def scaled(value: float | None, unit: float, name: str, digits: int) -> str:
     """A quantity in a unit."""
     return "-" if value is None else f"{value / unit:,.{digits}f}{name}"
+
+
+def minutes(seconds: float) -> str:
+    """Seconds as minutes, or as seconds below two minutes."""
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"

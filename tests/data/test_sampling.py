@@ -42,6 +42,11 @@ def test_balanced_weights_give_every_class_the_same_say_and_the_mean_image_weigh
     assert weights[LABELS].mean() == pytest.approx(1)
 
 
+def test_a_class_without_training_images_leaves_the_balance_of_the_others():
+    weights = class_weights(LABELS, 5, "balanced")
+    assert weights.tolist() == [*class_weights(LABELS, 3, "balanced").tolist(), 1, 1]
+
+
 def test_a_balanced_epoch_shows_every_class_equally_often_and_is_no_longer_than_another():
     shown = epoch(steps_of(), 0)
     assert sorted(np.bincount(LABELS[shown])) == [33, 33, 34]

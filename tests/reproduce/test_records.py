@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from vitlab.config import Config
-from vitlab.errors import RunError
+from vitlab.errors import RunError, VitlabError
 from vitlab.recipes import RECIPES
-from vitlab.reproduce.records import PAGE, README, RECORDS, keep, page, row, with_summary
+from vitlab.reproduce.__main__ import FILLED
+from vitlab.reproduce.marks import fill
+from vitlab.reproduce.records import PAGE, RECORDS, keep, page, row
 from vitlab.run import Run
 
 ROOT = Path(__file__).parents[2]
@@ -18,9 +20,17 @@ def test_the_committed_page_is_generated_from_the_committed_records():
     assert (ROOT / PAGE).read_text() == page(ROOT / RECORDS)
 
 
-def test_the_table_of_the_readme_is_generated_too():
-    readme = (ROOT / README).read_text()
-    assert readme == with_summary(readme, ROOT / RECORDS)
+@pytest.mark.parametrize(("path", "name", "lines"), FILLED)
+def test_generated_lines_of_other_pages_are_those_of_the_records(path, name, lines, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    text = path.read_text()
+    assert text == fill(text, name, lines())
+    assert fill(text, name, "other lines") != text
+
+
+def test_a_page_without_its_marks_is_not_touched():
+    with pytest.raises(VitlabError, match="<!-- results -->"):
+        fill("# A page\n", "results", "lines")
 
 
 def test_what_was_not_measured_says_so():

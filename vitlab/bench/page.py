@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vitlab.bench.tables import tables
+from vitlab.words import table
 
 PAGE = Path("docs/speed.md")
 FOLDER = Path("docs/results/speed")
@@ -49,13 +50,8 @@ def page(found: Mapping[str, Any]) -> str:
             cells = [[_cell(value) for value in row] for row in rows]
             if title != part:
                 lines.append(f"{title[0].upper()}{title[1:]}:")
-            lines.append(_table(header, cells))
+            lines.append(table(header, cells))
     return "\n\n".join(lines) + "\n"
-
-
-def _table(header, rows) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _cell(value: Any) -> str:

@@ -12,17 +12,21 @@ import numpy as np
 def class_weights(
     labels: np.ndarray, classes: int, wish: Literal["none", "balanced"] | tuple[float, ...]
 ) -> np.ndarray:
-    """Weights of the classes in the loss: float32 (K,), from training labels (N,) of all classes.
+    """Weights of the classes in the loss: float32 (K,), from training labels (N,).
 
     `balanced` is the inverse of a class's frequency, scaled so that the mean over the images is
-    1 and the loss keeps its size; `none` is 1 for all; numbers are taken as they are.
+    1 and the loss keeps its size; a class without images weighs 1. `none` is 1 for all; numbers
+    are taken as they are.
     """
     if isinstance(wish, tuple):
         return np.array(wish, np.float32)
     if wish == "none":
         return np.ones(classes, np.float32)
     counts = np.bincount(labels, minlength=classes)
-    return (len(labels) / (classes * counts)).astype(np.float32)
+    seen = counts > 0
+    weights = np.ones(classes, np.float32)
+    weights[seen] = len(labels) / (seen.sum() * counts[seen])
+    return weights
 
 
 def places_by_class(labels: np.ndarray) -> list[np.ndarray]:

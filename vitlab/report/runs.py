@@ -37,8 +37,7 @@ from vitlab.report.inside import faithfulness, knowledge, looks, models
 from vitlab.report.pictures import samples
 from vitlab.report.results import classes, confidence, duel, of_classes, of_confidence, results
 from vitlab.report.subject import Subject
-from vitlab.reproduce.records import minutes
-from vitlab.words import between, count, percent, points, signed
+from vitlab.words import between, count, minutes, percent, points, signed
 
 IDEAS = 5
 """Most hypotheses of a report."""

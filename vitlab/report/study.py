@@ -34,9 +34,8 @@ from vitlab.report.document import (
 from vitlab.report.drawing import LOOKS
 from vitlab.report.inside import BESIDE, parts
 from vitlab.report.subject import address, plainly, read_json, without_folders
-from vitlab.reproduce.records import minutes
 from vitlab.study import page
-from vitlab.words import between, count, p_value, percent, points, signed
+from vitlab.words import between, count, minutes, p_value, percent, points, signed
 
 FILE = "summary.json"
 

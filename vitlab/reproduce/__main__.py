@@ -1,36 +1,49 @@
 """The maintainers' side of results, run in the repository.
 
 python -m vitlab.reproduce keep RUN      copy a finished, tested run's record to docs/results
+python -m vitlab.reproduce compared FILE copy the compare.json of the shipped models there
 python -m vitlab.reproduce page          write the pages made of records, and the README's table
 python -m vitlab.reproduce ship RUN      ship a run: weights halved, judged, in the package
 """
 
 import json
 import sys
+from pathlib import Path
 
 from vitlab.bench import page as speed
 from vitlab.errors import VitlabError
 from vitlab.files import write_text
-from vitlab.reproduce import maps, reliability
-from vitlab.reproduce.records import PAGE, README, keep, page, ship, with_summary
+from vitlab.reproduce import comparison, maps, reliability
+from vitlab.reproduce.marks import fill
+from vitlab.reproduce.records import PAGE, README, keep, page, ship, summary
 from vitlab.run import Run
+
+FILLED = (
+    (README, "results", summary),
+    (maps.PAGE, "maps", maps.gains),
+    (comparison.PAGE, "numbers", comparison.numbers),
+    (comparison.PAGE, "findings", comparison.findings),
+)
+"""Pages written by hand, the mark in them, and what makes the lines there."""
 
 
 def main(words: list[str]) -> int:
-    """Run one of the three commands above."""
+    """Run one of the commands above."""
     try:
         match words:
             case ["keep", path]:
                 print(keep(Run(path)).path)
             case ["ship", path]:
                 print(ship(Run(path)).path)
+            case ["compared", path]:
+                print(comparison.keep(Path(path)))
             case ["page"]:
                 write_text(PAGE, page())
-                write_text(README, with_summary(README.read_text()))
                 write_text(reliability.PAGE, reliability.page())
-                write_text(maps.PAGE, maps.with_gains(maps.PAGE.read_text()))
                 if (measured := speed.FOLDER / "bench.json").exists():
                     write_text(speed.PAGE, speed.page(json.loads(measured.read_text())))
+                for path, name, lines in FILLED:
+                    write_text(path, fill(path.read_text(), name, lines()))
             case _:
                 print(__doc__, file=sys.stderr)
                 return 2

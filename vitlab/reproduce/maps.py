@@ -6,11 +6,11 @@ A record is the faithfulness.json of a run, under the run's name.
 import json
 from pathlib import Path
 
-from vitlab.reproduce.records import RECORDS, table
+from vitlab.reproduce.records import RECORDS
+from vitlab.words import table
 
 FOLDER = RECORDS / "explain"
 PAGE = Path("docs/explain.md")
-MARKS = "<!-- maps -->", "<!-- end of maps -->"
 
 
 def gains(folder: Path = FOLDER) -> str:
@@ -32,10 +32,3 @@ def gains(folder: Path = FOLDER) -> str:
     images = {record["images"] for record in records.values()}
     words = f"Gain on {' or '.join(map(str, images))} validation images"
     return table([words, *(f"`{name}`" for name in records)], rows)
-
-
-def with_gains(text: str, folder: Path = FOLDER) -> str:
-    """The page whose lines between the two marks are the table."""
-    before, rest = text.split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
-    return f"{before}{MARKS[0]}\n{gains(folder)}\n{MARKS[1]}{after}"

@@ -5,7 +5,6 @@ records. What was not measured says so.
 """
 
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,13 @@ from vitlab.files import write_text
 from vitlab.recipes import RECIPES
 from vitlab.reproduce.rows import PUBLISHED
 from vitlab.run import Run
+from vitlab.words import minutes, percent, table
 
 RECORDS = Path("docs/results")
 PAGE = Path("docs/results.md")
 README = Path("README.md")
 PICTURES = ("curves", "test-per-class", "test-confusion", "test-roc", "test-reliability")
 """What is kept of a run's figures: those that draw numbers, and no image of the data set."""
-
-MARKS = ("<!-- results -->", "<!-- end of results -->")
-"""Lines of the README between which the summary stands."""
 
 
 def keep(run: Run, folder: Path = RECORDS) -> Run:
@@ -118,13 +115,6 @@ def summary(folder: Path = RECORDS) -> str:
     return table(head, rows)
 
 
-def with_summary(readme: str, folder: Path = RECORDS) -> str:
-    """A README whose lines between the two marks are the summary."""
-    before, rest = readme.split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
-    return f"{before}{MARKS[0]}\n{summary(folder)}\n{MARKS[1]}{after}"
-
-
 def row(name: str, run: Run | None) -> list[str]:
     """A recipe's line in the table of all recipes."""
     published = PUBLISHED.get(name)
@@ -208,23 +198,6 @@ def section(run: Run, folder: Path) -> str:
             *pictures,
         ]
     )
-
-
-def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A Markdown table."""
-    head = list(head)
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-
-
-def percent(fraction: float) -> str:
-    """A fraction as a percentage of two decimals."""
-    return f"{100 * fraction:.2f} %"
-
-
-def minutes(seconds: float) -> str:
-    """Seconds as minutes, or as seconds below two minutes."""
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
 
 
 def hardware(run: Run) -> str:
