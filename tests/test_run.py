@@ -109,6 +109,12 @@ def test_what_an_interrupted_writer_left_is_swept_away(run):
     assert steps(run) == [1]
 
 
+def test_what_was_killed_before_it_was_a_run_leaves_nothing_behind(tmp_path):
+    (tmp_path / ".config.json.12.tmp").write_text("half")
+    run = Run.create(tmp_path, Config())
+    assert [path.name for path in run.path.iterdir()] == ["config.json"]
+
+
 def test_metrics_after_the_checkpoint_are_forgotten(run):
     for step in (1, 2, 3):
         run.append_metrics({"step": step})

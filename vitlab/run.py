@@ -129,6 +129,7 @@ class Run:
         """Begin a run in a claimed folder, config first; refuse one that holds something."""
         if any(not entry.name.startswith(".") for entry in path.iterdir()):
             raise RunError(f"{path} is not empty: choose another --name, or --resume it")
+        _sweep(path)
         with _storing(path):
             write_json(path / "config.json", config.to_dict())
         return cls(path)
@@ -341,15 +342,19 @@ class Run:
 
     def sweep(self) -> None:
         """Remove what an interrupted writer left half-done."""
-        for pattern in (".*.tmp", "checkpoints/.*"):
-            for leftover in self.path.glob(pattern):
-                with _storing(self.path):
-                    shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        _sweep(self.path)
 
     def finish(self, numbers: Mapping[str, Any]) -> None:
         """Declare the run finished; the last write of a training."""
         with _storing(self.path):
             write_json(self.path / "finished.json", numbers)
+
+
+def _sweep(path: Path) -> None:
+    for pattern in (".*.tmp", "checkpoints/.*"):
+        for leftover in path.glob(pattern):
+            with _storing(path):
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 
 def best_of(checkpoints: Iterable[Checkpoint]) -> Checkpoint:
