@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "vitlab"
 LAYERS = (
     {"errors"},
     {"config", "files", "words"},
-    {"device", "recipes", "run", "data", "models", "stats"},
+    {"device", "recipes", "run", "tensors", "data", "models", "stats"},
     {"backbone", "card", "embeddings", "predict", "metrics", "figures", "pretrained"},
     {"ledger", "robustness"},
     {"train", "evaluate", "explain", "explore", "features"},

@@ -210,7 +210,8 @@ class ViTConfig(Section):
             yield "position_on_cls=True needs cls_token=True"
         if "cls" in self.pool and not self.cls_token:
             yield f"pool={self.pool!r} needs cls_token=True"
-        yield from self._patch_problems()
+        if self.patch_size >= 1:
+            yield from self._patch_problems()
 
     def _patch_problems(self) -> Iterator[str]:
         step, size = self.patch_step, self.patch_size
@@ -581,7 +582,7 @@ class Config(Section):
         tree = self.to_dict()
         problems = []
         kind = values.get("model.kind", self.model.kind)
-        if kind not in MODELS:
+        if kind not in tuple(MODELS):  # it may be anything, even what has no hash
             problems.append(f"model.kind={kind!r} is not one of {', '.join(MODELS)}")
         elif kind != self.model.kind:
             tree["model"] = {"kind": kind}

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vitlab.data import ARRAYS, Examples, from_arrays, load_train
@@ -21,6 +20,7 @@ from vitlab.device import autocast, choose_device, choose_precision
 from vitlab.errors import DataError, RunError
 from vitlab.models import build_model
 from vitlab.run import Checkpoint, Run
+from vitlab.tensors import read_tensors
 
 Data = Examples | tuple[np.ndarray, np.ndarray] | None
 
@@ -78,7 +78,7 @@ def open_model(run: Run, checkpoint: Checkpoint, device: torch.device) -> nn.Mod
     model.resize(tuple(size))
     weights = checkpoint.average if config.optim.average_decay else checkpoint.model
     try:
-        model.load_state_dict(load_file(weights))
+        model.load_state_dict(read_tensors(weights))
     except RuntimeError as error:
         raise RunError(f"{weights} does not fit the run's config: {error}") from error
     return model.to(device).eval()

@@ -87,6 +87,13 @@ class Checkpoint:
     def damage(self) -> str | None:
         """What is wrong with its files, or None."""
         try:
+            return self.inspect()
+        except OSError as error:
+            return f"{Path(error.filename or self.path).name} cannot be read: {error.strerror}"
+
+    def inspect(self) -> str | None:
+        """What is wrong with its files, or None; OSError if the disk does not hand them out."""
+        try:
             manifest = (self.path / "manifest.json").read_text(encoding="utf-8")
             for name, expected in _entries(manifest).items():
                 size = (self.path / name).stat().st_size
@@ -96,8 +103,6 @@ class Checkpoint:
                     return f"the content of {name} has changed"
         except FileNotFoundError as error:
             return f"{Path(error.filename).name} is missing"
-        except OSError as error:
-            return f"{Path(error.filename or self.path).name} cannot be read: {error.strerror}"
         except (ValueError, TypeError, KeyError):
             return "manifest.json is not as it was written"
         return None
@@ -331,7 +336,8 @@ class Run:
             self._prune()
 
     def _prune(self) -> None:
-        sound = [checkpoint for checkpoint in self.checkpoints() if checkpoint.damage is None]
+        # A disk that fails to hand out a checkpoint is no reason to remove it: the error stops us.
+        sound = [checkpoint for checkpoint in self.checkpoints() if checkpoint.inspect() is None]
         keep = {checkpoint.step for checkpoint in (*sound[-KEEP:], best_of(sound))}
         for checkpoint in self.checkpoints():
             if checkpoint.step not in keep:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 for name in ("OMP", "MKL", "OPENBLAS"):
     os.environ[f"{name}_NUM_THREADS"] = "1"  # before numpy and torch are imported
+for name in [name for name in os.environ if name.startswith("VITLAB_")]:
+    del os.environ[name]  # a person's data sets and runs are not a matter of the cases
 
 
 def main() -> int:

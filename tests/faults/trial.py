@@ -4,6 +4,7 @@ A trial is a process of its own that is really killed. It is forked from its cas
 imported torch, and does there what `python -m vitlab` does; `Command` starts the real one.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -92,10 +93,10 @@ class Process:
 
     def kill(self) -> None:
         """Kill -9 its whole process group, and wait until it is dead."""
-        if self.poll() is None:
-            os.killpg(self.pid, signal.SIGKILL)
-            while self.poll() is None:
-                time.sleep(0.001)
+        while self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):  # it may not have its own group yet
+                os.killpg(self.pid, signal.SIGKILL)
+            time.sleep(0.001)
 
     def said(self) -> str:
         """What it printed so far."""

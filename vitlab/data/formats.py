@@ -175,16 +175,19 @@ class Parquet:
         import pyarrow.types as types
 
         schema = _open(self.train[0]).schema_arrow
-        about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-        features = about.get("info", {}).get("features", {})
+        try:
+            about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+            features = about.get("info", {}).get("features", {})
+            named = [name for name, feature in features.items() if feature.get("names")]
+        except (ValueError, AttributeError) as error:
+            raise _damaged(self.train[0], error) from error
         images = [
             column.name
             for column in schema
             if types.is_struct(column.type) and {"bytes", "path"} <= {f.name for f in column.type}
         ]
         integers = [column.name for column in schema if types.is_integer(column.type)]
-        named = [name for name in integers if features.get(name, {}).get("names")]
-        labels = named or integers
+        labels = [name for name in integers if name in named] or integers
         if len(labels) > 1:
             labels = [name for name in labels if name == label]
         if len(images) != 1 or len(labels) != 1:
@@ -241,7 +244,7 @@ def _open(path: Path) -> Any:
 
     try:
         return pyarrow.parquet.ParquetFile(path)
-    except (OSError, pyarrow.ArrowException) as error:
+    except (OSError, UnicodeDecodeError, pyarrow.ArrowException) as error:
         raise _damaged(path, error) from error
 
 
@@ -250,7 +253,7 @@ def _column(path: Path, name: str) -> Any:
 
     try:
         return _open(path).read(columns=[name])[name]
-    except (OSError, KeyError, pyarrow.ArrowException) as error:
+    except (OSError, KeyError, UnicodeDecodeError, pyarrow.ArrowException) as error:
         raise _damaged(path, error) from error
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from vitlab.data.known import KnownSet
+from vitlab.data.matlab import arrays
 from vitlab.errors import DataError
 from vitlab.files import sha256
 
@@ -83,14 +84,14 @@ def read_idx(path: Path) -> np.ndarray:
 
 def read_matlab(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Read images (N, 32, 32, 3) and labels of SVHN's cropped digits; their label 10 is 0."""
-    from scipy.io import loadmat
-
     try:
-        content = loadmat(path, variable_names=("X", "y"))
+        content = arrays(path.read_bytes(), MAX_BYTES)
+        if not {"X", "y"} <= content.keys():
+            raise ValueError(f"it holds {', '.join(sorted(content)) or 'nothing'}, not X and y")
         images, labels = content["X"], content["y"].ravel() % 10
         if images.dtype != np.uint8 or images.ndim != 4:
             raise ValueError(f"X is {images.dtype} {images.shape}")
-    except Exception as error:  # the parser raises whatever damaged bytes lead it to
+    except (OSError, ValueError) as error:
         raise _damaged(path, error) from error
     return images.transpose(3, 0, 1, 2), labels
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import nn
 
 from vitlab import __version__
@@ -22,6 +22,7 @@ from vitlab.export.onnx import needed
 from vitlab.files import write_bytes, write_json, write_text
 from vitlab.models import build_model
 from vitlab.run import Run
+from vitlab.tensors import read_tensors
 from vitlab.words import between, bullets, markdown_name, percent, table
 
 
@@ -50,7 +51,7 @@ def read(file: Path, run: Run, terms: Terms) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         model = build_model(run.config)
     model.resize(terms.input_size)
-    model.load_state_dict(load_file(file))
+    model.load_state_dict(read_tensors(file))
     return model.eval()
 
 

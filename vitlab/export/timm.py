@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from vitlab.card import Terms
@@ -18,6 +18,7 @@ from vitlab.errors import VitlabError
 from vitlab.files import write_bytes, write_json
 from vitlab.models import build_model
 from vitlab.models.weights import rename
+from vitlab.tensors import read_tensors
 
 CLASS = "timm.models.vision_transformer.VisionTransformer"
 
@@ -96,7 +97,7 @@ def write(model: nn.Module, config: Config, terms: Terms, folder: Path) -> Path:
 
 def read(folder: Path, config: Config) -> nn.Module:
     """The model that a folder describes: timm's own, or ours where timm is not installed."""
-    weights = load_file(folder / "model.safetensors")
+    weights = read_tensors(folder / "model.safetensors")
     described = json.loads((folder / "timm.json").read_text(encoding="utf-8"))["arguments"]
     if installed():
         declare_torchvision_operators()

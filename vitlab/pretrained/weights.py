@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from vitlab.errors import RunError
 from vitlab.pretrained import names, shipped
 from vitlab.run import Run
+from vitlab.tensors import read_tensors
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 
@@ -28,7 +27,7 @@ def read_weights(source: str) -> dict[str, Tensor]:
     if source in names() and not (path / "config.json").is_file():
         return from_run(shipped(source))
     if source.startswith("hf:"):
-        return from_file(on_the_hub(source.removeprefix("hf:")))
+        return read_tensors(on_the_hub(source.removeprefix("hf:")))
     if path.suffix in PICKLES:
         raise RunError(
             f"{source} is a pickle, which can run any code when it is opened. Convert it where you "
@@ -36,7 +35,7 @@ def read_weights(source: str) -> dict[str, Tensor]:
             "'weights.safetensors')"
         )
     if path.suffix == ".safetensors":
-        return from_file(path)
+        return read_tensors(path)
     if path.is_dir():
         return from_run(Run(path))
     raise RunError(
@@ -49,17 +48,7 @@ def from_run(run: Run) -> dict[str, Tensor]:
     """What a run would be evaluated with."""
     checkpoint = run.checkpoint()
     averaged = run.config.optim.average_decay
-    return from_file(checkpoint.average if averaged else checkpoint.model)
-
-
-def from_file(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file."""
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise RunError(f"{path} does not exist") from None
-    except SafetensorError as error:
-        raise RunError(f"{path} is not a safetensors file: {error}") from error
+    return read_tensors(checkpoint.average if averaged else checkpoint.model)
 
 
 def on_the_hub(name: str) -> Path:

@@ -14,12 +14,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from vitlab.config import OptimConfig
 from vitlab.errors import RunError
 from vitlab.run import Checkpoint, Run
+from vitlab.tensors import read_tensors
 from vitlab.train.optim import build_optimizers, freeze
 
 
@@ -186,12 +187,12 @@ class TrainState:
         """Take up a checkpoint; everything is built, and at its image size, before."""
         readable = checkpoint.state
         try:
-            self.model.load_state_dict(load_file(checkpoint.model))
+            self.model.load_state_dict(read_tensors(checkpoint.model))
             if self.average is not None:
-                self.average.load_state_dict(load_file(checkpoint.average))
+                self.average.load_state_dict(read_tensors(checkpoint.average))
         except RuntimeError as error:
             raise RunError(f"{checkpoint.path} does not fit the run's config: {error}") from error
-        self._load_moments(load_file(checkpoint.optimizer))
+        self._load_moments(read_tensors(checkpoint.optimizer))
         self.scaler.load_state_dict(readable["scaler"])
         self.step = readable["step"]
         self.plateau = Plateau(**readable["plateau"])
