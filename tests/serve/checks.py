@@ -112,10 +112,7 @@ def together(served: Served, run) -> str:
 
 
 def crowd(served: Served, waves: int = 3, patience: float = 1) -> str:
-    """500 at once: answered or told to come back, at once; then all is as before.
-
-    Times are those of the quietest wave: whoever else computes here can only make them longer.
-    """
+    """500 at once: answered or told to come back, at once; then all is as before."""
     found = load.crowd(served.address, served.process.pid, waves=waves)["waves"]
     for wave in found:
         assert set(wave["statuses"]) <= {"200", "429", "503"}, wave
@@ -123,8 +120,8 @@ def crowd(served: Served, waves: int = 3, patience: float = 1) -> str:
         assert wave["told_when_to_come_back"] == refused, wave
         assert wave["normal_again_seconds"] <= 5 * patience, wave
         assert wave["memory_growth_megabytes"] <= 200, wave
-    refusal = min(wave["refusals"]["most_ms"] if wave["refusals"] else 0 for wave in found)
-    live = min(wave["live"]["most_ms"] for wave in found)
+    refusal = max(wave["refusals"]["most_ms"] if wave["refusals"] else 0 for wave in found)
+    live = max(wave["live"]["most_ms"] for wave in found)
     assert refusal <= 200 * patience and live <= 1000 * patience, found
     growth = found[-1]["memory_growth_megabytes"] - found[0]["memory_growth_megabytes"]
     assert growth <= 20, found
