@@ -16,7 +16,7 @@ LAYERS = (
     {"config", "files", "words"},
     {"device", "recipes", "run", "tensors", "data", "models", "stats"},
     {"backbone", "card", "embeddings", "predict", "metrics", "figures", "pretrained"},
-    {"ledger", "robustness"},
+    {"ledger", "measured", "robustness"},
     {"train", "evaluate", "explain", "explore", "features"},
     {"compare", "export"},
     {"classifier"},

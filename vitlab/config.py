@@ -703,6 +703,21 @@ def fields_of(config: Config) -> dict[str, Any]:
     }
 
 
+WITHOUT_EFFECT = (
+    "train.seed",
+    "train.log_steps",
+    "train.evaluate_epochs",
+    "train.checkpoint_epochs",
+)
+"""Fields in which two runs of one recipe may differ."""
+
+
+def shared_fields(config: Config) -> dict[str, str]:
+    """Every dotted field name that runs of one recipe have in common, with its value as text."""
+    fields = fields_of(config)
+    return {name: text(fields[name]) for name in fields if name not in WITHOUT_EFFECT}
+
+
 def unknown(name: str, known: typing.Iterable[str]) -> str:
     """Say that a name is unknown, and which known one was probably meant."""
     known = list(known)

@@ -50,6 +50,21 @@ def t_interval(values: Sequence[float], level: float = 1 - LEVEL) -> Interval:
     return float(np.mean(values) - half), float(np.mean(values) + half)
 
 
+def next_run(values: Sequence[float], images: int) -> Interval:
+    """Where the accuracy of one more seed is expected, 95 times in 100.
+
+    From three seeds on, by their spread (Student's prediction interval). One or two show none:
+    then as far as two equally good models differ by chance on so many images.
+    """
+    mean, number = float(np.mean(values)), len(values)
+    if number >= FEWEST:
+        spread = float(np.std(values, ddof=1)) * math.sqrt(1 + 1 / number)
+        half = stdtrit(number - 1, 1 - LEVEL / 2) * spread
+    else:
+        half = ndtri(1 - LEVEL / 2) * math.sqrt(2 * mean * (1 - mean) / images)
+    return max(0.0, mean - float(half)), min(1.0, mean + float(half))
+
+
 def mcnemar(first: int, second: int) -> float:
     """Two-sided p that two trained models are equally good (McNemar, 1947).
 

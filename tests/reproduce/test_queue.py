@@ -1,14 +1,17 @@
 """The queue finishes what it can in its time, goes on exactly, and touches nothing finished."""
 
 import tarfile
+from pathlib import Path
 
 import pytest
 
 from vitlab.errors import ConfigError
-from vitlab.reproduce.queue import judge, reproduce
+from vitlab.reproduce.queue import hold, judge, reproduce
+from vitlab.reproduce.records import RECORDS, kept
 from vitlab.reproduce.rows import ROWS, row_config
 from vitlab.run import Run
 
+ROOT = Path(__file__).parents[2]
 QUICK = {"train.epochs": 2, "model.depth": 1, "model.width": 16, "train.checkpoint_epochs": 1.0}
 
 
@@ -47,3 +50,11 @@ def test_a_published_figure_is_reached_within_a_point_and_a_half():
     missed = judge("vit-tiny", {"status": "finished", "accuracy": 0.80})
     assert missed["verdict"] == "not reached: 6.70 points below"
     assert judge("digits", line) == {}
+
+
+def test_a_run_is_held_to_what_its_config_reached_before():
+    config = kept(ROOT / RECORDS)[-1].config.override({"train.seed": 7})
+    assert config.recipe == "digits"
+    assert hold(config, 0.985)["as_expected"]
+    assert not hold(config, 0.80)["as_expected"]
+    assert hold(config.override({"model.depth": 3}), 0.985) == {}

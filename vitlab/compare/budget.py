@@ -5,16 +5,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from vitlab.compare.standing import Entry
-from vitlab.config import fields_of, text
+from vitlab.config import WITHOUT_EFFECT, fields_of, text
 from vitlab.run import Run
-
-WITHOUT_EFFECT = (
-    "train.seed",
-    "train.log_steps",
-    "train.evaluate_epochs",
-    "train.checkpoint_epochs",
-)
-"""Fields in which two runs of one recipe may differ."""
 
 BUDGET = ("data", "augment", "train")
 """Sections that say what a training was given."""

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from vitlab.compare.budget import WITHOUT_EFFECT, changes, unequal
+from vitlab.compare.budget import changes, unequal
 from vitlab.compare.models import Answers, incomparable
 from vitlab.compare.standing import Entry, fate
-from vitlab.config import fields_of, text
+from vitlab.config import shared_fields
 from vitlab.stats import FEWEST, LEAST, Difference, Sample, bootstrap, holm, seeds_needed
 
 
@@ -69,12 +69,8 @@ def group(entries: Iterable[Entry]) -> list[Recipe]:
     """Runs by recipe: the same config but for its seed, and the same images."""
     groups: dict[str, list[Entry]] = {}
     for entry in entries:
-        fields = {
-            name: text(value)
-            for name, value in fields_of(entry.run.config).items()
-            if name not in WITHOUT_EFFECT
-        }
-        key = json.dumps([entry.run.config.recipe, fields, entry["data_fingerprint"]])
+        config = entry.run.config
+        key = json.dumps([config.recipe, shared_fields(config), entry["data_fingerprint"]])
         groups.setdefault(key, []).append(entry)
     return [Recipe(_name(own, groups.values()), own) for own in groups.values()]
 
@@ -83,12 +79,10 @@ def _name(own: list[Entry], groups: Iterable[list[Entry]]) -> str:
     """The recipe's name, and where another is called the same, the fields that tell them apart."""
     run = own[0].run
     alike = [one[0].run for one in groups if one[0].run.config.recipe == run.config.recipe]
-    fields = fields_of(run.config)
     apart = {
-        name: text(value)
-        for name, value in fields.items()
-        if name not in WITHOUT_EFFECT
-        and any(fields_of(other.config).get(name) != value for other in alike)
+        name: value
+        for name, value in shared_fields(run.config).items()
+        if any(shared_fields(other.config).get(name) != value for other in alike)
     }
     words = ", ".join(f"{name}={value}" for name, value in apart.items())
     if len(alike) > 1 and not words:

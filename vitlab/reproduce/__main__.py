@@ -10,12 +10,13 @@ import json
 import sys
 from pathlib import Path
 
+from vitlab import measured
 from vitlab.bench import page as speed
 from vitlab.errors import VitlabError
-from vitlab.files import write_text
+from vitlab.files import write_json, write_text
 from vitlab.reproduce import comparison, maps, reliability
 from vitlab.reproduce.marks import fill
-from vitlab.reproduce.records import PAGE, README, keep, page, ship, summary
+from vitlab.reproduce.records import PAGE, README, keep, measurements, page, ship, summary
 from vitlab.run import Run
 
 FILLED = (
@@ -39,9 +40,10 @@ def main(words: list[str]) -> int:
                 print(comparison.keep(Path(path)))
             case ["page"]:
                 write_text(PAGE, page())
+                write_json(measured.FILE, measurements())
                 write_text(reliability.PAGE, reliability.page())
-                if (measured := speed.FOLDER / "bench.json").exists():
-                    write_text(speed.PAGE, speed.page(json.loads(measured.read_text())))
+                if (found := speed.FOLDER / "bench.json").exists():
+                    write_text(speed.PAGE, speed.page(json.loads(found.read_text())))
                 for path, name, lines in FILLED:
                     write_text(path, fill(path.read_text(), name, lines()))
             case _:

@@ -17,11 +17,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from vitlab.config import Config
 from vitlab.errors import Interrupted, VitlabError
 from vitlab.evaluate import evaluate
 from vitlab.files import write_bytes, write_json
+from vitlab.measured import measured
 from vitlab.reproduce.rows import published, row_config
 from vitlab.train import resume, train
+from vitlab.words import between
 
 MARGIN = 0.015
 """How far below a published accuracy a run may lie and still count as having reached it."""
@@ -55,7 +58,7 @@ def reproduce(
 
     Returns:
         One line per row and seed: {"row", "seed", "status": finished | stopped | failed | waiting,
-        "accuracy", "published", "verdict", "seconds", "run"}.
+        "accuracy", "published", "verdict", "expected", "as_expected", "seconds", "run"}.
     """
     folder = Path(out or os.environ.get("VITLAB_RUNS") or "runs")
     configs = {name: row_config(name, overrides) for name in names}
@@ -78,7 +81,7 @@ def reproduce(
     return lines
 
 
-def _attempt(config: Any, path: Path, device: str, data_root: str | None) -> dict[str, Any]:
+def _attempt(config: Config, path: Path, device: str, data_root: str | None) -> dict[str, Any]:
     where = {"device": device, "data_root": data_root, "quiet": True}
     try:
         if (path / "config.json").exists():
@@ -95,6 +98,7 @@ def _attempt(config: Any, path: Path, device: str, data_root: str | None) -> dic
         "status": "finished",
         "accuracy": result["accuracy"],
         "seconds": run.finished["clock"]["wall_seconds"],
+        **hold(run.config, result["accuracy"]),
     }
 
 
@@ -128,15 +132,27 @@ def judge(name: str, line: dict[str, Any]) -> dict[str, Any]:
     return {"published": source.accuracy, "verdict": verdict}
 
 
+def hold(config: Config, accuracy: float) -> dict[str, Any]:
+    """Compare a test accuracy with what runs of the same config reached before."""
+    known = measured(config)
+    span = known.span("test") if known else None
+    if span is None:
+        return {}
+    return {"expected": list(span), "as_expected": span[0] <= accuracy <= span[1]}
+
+
 def sentence(line: dict[str, Any]) -> str:
     """A line of the queue for a terminal."""
     start = f"{line['row']:<24} seed {line['seed']}  {line['status']}"
     if line["status"] != "finished":
         return f"{start}  {line.get('reason', '').splitlines()[0] if line.get('reason') else ''}"
-    verdict = ""
+    words = f"{start}  test {line['accuracy']:.2%} in {line['seconds']:.0f} s"
     if "published" in line:
-        verdict = f"  published {line['published']:.2%}: {line['verdict']}"
-    return f"{start}  test {line['accuracy']:.2%} in {line['seconds']:.0f} s{verdict}"
+        words += f"  published {line['published']:.2%}: {line['verdict']}"
+    if "expected" in line:
+        place = "within" if line["as_expected"] else "outside"
+        words += f"  {place} what was measured, {between(line['expected'])}"
+    return words
 
 
 def pack_small(folder: Path, runs: Sequence[Path], path: Path) -> None:

@@ -5,7 +5,7 @@ A row is a recipe, or a recipe with a few fields changed to train it as its sour
 
 from typing import Any, NamedTuple
 
-from vitlab.config import Config, unknown
+from vitlab.config import Config, shared_fields, unknown
 from vitlab.errors import ConfigError
 from vitlab.recipes import RECIPES, recipe
 
@@ -54,6 +54,10 @@ ROWS: dict[str, tuple[str, dict[str, Any], Published]] = {
 """Row -> recipe, changed fields and published figure: the seven systems as their sources train."""
 
 
+OF_THE_DATA = ("data.image_size", "data.channels", "data.classes")
+"""Fields that a recipe leaves to the data set."""
+
+
 def row_config(name: str, overrides: dict[str, Any] | None = None) -> Config:
     """The config of a row, or of a recipe by its own name; ConfigError suggests the nearest."""
     if name in ROWS:
@@ -63,6 +67,18 @@ def row_config(name: str, overrides: dict[str, Any] | None = None) -> Config:
     else:
         raise ConfigError([unknown(name, [*ROWS, *RECIPES])])
     return recipe(base).override({**changes, **(overrides or {})})
+
+
+def row_of(config: Config) -> str | None:
+    """The recipe or row that a run's config is, whatever its seed; None if it is none of them."""
+
+    def fields(config: Config) -> dict[str, str]:
+        shared = shared_fields(config)
+        return {name: shared[name] for name in shared if name not in OF_THE_DATA}
+
+    wanted = fields(config)
+    known = (name for name in (*RECIPES, *ROWS) if fields(row_config(name)) == wanted)
+    return next(known, None)
 
 
 def published(name: str) -> Published | None:

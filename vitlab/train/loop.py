@@ -25,6 +25,7 @@ from vitlab.data.augment import normalize
 from vitlab.data.batches import resize
 from vitlab.device import choose_device, choose_threads, deterministic, enough_memory
 from vitlab.errors import DataError, DivergenceError, Interrupted, VitlabError
+from vitlab.measured import remark
 from vitlab.models.cost import cost
 from vitlab.pretrained.weights import read_weights
 from vitlab.recipes import command, recipe
@@ -200,6 +201,8 @@ def _train(
                     reason = _loop(run, session, narrator, journal, stop)
                 run.finish(_final_numbers(run, session, reason))
             narrator.say(f"finished {run.path} in {duration(session.state.clock.wall)}")
+            if work.ranks.first and (words_on_it := remark(run)):
+                narrator.say(words_on_it)
             work.ranks.agree(0)  # whoever returns from here finds a finished run
     return run
 
