@@ -18,6 +18,7 @@ import vitlab
 from vitlab.answers import BATCH, answers, find
 from vitlab.classifier import open_classifier
 from vitlab.cli import main
+from vitlab.data.images import decode
 from vitlab.errors import ConfigError
 from vitlab.explain import explain
 from vitlab.run import Run
@@ -94,6 +95,14 @@ def test_answers_are_those_of_the_library(photos, run, capsys):
         expected = np.exp(row - row.max()) / np.exp(row - row.max()).sum()
         np.testing.assert_allclose([shares[k] for k in range(10)], expected, atol=1e-6)
         assert list(shares.values()) == sorted(shares.values(), reverse=True)
+
+
+def test_pixels_of_another_size_are_brought_to_it_as_a_picture_file_is(photos, run):
+    """A picture twice as wide as high is stretched, whichever way it comes in."""
+    with Image.open(photos / "c.webp") as picture:
+        pixels = np.asarray(picture.convert("L"))[..., None]
+    resized = decode(photos / "c.webp", run.config.data.image_size, 1, run.config.data.fit)
+    assert np.array_equal(vitlab.predict(run, pixels), vitlab.predict(run, resized))
 
 
 def test_folders_are_searched_and_patterns_that_no_shell_opened_are_opened(photos, capsys):

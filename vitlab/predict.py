@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vitlab.data import ARRAYS, Examples, from_arrays, load_train
 from vitlab.data.augment import normalize
 from vitlab.data.batches import resize
+from vitlab.data.images import convert
 from vitlab.device import autocast, choose_device, choose_precision
 from vitlab.errors import DataError, RunError
 from vitlab.models import build_model
@@ -121,7 +122,7 @@ def predict(
     Args:
         run: a Run or its path.
         images: uint8 (N, H, W, C) or a single (H, W, C), of the run's channels; any other
-            height and width are resized.
+            height and width is brought to them as the run's data set was (`data.fit`).
 
     Returns:
         Logits (N, K) float32.
@@ -135,6 +136,10 @@ def predict(
             f"images of shape {images.shape} and type {images.dtype} do not fit: "
             f"expected uint8 (N, H, W, {channels})"
         )
+    data = run.config.data
+    if batch.shape[1:3] != data.image_size:
+        size = data.image_size
+        batch = np.stack([convert(image, size, channels, data.fit) for image in batch])
     where = choose_device(device)
     checkpoint = run.checkpoint()
     statistics = run.origin["data"]
