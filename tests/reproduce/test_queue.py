@@ -1,11 +1,13 @@
 """The queue finishes what it can in its time, goes on exactly, and touches nothing finished."""
 
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from vitlab.errors import ConfigError
+from vitlab.recipes import recipe
 from vitlab.reproduce.queue import hold, judge, reproduce
 from vitlab.reproduce.records import RECORDS, kept
 from vitlab.reproduce.rows import ROWS, row_config
@@ -18,8 +20,17 @@ QUICK = {"train.epochs": 2, "model.depth": 1, "model.width": 16, "train.checkpoi
 def test_every_row_is_a_sound_config_that_trains_as_its_source_did():
     for name in ROWS:
         config = row_config(name)
-        whole = name not in ("vit-d6-w256", "cnn6")
+        whole = name.removesuffix("-practice") not in ("vit-d6-w256", "cnn6")
         assert (config.data.validation_fraction == 0) == whole, name
+
+
+def test_practice_changes_how_a_vit_is_trained_and_neither_the_vit_nor_its_epochs():
+    for name in ("vit-tiny-whole", "vit-d9-w192-whole", "vit-d6-w256", "vit-d6-w128-sin1d"):
+        ours, theirs = row_config(f"{name}-practice"), row_config(name)
+        assert (ours.model, ours.data) == (theirs.model, theirs.data)
+        assert ours.train.epochs == theirs.train.epochs
+        assert ours.optim == replace(recipe("strong-plain").optim, warmup_epochs=5)
+    assert "resnet18-whole-practice" not in ROWS
 
 
 def test_an_unknown_row_is_refused_before_anything_is_trained(tmp_path):

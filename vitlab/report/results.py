@@ -28,7 +28,7 @@ from vitlab.report.document import (
 from vitlab.report.drawing import LOOKS
 from vitlab.report.pictures import samples
 from vitlab.report.subject import Subject, plainly, without_folders
-from vitlab.reproduce.rows import PUBLISHED, ROWS
+from vitlab.reproduce.rows import PUBLISHED, SYSTEMS
 from vitlab.stats import LEVEL, wilson
 from vitlab.words import between, p_value, percent, points, signed
 
@@ -87,10 +87,10 @@ def results(found: Sequence[Subject]) -> Iterator[Panel]:
                 "s6",
                 hollow=True,
             )
-            for name, (_, _, published) in ROWS.items()
+            for name, (_, _, published) in SYSTEMS.items()
         ]
         rows.sort(key=lambda row: -row.value)
-        where = (*where, Source("vitlab", "reproduce/rows.py", "ROWS"))
+        where = (*where, Source("vitlab", "reproduce/rows.py", "SYSTEMS"))
         caption = say(
             "Hollow: what the sources of seven recipes published on these test images, "
             "one number each, of other budgets; most chose the best epoch on the test "

@@ -5,7 +5,7 @@ A row is a recipe, or a recipe with a few fields changed to train it as its sour
 
 from typing import Any, NamedTuple
 
-from vitlab.config import Config, shared_fields, unknown
+from vitlab.config import Config, ViTConfig, fields_of, shared_fields, unknown
 from vitlab.errors import ConfigError
 from vitlab.recipes import RECIPES, recipe
 
@@ -37,7 +37,7 @@ STEPS = {
     "optim.step_factors": (0.5, 0.1),
 }
 
-ROWS: dict[str, tuple[str, dict[str, Any], Published]] = {
+SYSTEMS: dict[str, tuple[str, dict[str, Any], Published]] = {
     "vit-d6-w128-sin1d": (
         "vit-d6-w128",
         {**WHOLE, "model.position": "sin1d"},
@@ -52,6 +52,25 @@ ROWS: dict[str, tuple[str, dict[str, Any], Published]] = {
     "resnet18-whole": ("resnet18", WHOLE, PUBLISHED["resnet18"]),
 }
 """Row -> recipe, changed fields and published figure: the seven systems as their sources train."""
+
+PRACTICE = {
+    "train.batch_size": 512,
+    "train.precision": "auto",
+    **{
+        name: value
+        for name, value in fields_of(recipe("strong-plain")).items()
+        if name.startswith(("augment.", "optim."))
+    },
+    "optim.warmup_epochs": 5.0,
+}
+"""How `strong-plain` is trained, in batches that leave enough steps in few epochs."""
+
+ROWS = SYSTEMS | {
+    f"{name}-practice": (base, {**changes, **PRACTICE}, published)
+    for name, (base, changes, published) in SYSTEMS.items()
+    if isinstance(recipe(base).model, ViTConfig)
+}
+"""And the same ViTs for as many epochs under our own practice: what that alone is worth."""
 
 
 OF_THE_DATA = ("data.image_size", "data.channels", "data.classes")
