@@ -89,7 +89,7 @@ def test_json_of_another_shape_is_refused(tree):
 
 def of_schema_1(config: Config) -> dict:
     tree = {**config.to_dict(), "schema": 1}
-    for section, name in (path.split(".") for path in ADDED[2]):
+    for section, name in (path.split(".") for paths in ADDED.values() for path in paths):
         tree[section].pop(name, None)
     return tree
 

@@ -25,7 +25,7 @@ from typing import Any, ClassVar, Literal, Self, get_args, get_origin
 
 from vitlab.errors import ConfigError
 
-SCHEMA = 2
+SCHEMA = 3
 """Number of the config.json layout; a run of a later number is refused, not guessed at."""
 
 ADDED = {
@@ -48,6 +48,7 @@ ADDED = {
         "train.stop_accuracy",
         "train.stop_patience",
     ),
+    3: ("data.unreadable",),
 }
 """Fields by the schema that brought them. Each defaults to what earlier versions did, so that is
 what a run of an earlier schema has."""
@@ -85,6 +86,8 @@ class DataConfig(Section):
     """Height and width in pixels that every image is brought to; None takes the data set's own."""
     fit: Literal["stretch", "pad", "crop"] = "stretch"
     """How an image of another shape comes to `image_size`: distorted, bordered or trimmed."""
+    unreadable: Literal["refuse", "skip"] = "refuse"
+    """Images that cannot be read: named and the set refused, or named, left out and counted."""
     channels: Literal[1, 3] | None = None
     """1 for grey, 3 for colour; None takes the data set's own."""
     classes: int | None = None

@@ -456,6 +456,28 @@ def test_an_empty_class_added_later_is_still_noticed(tmp_path):
         train_of(tmp_path / "pets", image_size=(8, 8), channels=3)
 
 
+def test_what_cannot_be_read_is_left_out_on_request_and_told_every_time(tmp_path):
+    whole = train_of(folder(tmp_path / "pets"))
+    (tmp_path / "pets" / "train" / "cat" / "zz.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"data\.unreadable=skip"):
+        train_of(tmp_path / "pets")
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=r"(?s)1 of \d+ images cannot be read.*zz\.png"):
+            found = train_of(tmp_path / "pets", unreadable="skip")
+        assert found.skipped == 1 and found.fingerprint == whole.fingerprint
+
+
+def test_a_class_of_which_nothing_can_be_read_is_refused_all_the_same(tmp_path):
+    folder(tmp_path / "pets")
+    for path in (tmp_path / "pets" / "train" / "cat").iterdir():
+        path.write_bytes(b"no image")
+    with (
+        pytest.warns(UserWarning, match="cannot be read"),
+        pytest.raises(DataError, match="no training image of class cat"),
+    ):
+        train_of(tmp_path / "pets", unreadable="skip")
+
+
 def test_a_damaged_cache_mends_itself(tmp_path, cache):
     folder(tmp_path / "pets")
     first = train_of(tmp_path / "pets")

@@ -24,6 +24,7 @@ from trial import TINY, Command, Vitlab, until
 from vitlab.data import KNOWN, from_arrays
 from vitlab.data.known import File
 from vitlab.errors import DataError
+from vitlab.report import report
 from vitlab.run import Run
 
 NAME = "cifar-10-python.tar.gz"
@@ -335,12 +336,12 @@ def classes(folder: Path, names: tuple[str, ...], count: int = 6) -> Path:
     return folder
 
 
-def on_folder(dataset: Path, folder: Path, name: str, **variables: str) -> Vitlab:
+def on_folder(dataset: Path, folder: Path, name: str, *more: str, **variables: str) -> Vitlab:
     """A short training on a folder of images."""
     cache = {"XDG_CACHE_HOME": str(folder / "cache"), **variables}
     words = (
         "train", *TINY, "--data.dataset", dataset, "--data.train_fraction", "1", "--out",
-        folder / "runs", "--name", name, "--data.validation_fraction", "0.2",
+        folder / "runs", "--name", name, "--data.validation_fraction", "0.2", *more,
     )  # fmt: skip
     return Vitlab(*words, folder=folder, before=lambda: os.environ.update(cache))
 
@@ -404,7 +405,14 @@ def broken_images(folder: Path, scale: float) -> str:
     (path / "b" / "bad.png").write_bytes(png[:60] + b"\0\0\0\0" + png[64:])
     error = on_folder(path, folder, "run").refuse("2 of 1002 images", "cut.jpg", "bad.png", code=1)
     assert not (folder / "runs").exists() and "7.png" not in error
-    return "2 of 1,002 named in one error, and no image made up in their place"
+    told = on_folder(path, folder, "run", "--data.unreadable", "skip").succeed().said()
+    assert "2 of 1002 images" in told and "cut.jpg" in told and "bad.png" in told
+    run = Run(folder / "runs" / "run")
+    counts = run.origin["data"]
+    skipped = counts["skipped_images"]  # the others were held out for testing
+    assert skipped > 0 and counts["train_images"] + counts["validation_images"] == 802 - skipped
+    assert "could not be read" in report([run], out=folder / "report").read_text()
+    return "2 of 1,002 named in one error; or left out, named and counted in run and report"
 
 
 ODD = (

@@ -56,6 +56,8 @@ class Examples:
     images: np.ndarray
     labels: np.ndarray
     class_names: tuple[str, ...]
+    skipped: int = 0
+    """Images that could not be read and were left out, where the config allows it."""
 
     @cached_property
     def fingerprint(self) -> str:
@@ -230,7 +232,8 @@ def _survey(config: DataConfig, source: Format) -> dict[str, Any]:
     items, _ = _read(config, source, "train")
     if isinstance(items, np.ndarray):
         return {"image_size": items.shape[1:3], "channels": items.shape[3]}
-    sizes, channels = zip(*_each(header, items, config.dataset), strict=True)
+    found = dict(_each(header, items, config))
+    sizes, channels = zip(*found.values(), strict=True)
     if len(set(sizes)) > 1 and config.image_size is None:
         raise DataError(
             f"{config.dataset} has images of {len(set(sizes))} sizes, {min(sizes)} to {max(sizes)} "
@@ -244,14 +247,18 @@ def _read(config: DataConfig, source: Format, split: Split) -> tuple[Items, np.n
     if not len(labels):
         raise DataError(f"{config.dataset} has no {split} images")
     _check_labels(config.dataset, labels, source.class_names)
+    _check_present(config, labels, source, split)
+    return items, labels
+
+
+def _check_present(config: DataConfig, labels: np.ndarray, source: Format, split: Split) -> None:
     counts = np.bincount(labels, minlength=len(source.class_names))
     if split == "train" and not counts.all():
         empty = [name for name, count in zip(source.class_names, counts, strict=True) if not count]
         raise DataError(
             f"{config.dataset} has no training image of class {', '.join(empty[:5])}: add PNG, "
-            "JPEG or WebP images or remove the class"
+            "JPEG or WebP images that can be read, or remove the class"
         )
-    return items, labels
 
 
 def _load(config: DataConfig, root: Root, split: Split) -> Examples:
@@ -261,7 +268,8 @@ def _load(config: DataConfig, root: Root, split: Split) -> Examples:
     examples = _recall(kept, source.class_names)
     if examples is None:
         examples = _decode(config, source, split)
-        _keep(kept, examples)
+        if not examples.skipped:  # else the next reader would not hear of them
+            _keep(kept, examples)
     known = KNOWN.get(config.dataset)
     if known and (config.image_size, config.channels) == (known.image_size, known.channels):
         _compare(config.dataset, examples, known, split)
@@ -281,14 +289,24 @@ def _decode(config: DataConfig, source: Format, split: Split) -> Examples:
         return Examples(np.ascontiguousarray(items), labels, source.class_names)
     images = np.empty((len(items), *size, channels), np.uint8)
     read = convert if isinstance(items, np.ndarray) else decode
-    decoded = _each(lambda item: read(item, size, channels, config.fit), items, config.dataset)
-    for place, image in enumerate(decoded):
-        images[place] = image
-    return Examples(images, labels, source.class_names)
+    places: list[int] = []
+    for place, image in _each(lambda item: read(item, size, channels, config.fit), items, config):
+        images[len(places)] = image
+        places.append(place)
+    if skipped := len(items) - len(places):
+        images, labels = images[: len(places)], labels[places]
+        _check_present(config, labels, source, split)
+    return Examples(images, labels, source.class_names, skipped)
 
 
-def _each(function: Callable[[Any], Any], items: Items, dataset: str) -> Iterator[Any]:
-    """Apply a reader to every image, then tell of all that could not be read."""
+def _each(
+    function: Callable[[Any], Any], items: Items, config: DataConfig
+) -> Iterator[tuple[int, Any]]:
+    """Apply a reader to every image and yield its place and what was read.
+
+    Then all that could not be read are told: as an error, or where they may be left out and
+    others remain, as a warning.
+    """
     from rich.console import Console
     from rich.progress import Progress
 
@@ -296,23 +314,22 @@ def _each(function: Callable[[Any], Any], items: Items, dataset: str) -> Iterato
     bar = Progress(console=console, transient=True, disable=not console.is_terminal)
     failures = []
     with bar:
-        for place, item in enumerate(bar.track(items, description=f"reading {dataset}")):
+        for place, item in enumerate(bar.track(items, description=f"reading {config.dataset}")):
             try:
-                yield function(item)
+                result = function(item)
             except DataError as error:
                 failures.append(f"  {place}: {error}" if isinstance(item, bytes) else f"  {error}")
+            else:
+                yield place, result
     if failures:
         more = [f"  and {len(failures) - 10} more"] if len(failures) > 10 else []
-        raise DataError(
-            "\n".join(
-                [
-                    f"{dataset}: {len(failures)} of {len(items)} images cannot be read:",
-                    *failures[:10],
-                    *more,
-                    "Replace or remove them",
-                ]
-            )
-        )
+        head = f"{config.dataset}: {len(failures)} of {len(items)} images cannot be read"
+        if config.unreadable == "skip" and len(failures) < len(items):
+            told = "\n".join([f"{head} and are left out:", *failures[:10], *more])
+            warnings.warn(told, stacklevel=2)
+        else:
+            way_out = "Replace or remove them, or leave them out: data.unreadable=skip"
+            raise DataError("\n".join([f"{head}:", *failures[:10], *more, way_out]))
 
 
 def _kept(config: DataConfig, source: Format, split: Split) -> Path:

@@ -219,6 +219,9 @@ def data(one: Subject) -> Panel:
             rows.append(
                 [split, Number(whole(number), where), use, Number(sha[:12], whence) if sha else "-"]
             )
+    if skipped := facts.get("skipped_images"):
+        where = (one.at("origin.json", "data.skipped_images"),)
+        rows.append(["left out", Number(whole(skipped), where), "could not be read", "-"])
     names = facts.get("class_names", [])
     headline = say(
         "{data}: {summary}",

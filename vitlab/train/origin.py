@@ -46,6 +46,7 @@ def origin_of(session: Session, examples: Examples, command: str | None) -> dict
             "std": list(session.std),
             "train_images": len(session.images),
             "validation_images": len(session.validation),
+            "skipped_images": examples.skipped,
             "split_sha256": session.split,
         },
         **({} if session.start is None else {"weights": asdict(session.start)}),
