@@ -142,7 +142,8 @@ def row(name: str, runs: Sequence[Run]) -> list[str]:
     if len(runs) == 1:
         interval = runs[0].results["test"]["accuracy_interval"]
     else:
-        interval = t_interval(accuracies)
+        low, high = t_interval(accuracies)
+        interval = max(0.0, low), min(1.0, high)
     return [
         f"[`{name}`](#{runs[0].name})",
         f"**{percent(fmean(accuracies))}** ({between(interval)})",
