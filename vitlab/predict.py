@@ -130,15 +130,15 @@ def predict(
     run = run if isinstance(run, Run) else Run(run)
     images = np.asarray(images)
     batch = images[None] if images.ndim == 3 else images
-    channels = run.config.data.channels
+    data = run.config.data
+    size, channels = data.image_size, data.channels
+    assert size and channels, "a run's config is resolved"
     if batch.ndim != 4 or batch.shape[-1] != channels or batch.dtype != np.uint8:
         raise DataError(
             f"images of shape {images.shape} and type {images.dtype} do not fit: "
             f"expected uint8 (N, H, W, {channels})"
         )
-    data = run.config.data
-    if batch.shape[1:3] != data.image_size:
-        size = data.image_size
+    if batch.shape[1:3] != size:
         batch = np.stack([convert(image, size, channels, data.fit) for image in batch])
     where = choose_device(device)
     checkpoint = run.checkpoint()
