@@ -1,7 +1,6 @@
 """Training: what an interruption, a second process or a bad number may and may not do."""
 
 import hashlib
-import json
 import math
 import os
 import shutil
@@ -314,4 +313,3 @@ def test_a_second_process_is_refused_with_the_holders_pid(live):
         assert f"pid {process.pid}" in errors
     assert process.poll() is None
     assert math.isfinite(Run(path).metrics[-1]["step"])
-    assert json.loads((path / "config.json").read_text())["schema"] == 2
