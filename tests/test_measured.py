@@ -3,7 +3,6 @@
 from vitlab import measured
 from vitlab.measured import Measured, remark
 from vitlab.run import Run
-from vitlab.stats import next_run
 
 
 def finished(folder, config, accuracy):
@@ -35,11 +34,3 @@ def test_a_run_hears_whether_it_is_as_expected(tmp_path, monkeypatch):
 
 def test_a_run_of_another_config_hears_nothing(tmp_path, monkeypatch):
     assert told(tmp_path, monkeypatch, 0.975, {"train.epochs": 61}) is None
-
-
-def test_three_seeds_speak_by_their_spread_and_one_by_its_images():
-    low, high = next_run([0.87, 0.88, 0.89], 143)
-    assert round(high - low, 4) == round(2 * 4.3027 * 0.01 * (4 / 3) ** 0.5, 4)
-    low, high = next_run([0.9], 5000)
-    assert round(high - low, 4) == round(2 * 1.96 * (2 * 0.09 / 5000) ** 0.5, 4)
-    assert next_run([0.999, 0.999], 100)[1] == 1

@@ -248,3 +248,11 @@ def test_the_bootstrap_holds_the_difference_and_repeats_itself():
     low, high = stats.bootstrap(arm, baseline, 1_000)
     assert low < arm.mean() - baseline.mean() < high
     assert stats.bootstrap(arm, baseline, 1_000) == (low, high)
+
+
+def test_three_seeds_speak_by_their_spread_and_one_by_its_images():
+    low, high = stats.next_run([0.87, 0.88, 0.89], 143)
+    assert round(high - low, 4) == round(2 * 4.3027 * 0.01 * (4 / 3) ** 0.5, 4)
+    low, high = stats.next_run([0.9], 5000)
+    assert round(high - low, 4) == round(2 * 1.96 * (2 * 0.09 / 5000) ** 0.5, 4)
+    assert stats.next_run([0.999, 0.999], 100)[1] == 1

@@ -103,7 +103,7 @@ def cpu_plain() -> Config:
 
     The model for pictures of attention. It fits its training images less well than `cpu`, so it
     gets a smaller cutout and a longer average.
-    Cost: 24 epochs, as long as `cpu`. Expected: 82 % on CIFAR-10's test images
+    Cost: 24 epochs, an hour of CPU time. Expected: 82 % on CIFAR-10's test images
     (docs/results.md).
     """
     stem = cpu()

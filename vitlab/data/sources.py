@@ -328,7 +328,9 @@ def _each(
             told = "\n".join([f"{head} and are left out:", *failures[:10], *more])
             warnings.warn(told, stacklevel=2)
         else:
-            way_out = "Replace or remove them, or leave them out: data.unreadable=skip"
+            way_out = "Replace or remove them"
+            if len(failures) < len(items):
+                way_out += ", or leave them out: data.unreadable=skip"
             raise DataError("\n".join([f"{head}:", *failures[:10], *more, way_out]))
 
 
