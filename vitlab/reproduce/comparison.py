@@ -17,7 +17,8 @@ RECORD = RECORDS / "compare.json"
 PAGE = Path("docs/compare.md")
 SHOWN = (
     "accuracy", "loss", "mean AUC", "mean F1", "worst class", "calibration error",
-    "generalisation gap", "epochs to 80 %, training / validation", "parameters",
+    "generalisation gap", "mean accuracy, corrupted", "accuracy under FGSM",
+    "accuracy under PGD", "epochs to 80 %, training / validation", "parameters",
     "multiply-adds of an image", "images per second, training", "training, process time",
     "epochs", "device", "threads", "bit-reproducible",
 )  # fmt: skip
