@@ -115,6 +115,7 @@ def test_a_recipe_runs_on_any_data(name, dataset):
 def test_small_models_are_small():
     assert cost(resolved("cpu")).parameters < 500_000
     assert cost(resolved("cpu-plain")).parameters < 800_000
+    assert cost(resolved("small")).parameters < 3_000_000
     model = recipe("cpu-plain").model
     assert isinstance(model, ViTConfig)
     assert model.cls_token and model.pool == "cls" and model.patch == "linear"
@@ -136,6 +137,11 @@ def test_the_steps_that_resnet18_sgd_mentions_work_without_validation():
     ("derived", "base", "shared"),
     [
         ("cpu-plain", "cpu", ("data",)),
+        ("cpu-long", "cpu", ("data", "model", "augment", "optim")),
+        ("cpu-cnn", "cpu", ("data", "augment", "optim", "train")),
+        ("fast-deep", "fast", ("data", "augment", "optim")),
+        ("small-long", "small", ("data", "model", "augment", "optim")),
+        ("strong-cnn", "strong-conv", ("data", "augment", "optim")),
         ("cnn6", "vit-d6-w256", ("data", "augment", "train")),
         ("resnet18", "resnet18-sgd", ("data", "model", "augment")),
     ],

@@ -16,7 +16,7 @@ from vitlab.config import (
 )
 from vitlab.errors import ConfigError
 from vitlab.models import AXES, build_model
-from vitlab.models.cost import cost, summary
+from vitlab.models.cost import cost, summary, training_macs
 
 CIFAR = DataConfig(image_size=(32, 32), channels=3, classes=10)
 SMALL = {"width": 24, "depth": 2, "heads": 2, "registers": 1, "layer_scale": 0.1}
@@ -140,3 +140,13 @@ def test_counting_draws_no_random_numbers_and_wants_a_resolved_config():
     assert torch.equal(torch.get_rng_state(), state)
     with pytest.raises(ConfigError, match="image_size"):
         cost(Config())
+
+
+def test_a_training_costs_what_its_images_cost_at_their_size():
+    train = TrainConfig(epochs=3, small_size=(16, 16), small_epochs=2)
+    config = Config(data=CIFAR, model=ViTConfig(**SMALL), train=train)
+    small = cost(config.override({"data.image_size": (16, 16)})).macs
+    assert training_macs(config, 3, 100) == 3 * 100 * (2 * small + cost(config).macs)
+    assert training_macs(config, 1, 100) == 3 * 100 * small
+    twice = config.override({"optim.sam": 0.05})
+    assert training_macs(twice, 3, 100) == 2 * training_macs(config, 3, 100)

@@ -74,7 +74,10 @@ def test_a_run_leaves_everything_behind(straight):
     assert straight.finished is not None
     assert straight.finished["step"] == 18
     assert straight.finished["validation"]["accuracy"] > 1 / 3
-    assert straight.finished["clock"]["process_seconds"] > 0
+    clock = straight.finished["clock"]
+    assert clock["process_seconds"] > 0
+    assert 0 < clock["preparation_seconds"] < clock["wall_seconds"] - clock["step_seconds"]
+    assert clock["capture_seconds"] == 0
     assert straight.config.data.classes == 3
     assert straight.origin["data"]["class_names"] == ["0", "1", "2"]
     steps = [record["step"] for record in straight.metrics if record["split"] == "train"]
@@ -177,6 +180,8 @@ def test_a_resumption_on_another_machine_is_warned_about_and_remembered(data, tm
     run.write_origin({**run.origin, "threads": 99})
     resume(run.path, data=data)
     assert "threads was 99" in capsys.readouterr().err
+    clock, before = run.finished["clock"], run.checkpoints()[0].state["clock"]
+    assert clock["preparation_seconds"] > before["preparation"] > 0
     assert any("not bit-exact" in alarm for alarm in run.finished["alarms"])
 
 

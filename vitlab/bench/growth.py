@@ -19,7 +19,10 @@ from vitlab.device import DTYPES, choose_precision
 from vitlab.models.cost import cost
 from vitlab.recipes import recipe
 
-CALIBRATED = ("fast", "fast-conv", "strong-conv", "strong-plain", "max", "vit-tiny")
+CALIBRATED = (
+    "fast", "fast-conv", "fast-deep", "small", "strong-conv", "strong-cnn", "strong-plain", "max",
+    "vit-tiny",
+)  # fmt: skip
 """Recipes whose time a calibration replaces an estimate for."""
 
 CALIBRATION_STEPS = 20

@@ -8,7 +8,7 @@ activations, biases, softmax, sums and poolings are not counted. Figures hold fo
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -53,6 +53,20 @@ def cost(config: Config) -> Cost:
         macs[component(row.name)] += row.macs
     components = {name: (parameters[name], macs[name]) for name in parameters}
     return Cost(parameters.total(), macs.total(), components)
+
+
+def training_macs(config: Config, epochs: float, images: int) -> float:
+    """Multiply-adds of so many epochs of a training; backward takes twice as many as forward.
+
+    Small images are counted at their size, and each pass of SAM. A teacher is not counted.
+    """
+    train, size = config.train, config.data.image_size
+    small = min(epochs, train.small_epochs)
+    total = 0.0
+    for pixels, part in ((train.small_size, small), (size, epochs - small)):
+        if pixels is not None and part:
+            total += part * cost(replace(config, data=replace(config.data, image_size=pixels))).macs
+    return (6 if config.optim.sam else 3) * images * total
 
 
 def summary(config: Config) -> list[Row]:

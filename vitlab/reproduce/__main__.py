@@ -3,7 +3,7 @@
 python -m vitlab.reproduce keep RUN      copy a finished, tested run's record to docs/results
 python -m vitlab.reproduce compared FILE copy the compare.json of the shipped models there
 python -m vitlab.reproduce page          write the pages made of records, and the README's table
-python -m vitlab.reproduce ship RUN      ship a run: weights halved, judged, in the package
+python -m vitlab.reproduce ship RUN NAME ship a run under a name: weights halved, judged
 """
 
 import json
@@ -14,7 +14,7 @@ from vitlab import measured
 from vitlab.bench import page as speed
 from vitlab.errors import VitlabError
 from vitlab.files import write_json, write_text
-from vitlab.reproduce import comparison, maps, reliability
+from vitlab.reproduce import comparison, maps, reliability, tiers
 from vitlab.reproduce.marks import fill
 from vitlab.reproduce.records import PAGE, README, keep, measurements, page, ship, summary
 from vitlab.run import Run
@@ -34,12 +34,13 @@ def main(words: list[str]) -> int:
         match words:
             case ["keep", path]:
                 print(keep(Run(path)).path)
-            case ["ship", path]:
-                print(ship(Run(path)).path)
+            case ["ship", path, name]:
+                print(ship(Run(path), name).path)
             case ["compared", path]:
                 print(comparison.keep(Path(path)))
             case ["page"]:
                 write_text(PAGE, page())
+                write_text(tiers.PAGE, tiers.page())
                 write_json(measured.FILE, measurements())
                 write_text(reliability.PAGE, reliability.page())
                 if (found := speed.FOLDER / "bench.json").exists():

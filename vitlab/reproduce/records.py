@@ -46,7 +46,7 @@ def keep(run: Run, folder: Path = RECORDS) -> Run:
     return record
 
 
-def ship(run: Run, folder: Path = pretrained.FOLDER) -> Run:
+def ship(run: Run, name: str, folder: Path = pretrained.FOLDER) -> Run:
     """Replace a shipped model by a run's weights in half precision, measured as they ship.
 
     The halved run is evaluated beside the run, where the test ledger lies.
@@ -57,7 +57,7 @@ def ship(run: Run, folder: Path = pretrained.FOLDER) -> Run:
     small = Run(halved) if halved.exists() else pretrained.ship(run, halved)
     for split in ("validation", "test"):
         evaluate(small, split)
-    target = folder / run.config.recipe
+    target = folder / name
     shutil.rmtree(target, ignore_errors=True)
     leave = shutil.ignore_patterns(".*", "figures", "predictions", "results.csv")
     shutil.copytree(halved, target, ignore=leave)
@@ -71,7 +71,7 @@ def card(run: Run) -> str:
     idea = (RECIPES[run.config.recipe].__doc__ or "").split("\n")[0]
     return "\n\n".join(
         [
-            f"# {run.config.recipe}",
+            f"# {run.name}",
             idea,
             "Weights in half precision; the figures are of these weights. For research on and "
             "teaching of image classification; it knows ten classes and nothing else, and is "
@@ -138,15 +138,9 @@ def row(name: str, runs: Sequence[Run]) -> list[str]:
     if not runs:
         return [f"`{name}`", "not yet measured", "", reported, "", "", "", "", ""]
     finished = [run.finished or {} for run in runs]
-    accuracies = [run.results["test"]["accuracy"] for run in runs]
-    if len(runs) == 1:
-        interval = runs[0].results["test"]["accuracy_interval"]
-    else:
-        low, high = t_interval(accuracies)
-        interval = max(0.0, low), min(1.0, high)
     return [
         f"[`{name}`](#{runs[0].name})",
-        f"**{percent(fmean(accuracies))}** ({between(interval)})",
+        accuracy(runs),
         str(len(runs)),
         reported,
         f"{finished[0]['parameters']:,}",
@@ -155,6 +149,17 @@ def row(name: str, runs: Sequence[Run]) -> list[str]:
         minutes(fmean(one["clock"]["process_seconds"] for one in finished)),
         "; ".join(dict.fromkeys(map(hardware, runs))),
     ]
+
+
+def accuracy(runs: Sequence[Run]) -> str:
+    """Mean test accuracy of runs that differ in their seed, and its interval."""
+    accuracies = [run.results["test"]["accuracy"] for run in runs]
+    if len(runs) == 1:
+        interval = runs[0].results["test"]["accuracy_interval"]
+    else:
+        low, high = t_interval(accuracies)
+        interval = max(0.0, low), min(1.0, high)
+    return f"**{percent(fmean(accuracies))}** ({between(interval)})"
 
 
 def measurements(folder: Path = RECORDS) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from vitlab.config import fields_of, text
 from vitlab.errors import RunError
+from vitlab.models.cost import training_macs
 from vitlab.run import Run
 from vitlab.stats import Sample
 from vitlab.study.define import written
@@ -81,10 +82,9 @@ class Outcome:
 
     @property
     def training_macs(self) -> float:
-        """Multiply-adds of a finished training: backward takes twice as many as forward."""
+        """Multiply-adds of a finished training, forward and backward."""
         assert self.run
-        passes = 6 if self.run.config.optim.sam else 3
-        return passes * self.finished["macs"] * self.images_seen
+        return training_macs(self.run.config, self.metrics[-1]["epoch"], self.train_images)
 
     @property
     def trains(self) -> bool:

@@ -9,7 +9,7 @@ may be deleted.
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -256,7 +256,8 @@ def unequal(one: Measured, other: Measured) -> list[str]:
     """Where an arm had more or other means than another, beyond what it is there to change.
 
     Fields that neither names as its change are not what is studied. Images seen, parameters and
-    multiply-adds are named even where they follow from the change.
+    multiply-adds are named even where they follow from the change, and those of the training where
+    they alone say it.
     """
     if one is other or one.run is None or other.run is None:
         return []
@@ -279,11 +280,23 @@ def unequal(one: Measured, other: Measured) -> list[str]:
         "parameters": lambda x: x.finished["parameters"],
         "multiply-adds": lambda x: x.finished["macs"],
     }
-    for name, cost in costs.items():
-        mine, theirs = one.typical(cost), other.typical(cost)
-        if mine and theirs and abs(mine / theirs - 1) > TOLERANCE:
-            found.append(f"{mine / theirs:.3g} x the {name}")
-    return found
+    unequal = [words for name, cost in costs.items() if (words := _times(name, cost, one, other))]
+    # Images of another size for a while cost another amount though each of the above is equal.
+    if not unequal and (
+        words := _times("multiply-adds of the training", lambda x: x.training_macs, one, other)
+    ):
+        unequal.append(words)
+    return found + unequal
+
+
+def _times(
+    name: str, cost: Callable[[Outcome], float], one: Measured, other: Measured
+) -> str | None:
+    """How many times another's cost an arm's is; None where that is about once."""
+    mine, theirs = one.typical(cost), other.typical(cost)
+    if mine and theirs and abs(mine / theirs - 1) > TOLERANCE:
+        return f"{mine / theirs:.3g} x the {name}"
+    return None
 
 
 POINT_COLUMNS = (

@@ -74,6 +74,7 @@ def train(
         DivergenceError: at a loss or gradient that is not finite.
         Interrupted: after SIGINT or SIGTERM, once the checkpoint is written.
     """
+    clock = Clock()
     if tensorboard:
         require()
     path = _new_path(config, out, name)
@@ -85,7 +86,7 @@ def train(
     refuse(config, examples, ranks.world)
     if config.train.teacher is not None:
         refuse(teacher_of(config), examples, ranks.world)
-    work = Work(config, examples, where, ranks, narrator, tensorboard)
+    work = Work(config, examples, where, ranks, narrator, tensorboard, clock)
     return _train(work, ranks.create(Path(ranks.told(str(path))), config), words)
 
 
@@ -102,6 +103,7 @@ def resume(
 
     A finished run is returned untouched.
     """
+    clock = Clock()
     if tensorboard:
         require()
     run = Run(path)
@@ -113,7 +115,7 @@ def resume(
     with ranks.reopen(run.path) as run:
         with ranks.in_turn():
             _, examples = _open(run.config, data, data_root)
-        work = Work(run.config, examples, where, ranks, narrator, tensorboard)
+        work = Work(run.config, examples, where, ranks, narrator, tensorboard, clock)
         return _train(work, nullcontext(run), command(run.config), begun=bool(run.checkpoints()))
 
 
@@ -178,6 +180,8 @@ class Work:
     ranks: Ranks
     narrator: Narrator
     tensorboard: bool
+    clock: Clock
+    """Runs since the images were asked for."""
 
 
 def _train(
@@ -191,9 +195,12 @@ def _train(
     weights = None if begun else _weights(config)
     with _sitting(config, work.ranks) as stop:
         session = Session.build(config, examples, work.device, work.ranks, weights)
+        session.state.clock = clock = work.clock
+        clock.prepared()
         with opening as run:
             if config.train.teacher is not None:
                 session.learn_from(_teacher(run, work))
+                clock.skip()
             with narrator:
                 _take_up(run, session, work, words, begun)
                 journal = Journal(run, work.tensorboard and work.ranks.first)
@@ -240,7 +247,7 @@ def _teacher(run: Run, work: Work) -> Run:
     opening = work.ranks.reopen(path) if begun else work.ranks.create(path, config)
     narrator.say(f"the teacher of {run.path} comes first: {config.recipe}")
     try:
-        work = replace(work, config=config, narrator=narrator)
+        work = replace(work, config=config, narrator=narrator, clock=Clock())
         return _train(work, opening, command(config), begun and bool(Run(path).checkpoints()))
     except Interrupted as stopped:
         raise Interrupted(
@@ -273,7 +280,6 @@ def _take_up(run: Run, session: Session, work: Work, words: str | None, begun: b
     """Bring the session to where the run stands, and say what was chosen."""
     config, state, batches, narrator = run.config, session.state, session.batches, work.narrator
     origin = origin_of(session, work.examples, words)
-    state.clock = Clock()  # a teacher's time was its own
     session.meter.read()
     if begun:
         checkpoint = run.checkpoint()
@@ -465,7 +471,9 @@ def _clocks(run: Run, session: Session) -> dict[str, Any]:
     total: dict[str, Any] = {
         "wall_seconds": clock.wall,
         "process_seconds": ranks.total(torch.tensor(clock.process, dtype=torch.float64)).item(),
+        "preparation_seconds": clock.preparation,
         "step_seconds": clock.steps,
+        "capture_seconds": clock.capture,
     }
     # The counters of other ranks' chips are not read.
     if clock.joules is not None and ranks.world == 1:

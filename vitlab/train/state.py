@@ -10,7 +10,7 @@ numbers are absent on purpose: they are addressed by (seed, step) and have no st
 
 import copy
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
@@ -47,13 +47,17 @@ class Plateau:
 class Clock:
     """Seconds and joules spent so far, over all the sittings of a run.
 
-    `wall` and `process` (CPU time of all threads) grow at each `tick`; `steps` is the part of
-    `wall` in which weights moved. `joules` is None once a sitting was not measured.
+    `wall` and `process` (CPU time of all threads) grow at each `tick`. Parts of `wall` are
+    `preparation`, in which the data was read and the model built, and `steps`, in which weights
+    moved; `capture` is the part of `steps` in which a GPU's step was compiled and captured.
+    `joules` are those of the device since it was ready, None once a sitting was not measured.
     """
 
     wall: float = 0.0
     process: float = 0.0
+    preparation: float = 0.0
     steps: float = 0.0
+    capture: float = 0.0
     joules: float | None = 0.0
 
     def __post_init__(self):
@@ -66,6 +70,21 @@ class Clock:
         self.process += self._read[1] - before[1]
         if self.joules is not None:
             self.joules = None if joules is None else self.joules + joules
+
+    def prepared(self) -> None:
+        """Count what has passed so far as preparation."""
+        self.tick(0.0)
+        self.preparation = self.wall
+
+    def skip(self) -> None:
+        """Leave out what has passed since the last tick: it was another's."""
+        self._read = (time.perf_counter(), time.process_time())
+
+    def go_on(self, before: "Clock") -> None:
+        """Add what was spent in the sittings before this one."""
+        for one in fields(self):
+            parts = getattr(self, one.name), getattr(before, one.name)
+            setattr(self, one.name, None if None in parts else sum(parts))
 
 
 @dataclass
@@ -197,7 +216,7 @@ class TrainState:
         self.step = readable["step"]
         self.plateau = Plateau(**readable["plateau"])
         # Checkpoints of earlier versions were not measured.
-        self.clock = Clock(**{"joules": None, **readable["clock"]})
+        self.clock.go_on(Clock(**{"joules": None, **readable["clock"]}))
         self.recent = readable["recent"]
         self.recent_seconds = readable["recent_seconds"]
         self.judged = readable["judged"]

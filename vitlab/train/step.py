@@ -16,6 +16,7 @@ Shapes: B images in the batch, C channels, H rows, W columns, K classes.
 # torch offers its operations on lists of tensors under names with an underscore.
 
 import gc
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -212,7 +213,11 @@ class Replay:
     def __call__(self, images: Tensor, targets: Tensor) -> Tensor:
         """Take one step; arguments and result are those of the step captured."""
         if images.shape != self.shape:
+            torch.cuda.synchronize()  # steps still queued are not the capture's time
+            begun = time.perf_counter()
             self._capture(images, targets)
+            torch.cuda.synchronize()
+            self.state.clock.capture += time.perf_counter() - begun
         self.images.copy_(images)
         self.targets.copy_(targets)
         self.graph.replay()
