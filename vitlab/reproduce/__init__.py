@@ -4,4 +4,11 @@ rows.py     what is trained for each row of the results page, and what its sourc
 queue.py    `vitlab reproduce`: row after row inside a given time, resumed exactly
 records.py  finished runs -> docs/results and the pages generated from them
 tiers.py    the records that we are after, and how far we are
+
+and, of the models that ship,
+
+shipped.py      measures them again, all that the pages show
+comparison.py   docs/compare.md
+maps.py         docs/explain.md
+layers.py       docs/explore.md
 """

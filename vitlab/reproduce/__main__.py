@@ -1,7 +1,8 @@
 """The maintainers' side of results, run in the repository.
 
 python -m vitlab.reproduce keep RUN      copy a finished, tested run's record to docs/results
-python -m vitlab.reproduce compared FILE copy the compare.json of the shipped models there
+python -m vitlab.reproduce measure FOLDER MODEL [MODEL ...]
+                                         judge, explain and compare models that ship anew
 python -m vitlab.reproduce page          write the pages made of records, and the README's table
 python -m vitlab.reproduce ship RUN NAME ship a run under a name: weights halved, judged
 """
@@ -14,7 +15,7 @@ from vitlab import measured
 from vitlab.bench import page as speed
 from vitlab.errors import VitlabError
 from vitlab.files import write_json, write_text
-from vitlab.reproduce import comparison, maps, reliability, tiers
+from vitlab.reproduce import comparison, layers, maps, reliability, shipped, tiers
 from vitlab.reproduce.marks import fill
 from vitlab.reproduce.records import PAGE, README, keep, measurements, page, ship, summary
 from vitlab.run import Run
@@ -22,6 +23,7 @@ from vitlab.run import Run
 FILLED = (
     (README, "results", summary),
     (maps.PAGE, "maps", maps.gains),
+    (layers.PAGE, "probes", layers.probes),
     (comparison.PAGE, "numbers", comparison.numbers),
     (comparison.PAGE, "findings", comparison.findings),
 )
@@ -36,8 +38,9 @@ def main(words: list[str]) -> int:
                 print(keep(Run(path)).path)
             case ["ship", path, name]:
                 print(ship(Run(path), name).path)
-            case ["compared", path]:
-                print(comparison.keep(Path(path)))
+            case ["measure", folder, *names] if names:
+                for path in shipped.measure(Path(folder), names):
+                    print(path)
             case ["page"]:
                 write_text(PAGE, page())
                 write_text(tiers.PAGE, tiers.page())
