@@ -36,6 +36,14 @@ def test_wilsons_interval_of_9000_of_10000():
     assert stats.wilson(0, 20)[0] == 0 and stats.wilson(20, 20)[1] == 1
 
 
+def test_the_interval_of_a_standard_deviation_covers_the_true_one():
+    low, high = stats.std_interval(1.0, 9)
+    assert (round(low, 3), round(high, 3)) == (0.688, 1.826)  # tables of ten values
+    draws = np.random.default_rng(0).normal(0, 2, (4000, 10)).std(axis=1, ddof=1)
+    covered = [low < 2 < high for low, high in (stats.std_interval(std, 9) for std in draws)]
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.012)
+
+
 def test_students_interval_of_three_seeds():
     low, high = stats.t_interval([90.1, 90.3, 90.2])
     assert (low + high) / 2 == pytest.approx(90.2)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.special import nctdtrinc, ndtri, stdtr, stdtrit
+from scipy.special import chdtri, nctdtrinc, ndtri, stdtr, stdtrit
 
 LEVEL = 0.05
 """Chance of a false finding that a family of comparisons may have."""
@@ -48,6 +48,15 @@ def t_interval(values: Sequence[float], level: float = 1 - LEVEL) -> Interval:
         return math.nan, math.nan
     half = stdtrit(len(values) - 1, (1 + level) / 2) * np.std(values, ddof=1) / len(values) ** 0.5
     return float(np.mean(values) - half), float(np.mean(values) + half)
+
+
+def std_interval(std: float, freedom: int, level: float = 1 - LEVEL) -> Interval:
+    """Interval of the standard deviation that one of so many degrees of freedom estimates, of
+    normally distributed values (from the chi-square distribution).
+    """
+    tail = (1 - level) / 2
+    low, high = (std * math.sqrt(freedom / chdtri(freedom, p)) for p in (tail, 1 - tail))
+    return float(low), float(high)
 
 
 def next_run(values: Sequence[float], images: int) -> Interval:

@@ -137,13 +137,24 @@ def test_a_mistake_in_a_file_is_told_with_its_line(file, wrong, line, told):
         (["optim.lr=log:0..1"], "begins above 0"),
         (["model.norm=layer"], "every word is what the recipe has already"),
         (["model.heads=5"], "width=192 is not a multiple of heads=5"),
-        ([], "nothing varies"),
     ],
 )
 def test_a_mistake_on_a_command_line_is_refused(vary, told):
     with pytest.raises(ConfigError) as error:
         prepare(from_words(vary, "vit-tiny"), threads=1)
     assert told in str(error.value)
+
+
+def test_a_search_needs_something_to_search():
+    with pytest.raises(ConfigError, match="nothing varies"):
+        prepare(from_words([], "vit-tiny", design="search", trials=3), threads=1)
+
+
+def test_nothing_but_seeds_is_a_study_of_one_arm():
+    plan = prepare(from_words([], "vit-tiny", seeds=10), threads=1)
+    assert [arm.name for arm in plan.arms] == ["baseline"]
+    assert plan.seeds == list(range(10)) and plan.name == "vit-tiny-seeds"
+    assert "seed alone" in plan.question
 
 
 def test_ranges_read_what_they_print():

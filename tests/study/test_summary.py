@@ -484,7 +484,16 @@ def test_the_page_says_how_little_a_small_study_can_tell(three):
     noise = summarize(three)["noise"]
     text = page.markdown(summarize(three))
     assert f"a standard deviation of {100 * noise['std']:.2f} pp" in text
+    low, high = noise["std_interval"]
+    assert low < noise["std"] < high and f"interval {100 * low:.2f} to {100 * high:.2f} pp" in text
     assert f"must be {100 * noise['detectable']:.2f} pp to be found four times in five" in text
+
+
+def test_a_study_of_seeds_alone_says_how_far_apart_they_end(tmp_path):
+    record = study(tmp_path / "s", {"baseline": BASE})
+    text = page.markdown(summarize(record))
+    assert "nothing changed but the seed" in text and "Nothing is compared." in text
+    assert "a standard deviation of" in text and "## Comparisons" not in text
 
 
 def test_a_run_without_validation_cannot_be_judged(tmp_path):

@@ -12,7 +12,7 @@ from vitlab.errors import ConfigError
 
 def study(args: Namespace) -> int:
     """Plan a study, say what it costs, and after a yes run it to its summary."""
-    if not (args.study or args.vary):
+    if not (args.study or args.vary or args.recipe):
         return ready_studies(args)
 
     from vitlab.study.prepare import open_follow_up
@@ -57,9 +57,9 @@ def asked_study(args: Namespace) -> tuple[Path, Any]:
     if args.study and args.vary:
         raise ConfigError([f"{args.study} says itself what varies: leave out --vary"])
     names = ("recipe", "design", "seeds", "trials")
-    given = {"recipe": None} if args.vary else {}
+    given = {} if args.study else {"recipe": None}
     given |= {name: vars(args)[name] for name in names if vars(args)[name] is not None}
-    asked = read(args.study, **given) if args.study else from_words(args.vary, **given)
+    asked = read(args.study, **given) if args.study else from_words(args.vary or [], **given)
     asked = asked.with_overrides(args.overrides)
     folder = Path(args.out or Path(os.environ.get("VITLAB_RUNS") or "runs") / asked.name)
 

@@ -94,9 +94,9 @@ class Definition:
             problems.append(f"family: {unknown(self.family, (AGAINST_BASELINE, ALL_PAIRS))}")
         if not self.seeds:
             problems.append("seeds=0 is no study: three are the least for a verdict, five better")
-        if not self.axes:
-            problems.append("nothing varies: give --vary FIELD=WORD,WORD or a table [vary]")
         if self.design == "search":
+            if not self.axes:
+                problems.append("nothing varies: give --vary FIELD=WORD,WORD or a table [vary]")
             composite = [name for name in self.axes if name not in field_types()]
             problems += [f"{name}: a search varies fields, one at a time" for name in composite]
             if self.budget < 1:
@@ -182,7 +182,10 @@ def line_of(problem: str, source: str) -> str:
 
 
 def from_words(vary: list[str], recipe: str | None, **given: Any) -> Definition:
-    """Read a study off a command line: each of `vary` is `FIELD=WORD,WORD` or `FIELD=RANGE`."""
+    """Read a study off a command line: each of `vary` is `FIELD=WORD,WORD` or `FIELD=RANGE`.
+
+    Without any, it is a study of nothing but seeds.
+    """
     axes: dict[str, Any] = {}
     problems = [] if recipe else ["--vary needs a --recipe to vary"]
     for item in vary:
@@ -196,8 +199,10 @@ def from_words(vary: list[str], recipe: str | None, **given: Any) -> Definition:
             axes[path] = words if Range.read(words) else words.split(",")
     if problems or recipe is None:
         raise ConfigError(problems)
-    name = "-".join([recipe, *(path.rpartition(".")[2] for path in axes)])
+    name = "-".join([recipe, *(path.rpartition(".")[2] for path in axes or ["seeds"])])
     question = f"What does {' or '.join(axes)} change in {recipe}?"
+    if not axes:
+        question = f"How far apart do runs of {recipe} end that differ in their seed alone?"
     return interpret(name, {"question": question, "recipe": recipe, "vary": axes, **given})
 
 
@@ -212,7 +217,7 @@ KEYS: dict[str, type] = {
 def interpret(name: str, tree: dict[str, Any]) -> Definition:
     """Turn what a file says into a definition."""
     problems = [unknown(key, KEYS) for key in tree if key not in KEYS]
-    problems += [f"{key} is missing" for key in ("question", "recipe", "vary") if key not in tree]
+    problems += [f"{key} is missing" for key in ("question", "recipe") if key not in tree]
     problems += [
         f"{key}={tree[key]!r} is not {describe(kind)}"
         for key, kind in KEYS.items()
@@ -221,7 +226,8 @@ def interpret(name: str, tree: dict[str, Any]) -> Definition:
     if problems:
         raise ConfigError(problems)
     overrides = typed(flat(tree.get("common", {})), problems)
-    axes = {axis: read_axis(axis, words, problems) for axis, words in flat(tree["vary"]).items()}
+    vary = flat(tree.get("vary", {}))
+    axes = {axis: read_axis(axis, words, problems) for axis, words in vary.items()}
     if problems:
         raise ConfigError(problems)
     search = tree.get("design") == "search"

@@ -118,8 +118,11 @@ def setting(summary: Summary) -> str:
         else f"Family of comparisons, declared beforehand: {summary['family']} "
         f"({len(summary['comparisons'])}), corrected by Holm."
     )
+    design = DESIGNS[summary["design"]]
+    if len(summary["arms"]) == 1:
+        design, family = "nothing changed but the seed", "Nothing is compared."
     return (
-        f"Recipe `{summary['recipe']}`, {DESIGNS[summary['design']]}, "
+        f"Recipe `{summary['recipe']}`, {design}, "
         f"{count(len(seeds), 'seed')} for each arm ({', '.join(map(str, seeds))}). Accuracy is "
         f"that of the validation split at the last step{on}; the test split was not opened. "
         f"{family} {progress(summary)}"
@@ -217,7 +220,8 @@ def limits(summary: Summary) -> str:
         )
     words = (
         f"Runs that differ in nothing but the seed have a standard deviation of "
-        f"{points(noise['std'])} pp here, pooled over arms."
+        f"{points(noise['std'])} pp here, pooled over arms "
+        f"(95 % interval {between(noise['std_interval'], points)} pp)."
     )
     seeds, size = len(summary["seeds"]), noise["comparisons"]
     if noise["detectable"] is not None and not summary["exploratory"]:

@@ -66,7 +66,7 @@ def prepare(definition: Definition, *, threads: int, data_root: str | None = Non
             continue
         if arm.baseline or arm_config(plan.recipe, plan.overrides, arm.changes) != baseline:
             plan.add(priced_arm)
-    if len(plan.arms) == 1 and plan.design != "search":
+    if plan.axes and len(plan.arms) == 1 and plan.design != "search":
         reasons = [f"{arm['name']}: {arm['reason']}" for arm in plan.refused]
         raise ConfigError(reasons or ["every word is what the recipe has already"])
     for arm in plan.arms:

@@ -216,7 +216,7 @@ class Record:
         try:
             return sorted(own, key=lambda one: float(self.word(one, axis)))
         except ValueError:
-            words = [written(word) for word in self.plan.axes[axis]]
+            words = [written(word) for word in self.plan.axes.get(axis, ())]
             order = {word: place for place, word in enumerate(words)}
             return sorted(own, key=lambda one: order.get(self.word(one, axis), len(words)))
 
@@ -246,9 +246,11 @@ class Record:
         return dict(words[0] for words in free if len(words) == 1)
 
     @cached_property
-    def noise(self) -> float:
-        """Standard deviation over seeds within an arm, pooled over arms; NaN for single seeds."""
+    def noise(self) -> tuple[float, int]:
+        """Standard deviation over seeds within an arm, pooled over arms, and its degrees of
+        freedom; NaN for single seeds.
+        """
         samples = [one.sample for one in self.arms if len(one.sample) > 1]
         freedom = sum(len(sample) - 1 for sample in samples)
         squares = sum((len(sample) - 1) * sample.std**2 for sample in samples)
-        return (squares / freedom) ** 0.5 if freedom else math.nan
+        return (squares / freedom) ** 0.5 if freedom else math.nan, freedom

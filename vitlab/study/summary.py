@@ -115,10 +115,11 @@ def summarize(record: Record) -> dict[str, Any]:
 
 def noise(record: Record, size: int) -> dict[str, Any]:
     """How far runs lie apart that differ in their seed alone, and what can be seen through that."""
-    std, seeds = record.noise, len(record.plan.seeds)
+    (std, freedom), seeds = record.noise, len(record.plan.seeds)
     known = not math.isnan(std)
     return {
         "std": std,
+        "std_interval": stats.std_interval(std, freedom) if known else None,
         "comparisons": size,
         "detectable": stats.detectable(seeds, std, size) if known and seeds > 1 else None,
         "seeds_for_half_a_point": stats.seeds_needed(0.005, std, size) if known else None,
@@ -342,24 +343,21 @@ def draw(record: Record, summary: dict[str, Any], folder: Path) -> None:
         folder / "compute",
         title=name,
     )
-    figures.axes(
-        {
-            axis: [
-                {
-                    "word": record.word(one, axis),
-                    "baseline": one.arm.baseline,
-                    "seeds": list(one.sample.values.values()),
-                    "mean": one.sample.mean,
-                    "interval": one.sample.interval,
-                    "failed": one.sample.failed,
-                }
-                for one in record.on(axis)
-            ]
-            for axis in record.plan.axes
-        },
-        folder / "axes",
-        title=name,
-    )
+    panels = {
+        axis: [
+            {
+                "word": record.word(one, axis),
+                "baseline": one.arm.baseline,
+                "seeds": list(one.sample.values.values()),
+                "mean": one.sample.mean,
+                "interval": one.sample.interval,
+                "failed": one.sample.failed,
+            }
+            for one in record.on(axis)
+        ]
+        for axis in record.plan.axes or ["seed"]
+    }
+    figures.axes(panels, folder / "axes", title=name)
     figures.curves(
         {
             label: [(x.metrics, bool(x.finished)) for x in one.outcomes if x.metrics]
