@@ -13,7 +13,8 @@ from vitlab.bench.peers import PEERS, missing
 from vitlab.bench.pipeline import COMMON, noise, ours
 from vitlab.bench.tables import tables
 from vitlab.bench.training import training
-from vitlab.config import AugmentConfig, Config, ViTConfig
+from vitlab.config import AugmentConfig, Config, ConfigError, ViTConfig
+from vitlab.files import write_json
 from vitlab.models.cost import cost
 
 CPU = torch.device("cpu")
@@ -70,3 +71,13 @@ def test_a_bench_keeps_what_was_measured_before_and_draws_it(tmp_path):
     assert {"machine", "augmentations", "pipeline"} <= set(found)
     assert (tmp_path / "augmentations.png").exists()
     assert np.isfinite(list(found["augmentations"]["milliseconds_per_batch"].values())).all()
+
+
+def test_measurements_of_two_machines_are_not_mixed(tmp_path):
+    quick = {"device": "cpu", "rounds": 1, "seconds": 0.0, "say": lambda _: None}
+    bench(tmp_path, ("augmentations",), **quick)
+    found = json.loads((tmp_path / "bench.json").read_text())
+    write_json(tmp_path / "bench.json", {**found, "machine": {"device": "a Cray-1"}})
+    with pytest.raises(ConfigError, match=r"another machine \(a Cray-1\): give another --out"):
+        bench(tmp_path, ("augmentations",), **quick)
+    assert json.loads((tmp_path / "bench.json").read_text())["machine"] == {"device": "a Cray-1"}

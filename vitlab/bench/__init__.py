@@ -45,6 +45,8 @@ def bench(
 ) -> dict[str, Any]:
     """Measure the parts asked for; write OUT/bench.json and its charts.
 
+    ConfigError if the folder holds measurements of another machine.
+
     Args:
         out: folder; parts measured there before are kept.
         parts: of PARTS; None takes all that this device can measure in minutes.
@@ -67,7 +69,7 @@ def bench(
     }
     stored = folder / "bench.json"
     found = json.loads(stored.read_text()) if stored.exists() else {}
-    found["machine"] = {
+    machine = {
         "device": device_name(where),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
@@ -78,6 +80,11 @@ def bench(
         parts = tuple(part for part in PARTS if part != "calibration" or where.type != "cpu")
     if problems := [f"parts: {unknown(part, PARTS)}" for part in parts if part not in PARTS]:
         raise ConfigError(problems)
+    other = found.setdefault("machine", machine) != machine
+    # An accuracy is the same everywhere, so it may be measured again on any machine.
+    if other and tuple(parts) != ("accuracy",):
+        theirs = ", ".join(map(str, found["machine"].values()))
+        raise ConfigError([f"{stored} is of another machine ({theirs}): give another --out"])
     for part in parts:
         say(f"measuring {part}")
         found[part] = measured[part]()
