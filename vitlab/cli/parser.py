@@ -159,7 +159,11 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "choices": ("one-factor", "grid", "search"),
         "help": "one change at a time, all combinations, or guided by Optuna; default one-factor",
     },
-    "--seeds": {"type": int, "metavar": "N", "help": "seeds 0 to N-1 of every arm; default 5"},
+    "--seeds": {
+        "type": int,
+        "metavar": "N",
+        "help": "seeds 0 to N-1 of every arm or row; default 5 of a study, 1 of a row",
+    },
     "--trials": {"type": int, "metavar": "N", "help": "arms that a search may try"},
     "--then": {
         "choices": ("best",),
