@@ -162,7 +162,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "--seeds": {
         "type": int,
         "metavar": "N",
-        "help": "seeds 0 to N-1 of every arm or row; default 5 of a study, 1 of a row",
+        "help": "seeds 0 to N-1 of every arm or row; default 5, of a row or in a search 1",
     },
     "--trials": {"type": int, "metavar": "N", "help": "arms that a search may try"},
     "--then": {

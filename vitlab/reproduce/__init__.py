@@ -3,7 +3,7 @@
 rows.py     what is trained for each row of the results page, and what its source reports
 queue.py    `vitlab reproduce`: row after row inside a given time, resumed exactly
 records.py  finished runs -> docs/results and the pages generated from them
-tiers.py    the records that we are after, and how far we are
+tiers.py    the best results that we are after, and how far we are
 
 and, of the models that ship,
 

@@ -92,6 +92,8 @@ def page(folder: Path = RECORDS) -> str:
         "Accuracy is on the 10,000 test images of CIFAR-10 (digits: its 20 % test split), at the "
         "last step, without test-time augmentation. The interval of one run is Wilson's, over "
         "images; it does not speak of other seeds. That of several is Student's, of their mean.",
+        "n counts runs, one for each seed. Rows `-whole` train on all 50,000 training images, as "
+        "their source did; rows `-practice` are the same models trained as `strong-plain` is.",
         table(
             ("recipe", "test accuracy", "n", "published", "parameters", "multiply-adds", "epochs",
              "process time", "hardware"),
@@ -194,6 +196,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
     test, validation = run.results["test"], run.results.get("validation")
     finished, origin = run.finished, run.origin
     assert finished is not None
+    validation = validation or finished.get("validation")
     return [
         ("command", f"`{origin['command'] or 'a config made in Python'}`"),
         ("seed", str(run.config.train.seed)),
