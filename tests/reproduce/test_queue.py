@@ -1,13 +1,17 @@
 """The queue finishes what it can in its time, goes on exactly, and touches nothing finished."""
 
+import json
+import signal
 import tarfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from vitlab.errors import ConfigError
+from vitlab.errors import ConfigError, VitlabError
 from vitlab.recipes import recipe
+from vitlab.reproduce import queue
 from vitlab.reproduce.queue import hold, judge, reproduce
 from vitlab.reproduce.records import RECORDS, kept
 from vitlab.reproduce.rows import ROWS, row_config
@@ -69,3 +73,30 @@ def test_a_run_is_held_to_what_its_config_reached_before():
     assert hold(config, 0.985)["as_expected"]
     assert not hold(config, 0.80)["as_expected"]
     assert hold(config.override({"model.depth": 3}), 0.985) == {}
+
+
+def test_a_row_that_breaks_costs_no_other_row_and_no_line(tmp_path, monkeypatch):
+    def broken(config, *, name, **_):
+        if name == "digits-seed0":
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        raise VitlabError("no room")
+
+    monkeypatch.setattr(queue, "train", broken)
+    said = []
+    lines = reproduce(["digits", "cpu"], out=tmp_path, pack=tmp_path / "p.tar.gz", say=said.append)
+    assert [line["status"] for line in lines] == ["failed", "failed"]
+    assert "Traceback" in lines[0]["reason"] and "illegal memory access" in said[0]
+    assert lines[1]["reason"] == "no room"
+    assert json.loads((tmp_path / "queue.json").read_text()) == lines
+    assert (tmp_path / "p.tar.gz").exists()
+
+
+def test_the_time_is_up_for_whatever_begins_afterwards_too(monkeypatch):
+    monkeypatch.setattr(queue, "REMINDER_SECONDS", 0.02)
+    heard = []
+    with queue.time_box(0) as time_is_up:
+        before = signal.signal(signal.SIGTERM, lambda *_: heard.append(time_is_up()))
+        while len(heard) < 3:
+            time.sleep(0.01)
+        signal.signal(signal.SIGTERM, before)
+    assert all(heard)

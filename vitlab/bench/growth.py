@@ -121,7 +121,8 @@ def calibration(device: torch.device, names: tuple[str, ...] = CALIBRATED) -> di
         timing = interleaved(calls, device=device, rounds=3, seconds=0.0)[name]
         per_step = timing.median / CALIBRATION_STEPS
         dtype = DTYPES[precision.word]
-        peaks.setdefault(dtype, matrix_peak(device, dtype))
+        if dtype not in peaks:
+            peaks[dtype] = matrix_peak(device, dtype)
         flops = 6 * cost(config).macs * config.train.batch_size
         steps = 50_000 // config.train.batch_size
         found[name] = {

@@ -13,6 +13,7 @@ import enum
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -61,9 +62,16 @@ class Moment:
 
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Map uint8 images (B, C, H, W) to float32: (pixel / 255 - mean) / std, per channel."""
-    line = np.stack([1 / (255 * np.array(std)), -np.array(mean) / np.array(std)])
-    scale, shift = to_device(line.astype(np.float32), images.device)[:, :, None, None]
+    scale, shift = _line(tuple(mean), tuple(std), images.device)
     return torch.addcmul(shift, images.float(), scale)
+
+
+@lru_cache(maxsize=8)
+def _line(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> Tensor:
+    """Scale and shift of `normalize`, (2, C, 1, 1): the same at every step."""
+    line = np.stack([1 / (255 * np.array(std)), -np.array(mean) / np.array(std)])
+    with torch.inference_mode(False):  # whoever comes later may want gradients
+        return to_device(line.astype(np.float32), device)[:, :, None, None]
 
 
 def augment(
@@ -178,9 +186,14 @@ def _flipped(kind: str, moment: Moment) -> np.ndarray:
     """
     if kind == "random":
         return moment.draws(Technique.FLIP).integers(2, size=len(moment.index), dtype=bool)
-    first = np.random.default_rng([moment.seed, 0, Technique.FLIP])
-    coins = first.integers(2, size=moment.size, dtype=bool)
-    return coins[moment.index] ^ bool(moment.epoch % 2)
+    return _coins(moment.seed, moment.size)[moment.index] ^ bool(moment.epoch % 2)
+
+
+@lru_cache(maxsize=2)
+def _coins(seed: int, size: int) -> np.ndarray:
+    """A coin per training image: bool (N,)."""
+    first = np.random.default_rng([seed, 0, Technique.FLIP])
+    return first.integers(2, size=size, dtype=bool)
 
 
 def _policy(images: Tensor, config: AugmentConfig, draws: np.random.Generator) -> Tensor:

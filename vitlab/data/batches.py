@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vitlab.config import Config
 from vitlab.data.augment import Moment, augment
+from vitlab.data.operations import to_device
 from vitlab.data.sampling import balanced_order, places_by_class
 from vitlab.data.sources import Examples
 
@@ -48,7 +49,7 @@ class Images:
             return self._fetch(self._index[index])
         if isinstance(index, slice):
             return self._resident[index]
-        return self._resident[torch.from_numpy(index).to(self.device)]
+        return self._resident[to_device(index, self.device)]
 
     def _fetch(self, index: np.ndarray) -> Tensor:
         images = torch.from_numpy(np.ascontiguousarray(self._host[index])).to(self.device)
@@ -117,7 +118,7 @@ class Batches:
         assert self.config.data.classes is not None
         images, targets = augment(
             self.images[index],
-            self.images.labels[torch.from_numpy(index).to(self.images.device)],
+            self.images.labels[to_device(index, self.images.device)],
             self.config.augment,
             moment,
             mean=self.mean,

@@ -5,6 +5,7 @@ stream, or the numbers per head where queries and keys are normalised.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 EPSILON = 1e-6
@@ -30,9 +31,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(..., D) to (..., D); squares are summed in fp32, where half precision would overflow."""
-        exact = tokens.float()
-        exact = exact * (exact.square().mean(-1, keepdim=True) + EPSILON).rsqrt()
-        return exact.type_as(tokens) * self.weight
+        return F.rms_norm(tokens.float(), self.weight.shape, self.weight, EPSILON)
 
 
 NORMS = {"layer": LayerNorm, "rms": RMSNorm}

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from traceback import format_exc
 from typing import Any
 
 from vitlab.config import Config
@@ -28,6 +29,9 @@ from vitlab.words import between
 
 MARGIN = 0.015
 """How far below a published accuracy a run may lie and still count as having reached it."""
+
+REMINDER_SECONDS = 2
+"""Between two signals, once the time is up."""
 
 SMALL = ("*.json", "metrics.jsonl", "figures/*.svg", "figures/*.csv", "teacher/*.json*")
 """What is packed of a run."""
@@ -75,9 +79,9 @@ def reproduce(
                 line |= judge(name, line)
                 lines.append(line)
                 say(sentence(line))
-    write_json(folder / "queue.json", lines)
-    if pack is not None:
-        pack_small(folder, [Path(line["run"]) for line in lines], Path(pack))
+                write_json(folder / "queue.json", lines)
+                if pack is not None:
+                    pack_small(folder, [Path(line["run"]) for line in lines], Path(pack))
     return lines
 
 
@@ -91,8 +95,12 @@ def _attempt(config: Config, path: Path, device: str, data_root: str | None) -> 
         result = evaluate(run, "test", device=device, data_root=data_root)
     except Interrupted as stop:
         return {"status": "stopped", "reason": str(stop)}
-    except VitlabError as error:
-        return {"status": "failed", "reason": str(error)}
+    # Whatever a library raises, the rows after this one may still be had.
+    except Exception as error:
+        words = str(error)
+        if not isinstance(error, VitlabError):
+            words = f"{type(error).__name__}: {error}\n{format_exc()}"
+        return {"status": "failed", "reason": words}
     assert run.finished is not None
     return {
         "status": "finished",
@@ -104,20 +112,30 @@ def _attempt(config: Config, path: Path, device: str, data_root: str | None) -> 
 
 @contextmanager
 def time_box(minutes: float | None):
-    """Send this process a SIGTERM after so many minutes; yield a function that says if it came.
+    """Send this process SIGTERM after so many minutes; yield a function that says if it came.
 
-    A training turns the signal into a checkpoint; between trainings it is only noted.
+    A training turns the signal into a checkpoint; between trainings it is only noted, so it
+    comes again and again.
     """
     end = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
     before = signal.signal(signal.SIGTERM, lambda *_: None)
-    timer = threading.Timer(60 * (minutes or 0), os.kill, (os.getpid(), signal.SIGTERM))
-    timer.daemon = True
+    over = threading.Event()
+
+    def remind() -> None:
+        pause = 60 * (minutes or 0)
+        while not over.wait(pause):
+            os.kill(os.getpid(), signal.SIGTERM)
+            pause = REMINDER_SECONDS
+
+    thread = threading.Thread(target=remind, daemon=True)
     if minutes is not None:
-        timer.start()
+        thread.start()
     try:
         yield lambda: time.monotonic() >= end
     finally:
-        timer.cancel()
+        over.set()
+        if minutes is not None:
+            thread.join()
         signal.signal(signal.SIGTERM, before)
 
 

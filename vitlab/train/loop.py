@@ -33,7 +33,14 @@ from vitlab.run import Run
 from vitlab.train.console import Narrator
 from vitlab.train.journal import Journal, require
 from vitlab.train.optim import rate
-from vitlab.train.origin import determinism, device_name, differences, origin_of, peak_memory
+from vitlab.train.origin import (
+    determinism,
+    device_name,
+    differences,
+    origin_of,
+    peak_memory,
+    reset_peak_memory,
+)
 from vitlab.train.preflight import alarm, copies, refuse, warnings_for
 from vitlab.train.ranks import Ranks, join
 from vitlab.train.session import Session, Step
@@ -281,6 +288,7 @@ def _take_up(run: Run, session: Session, work: Work, words: str | None, begun: b
     config, state, batches, narrator = run.config, session.state, session.batches, work.narrator
     origin = origin_of(session, work.examples, words)
     session.meter.read()
+    reset_peak_memory(session.device)
     if begun:
         checkpoint = run.checkpoint()
         session.resize(tuple(checkpoint.state["image_size"]))
@@ -341,7 +349,8 @@ def _loop(
             if saving or signal:
                 _read(session, narrator)  # what diverged must not be stored
             best = _judge(session, narrator, journal)
-            state.clock.tick(session.meter.read())
+            if not session.pending:  # while a GPU works on steps, nobody asks it for its joules
+                state.clock.tick(session.meter.read())
             enough = reason_to_stop(train, state, batches.steps_per_epoch)
             if saving or best or signal or enough:
                 state.save(run)

@@ -101,6 +101,12 @@ def device_name(device: torch.device) -> str:
     return platform.processor() or device.type
 
 
+def reset_peak_memory(device: torch.device) -> None:
+    """Let the highest point of a GPU's allocator be that of what follows."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def peak_memory(device: torch.device) -> int:
     """Bytes at the highest point: of the GPU's allocator, or of this process."""
     if device.type == "cuda":

@@ -173,6 +173,7 @@ class Session:
     def learn_from(self, teacher: Run) -> None:
         """Let a finished run answer for the images that the second head learns."""
         model = open_model(teacher, teacher.checkpoint(), self.device)
+        model.to(memory_format=LAYOUTS[self.layout.word])  # type: ignore[call-overload]
         size = self.config.data.image_size
         assert size is not None
 

@@ -177,8 +177,8 @@ class TrainState:
         way = torch._foreach_sub(weights, average)
         torch._foreach_mul_(way, self.average_rate)
         torch._foreach_add_(average, way)
-        for mean, current in zip(self.average.buffers(), self.model.buffers(), strict=True):
-            mean.copy_(current)
+        if buffers := list(self.average.buffers()):
+            torch._foreach_copy_(buffers, list(self.model.buffers()))
 
     def save(self, run: Run) -> None:
         """Write a checkpoint."""

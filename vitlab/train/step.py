@@ -97,8 +97,10 @@ class Stepper:
         if self.ranks.world > 1:
             parallel = DistributedDataParallel(Heads(self.state.model))
             self.eager, self.hold = parallel, parallel.no_sync
-        compiled = self.compilation.word == "on"
-        self.forward: Forward = torch.compile(self.eager) if compiled else self.eager
+        self.forward: Forward = self.eager
+        if self.compilation.word == "on":
+            torch.compiler.reset()  # what was compiled for another size or model is not reused
+            self.forward = torch.compile(self.eager, dynamic=False)
 
     def __call__(self, images: Tensor, targets: Tensor, *, share: float, seed: int) -> Tensor:
         """Take one step.
@@ -240,8 +242,13 @@ class Replay:
         for parameter in self.state.model.parameters():
             parameter.grad = None
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.measured = self.move(self.images, self.targets)
+        gc.collect()
+        gc.disable()  # an older graph that is freed during a capture breaks it
+        try:
+            with torch.cuda.graph(self.graph):
+                self.measured = self.move(self.images, self.targets)
+        finally:
+            gc.enable()
         self.shape = images.shape
         torch.manual_seed(seed)
 
