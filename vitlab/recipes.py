@@ -129,7 +129,8 @@ def cpu_cnn() -> Config:
     """The control beside `cpu`: a ResNet-18 a quarter as wide, trained in the same way.
 
     Images, augmentation, optimiser and epochs are those of `cpu`; the model has 0.70 M parameters.
-    Cost: 54 epochs. Expected: not yet measured.
+    Cost: 54 epochs, 73 minutes of CPU time on AVX-512 cores, so about 36 on two of them.
+    Expected: 91 % on CIFAR-10's test images (docs/results.md).
     """
     return replace(cpu(), model=ResNet18Config(width=16))
 
