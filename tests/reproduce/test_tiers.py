@@ -4,11 +4,19 @@ from pathlib import Path
 
 import pytest
 
+from vitlab.files import write_json
 from vitlab.models.cost import cost
 from vitlab.recipes import RECIPES
 from vitlab.reproduce import tiers
 from vitlab.reproduce.records import RECORDS
-from vitlab.reproduce.tiers import CORES, GPU, page, training_flops, warm_seconds
+from vitlab.reproduce.tiers import (
+    CORES,
+    GPU,
+    page,
+    share_of_peak,
+    training_flops,
+    warm_seconds,
+)
 from vitlab.run import Run
 
 ROOT = Path(__file__).parents[2]
@@ -43,3 +51,18 @@ def test_warm_seconds_leave_the_capture_out():
     assert MEASURED.finished is not None
     clock = MEASURED.finished["clock"]
     assert warm_seconds(MEASURED) == clock["step_seconds"] - clock.get("capture_seconds", 0)
+
+
+def test_the_share_of_peak_is_that_of_the_device_that_trained(tmp_path):
+    assert share_of_peak(MEASURED, tmp_path) == "-"
+    origin = MEASURED.origin
+    peak = training_flops(MEASURED) / warm_seconds(MEASURED) / 0.25
+    for device, folder in ((origin["device"], "speed"), ("a Cray-1", "speed-cray")):
+        training = {"precision": origin["precision"]["word"], "matrix_peak": peak}
+        (tmp_path / folder).mkdir()
+        write_json(
+            tmp_path / folder / "bench.json",
+            {"machine": {"device": device}, "training": training},
+        )
+        assert share_of_peak(MEASURED, tmp_path) == "0.25"
+        peak = 1.0

@@ -10,7 +10,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-from vitlab.bench.page import FOLDER as SPEED
 from vitlab.models.cost import training_macs
 from vitlab.reproduce.records import RECORDS, accuracy, by_row, hardware
 from vitlab.run import Run
@@ -137,15 +136,15 @@ def warm_seconds(run: Run) -> float:
     return clock["step_seconds"] - clock.get("capture_seconds", 0.0)
 
 
-def share_of_peak(run: Run, bench: Path = SPEED / "bench.json") -> str:
+def share_of_peak(run: Run, folder: Path = RECORDS) -> str:
     """Share of what the device can do at best; `-` where that was not measured."""
-    found = json.loads(bench.read_text()) if bench.exists() else {}
-    if found.get("machine", {}).get("device") != run.origin["device"]:
-        return "-"
-    training = found["training"]
-    if training["precision"] != run.origin["precision"]["word"]:
-        return "-"
-    return f"{training_flops(run) / warm_seconds(run) / training['matrix_peak']:.2f}"
+    for file in sorted(folder.glob("speed*/bench.json")):
+        found = json.loads(file.read_text())
+        same = found["machine"]["device"] == run.origin["device"]
+        if same and found["training"]["precision"] == run.origin["precision"]["word"]:
+            peak = found["training"]["matrix_peak"]
+            return f"{training_flops(run) / warm_seconds(run) / peak:.2f}"
+    return "-"
 
 
 def _clock(run: Run) -> dict[str, float]:
