@@ -14,6 +14,7 @@ import pytest
 
 from vitlab.errors import ConfigError, Interrupted, PartialError, RunError, VitlabError
 from vitlab.files import Lock
+from vitlab.recipes import RECIPES, command
 from vitlab.run import Run
 from vitlab.study.define import Definition, Word, from_words, read
 from vitlab.study.engines import ENGINES, Processes, build_engine
@@ -249,6 +250,17 @@ def test_a_folder_keeps_its_plan_and_refuses_another(tmp_path, tiny):
             open_plan(other, tmp_path, device="cpu")
     with pytest.raises(RunError, match="holds another study"):
         open_plan(asked, tmp_path, threads=2, device="cpu")
+
+
+def test_a_recipe_that_changes_later_changes_no_trial_that_was_planned(tmp_path, tiny, monkeypatch):
+    plan = norms(tiny)
+    plan.save(tmp_path)
+    before = [plan.config(trial) for trial in plan.trials]
+    digits = RECIPES["digits"]
+    monkeypatch.setitem(RECIPES, "digits", lambda: digits().override({"model.init_std": 0.7}))
+    later = Plan.load(tmp_path)
+    assert [later.config(trial) for trial in later.trials] == before
+    assert f"--model.init_std {digits().model.init_std}" in command(before[0])
 
 
 def test_the_best_words_meet_the_baseline_with_new_seeds(tmp_path, tiny, scored):

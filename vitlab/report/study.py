@@ -74,9 +74,13 @@ class Study:
 
     def config(self) -> Config | None:
         """The config of the baseline; None where this version cannot make it."""
-        if self.summary["recipe"] not in RECIPES:
+        arms = self.plan.get("arms", ())
+        planned = next((arm.get("config") for arm in arms if arm["baseline"]), None)
+        if planned is None and self.summary["recipe"] not in RECIPES:
             return None
         try:
+            if planned is not None:
+                return Config.from_dict(planned)
             return recipe(self.summary["recipe"]).override(self.plan.get("overrides", {}))
         except ConfigError:
             return None

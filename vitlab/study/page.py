@@ -220,9 +220,11 @@ def limits(summary: Summary) -> str:
         )
     words = (
         f"Runs that differ in nothing but the seed have a standard deviation of "
-        f"{points(noise['std'])} pp here, pooled over arms "
-        f"(95 % interval {between(noise['std_interval'], points)} pp)."
+        f"{points(noise['std'])} pp here, pooled over arms"
     )
+    if interval := noise.get("std_interval"):  # summaries of earlier versions have none
+        words += f" (95 % interval {between(interval, points)} pp)"
+    words += "."
     seeds, size = len(summary["seeds"]), noise["comparisons"]
     if noise["detectable"] is not None and not summary["exploratory"]:
         words += (

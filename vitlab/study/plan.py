@@ -50,6 +50,8 @@ class Arm:
     parameters: int = 0
     macs: int = 0
     seconds: float | None = None
+    config: dict[str, Any] | None = None
+    """What it trains, whatever becomes of the recipe; absent from plans of earlier versions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +159,12 @@ class Plan:
 
     def config(self, trial: Trial) -> Config:
         """The config that a trial trains."""
-        config = arm_config(self.recipe, self.overrides, self.arm(trial.arm).changes)
+        arm = self.arm(trial.arm)
+        config = (
+            arm_config(self.recipe, self.overrides, arm.changes)
+            if arm.config is None
+            else Config.from_dict(arm.config)
+        )
         config = config.override({"train.seed": trial.seed})
         return config if trial.rate is None else probe(config, trial.rate)
 

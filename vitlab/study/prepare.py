@@ -149,6 +149,7 @@ def priced(arm: Arm, plan: Plan, data_root: str | None = None) -> Arm:
         parameters=whole.parameters,
         macs=whole.macs,
         explanation=arm.explanation or explanation(arm, plan, config),
+        config=config.to_dict(),
     )
 
 
