@@ -1,6 +1,6 @@
 """Three small trained models that come with vitlab, each a run directory like any other.
 
-    cpu         the convolutional-stem ViT of the recipe of that name
+    cpu         the convolutional-stem ViT, trained by the recipe `cpu-long`
     cpu-plain   the plain ViT with a CLS token
     cpu-cnn     the small ResNet-18 that stands beside them
 

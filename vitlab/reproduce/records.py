@@ -59,7 +59,7 @@ def ship(run: Run, name: str, folder: Path = pretrained.FOLDER) -> Run:
         evaluate(small, split)
     target = folder / name
     shutil.rmtree(target, ignore_errors=True)
-    leave = shutil.ignore_patterns(".*", "figures", "predictions", "results.csv")
+    leave = shutil.ignore_patterns(".*", "figures", "predictions", "results.csv", "timing.json")
     shutil.copytree(halved, target, ignore=leave)
     shipped = Run(target)
     write_text(target / "README.md", card(shipped))
