@@ -124,7 +124,7 @@ def cpu_long() -> Config:
     Expected: 91 % on CIFAR-10's test images (docs/results.md).
     """
     short = cpu()
-    return replace(short, train=replace(short.train, epochs=84, small_epochs=48, evaluate_epochs=6))
+    return replace(short, train=replace(short.train, epochs=84, small_epochs=48))
 
 
 def cpu_cnn() -> Config:
