@@ -25,7 +25,7 @@ from typing import Any, ClassVar, Literal, Self, get_args, get_origin
 
 from vitlab.errors import ConfigError
 
-SCHEMA = 3
+SCHEMA = 4
 """Number of the config.json layout; a run of a later number is refused, not guessed at."""
 
 ADDED = {
@@ -49,6 +49,7 @@ ADDED = {
         "train.stop_patience",
     ),
     3: ("data.unreadable",),
+    4: ("train.attention", "train.layout"),
 }
 """Fields by the schema that brought them. Each defaults to what earlier versions did, so that is
 what a run of an earlier schema has."""
@@ -481,7 +482,12 @@ class TrainConfig(Section):
     small_epochs: int = 0
     """Epochs at `small_size` before the full size."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Numbers of the forward pass; weights stay fp32. auto: bf16 where a GPU has it, else fp32."""
+    """Numbers of the forward pass; weights stay fp32. auto: bf16 where the hardware multiplies it
+    natively and, on a CPU, faster; else fp32."""
+    attention: Literal["auto", "fused", "explicit"] = "auto"
+    """One kernel, or two products and a softmax. auto: on a CPU, what a trial finds faster."""
+    layout: Literal["auto", "channels_last", "contiguous"] = "auto"
+    """Order of numbers in images and convolutions. auto: on a CPU, what a trial finds faster."""
     compile: Literal["auto", "on", "graph", "off"] = "auto"
     """on: torch.compile; graph: steps replayed as a CUDA graph; auto: what repays itself."""
     deterministic: bool = False

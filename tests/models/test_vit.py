@@ -269,8 +269,8 @@ def test_drop_path_drops_whole_images_and_keeps_the_mean():
 
 def test_drop_path_grows_linearly_from_nothing_at_the_first_block():
     blocks = vit(depth=4, drop_path=0.3).blocks
-    assert not isinstance(blocks[0].drop_path, DropPath)
-    assert [block.drop_path.keep for block in blocks[1:]] == pytest.approx([0.9, 0.8, 0.7])
+    keeps = [block.drop_path.keep for block in blocks]
+    assert keeps == pytest.approx([1, 0.9, 0.8, 0.7])
 
 
 @pytest.mark.parametrize("name", ["dropout", "attention_dropout", "embed_dropout", "drop_path"])

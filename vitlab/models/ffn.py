@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitlab.config import ViTConfig
+from vitlab.models.dropout import Dropout
 from vitlab.models.position import Grid
 
 
@@ -21,7 +22,7 @@ class Mlp(nn.Module):
         hidden = round(cfg.ffn_ratio * cfg.width)
         self.fc1 = nn.Linear(cfg.width, hidden)
         self.fc2 = nn.Linear(hidden, cfg.width)
-        self.drop = nn.Dropout(cfg.dropout)
+        self.drop = Dropout(cfg.dropout)
 
     def forward(self, tokens: Tensor, grid: Grid) -> Tensor:
         """(B, T, D) to (B, T, D)."""
@@ -39,7 +40,7 @@ class SwiGLU(nn.Module):
         hidden = max(8, 8 * round(cfg.ffn_ratio * cfg.width * 2 / 3 / 8))
         self.fc1 = nn.Linear(cfg.width, 2 * hidden)
         self.fc2 = nn.Linear(hidden, cfg.width)
-        self.drop = nn.Dropout(cfg.dropout)
+        self.drop = Dropout(cfg.dropout)
 
     def forward(self, tokens: Tensor, grid: Grid) -> Tensor:
         """(B, T, D) to (B, T, D)."""

@@ -13,57 +13,16 @@ D width  H heads  d = D / H numbers per head
 from abc import ABC, abstractmethod
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitlab.config import ViTConfig
+from vitlab.models.attention import Attention, Trace
+from vitlab.models.dropout import Dropout, DropPath
 from vitlab.models.ffn import FFNS
 from vitlab.models.norm import NORMS
 from vitlab.models.patch import PATCHES, Patch, pad
 from vitlab.models.pool import POOLS
 from vitlab.models.position import POSITIONS, Learned, Position
-
-Trace = dict[str, Tensor] | None
-
-
-class Attention(nn.Module):
-    """Every token takes a mean of all tokens, weighted by how well their keys fit its query."""
-
-    def __init__(self, cfg: ViTConfig):
-        super().__init__()
-        self.heads = (cfg.heads, cfg.head_width)
-        self.dropout = cfg.attention_dropout
-        self.qkv = nn.Linear(cfg.width, 3 * cfg.width, bias=cfg.qkv_bias)
-        self.q_norm = NORMS[cfg.norm](cfg.head_width) if cfg.qk_norm else nn.Identity()
-        self.k_norm = NORMS[cfg.norm](cfg.head_width) if cfg.qk_norm else nn.Identity()
-        self.temperature = None
-        if cfg.lsa:
-            self.temperature = nn.Parameter(torch.full((cfg.heads, 1, 1), cfg.head_width**0.5))
-        self.proj = nn.Linear(cfg.width, cfg.width)
-        self.proj_drop = nn.Dropout(cfg.dropout)
-
-    def forward(self, tokens: Tensor, position: Position, trace: Trace, name: str) -> Tensor:
-        """Tokens (B, T, D) to tokens (B, T, D); `trace` gets the weights (B, H, T, T)."""
-        qkv = self.qkv(tokens).unflatten(-1, (3, *self.heads))  # (B, T, 3, H, d)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, H, T, d) each
-        q, k = position.rotate(self.q_norm(q)), position.rotate(self.k_norm(k))
-        others = None
-        if self.temperature is not None:
-            # Both ways below divide by the root of d; the temperature takes its place.
-            q = q * (q.shape[-1] ** 0.5 / self.temperature)
-            others = ~torch.eye(q.shape[-2], dtype=torch.bool, device=q.device)  # (T, T)
-        dropout = self.dropout if self.training else 0.0
-        if trace is None:
-            mixed = F.scaled_dot_product_attention(q, k, v, others, dropout)
-        else:
-            # The fused kernel never holds the weights, so looking at them needs the long way.
-            scores = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
-            if others is not None:
-                scores = scores.masked_fill(~others, -torch.inf)
-            weights = scores.softmax(dim=-1)
-            trace[f"{name}.attention"] = weights
-            mixed = F.dropout(weights, dropout) @ v
-        return self.proj_drop(self.proj(mixed.transpose(1, 2).flatten(2)))  # (B, T, D)
 
 
 class LayerScale(nn.Module):
@@ -78,20 +37,6 @@ class LayerScale(nn.Module):
         return tokens * self.gamma
 
 
-class DropPath(nn.Module):
-    """Leaves a branch out for some images and scales it up for the rest (Huang et al., 2016)."""
-
-    def __init__(self, rate: float):
-        super().__init__()
-        self.keep = 1 - rate
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(B, T, D) to (B, T, D)."""
-        if not self.training:
-            return tokens
-        return tokens * tokens.new_empty(tokens.shape[0], 1, 1).bernoulli_(self.keep) / self.keep
-
-
 class Block(nn.Module, ABC):
     """Two residual branches: attention mixes tokens, the feed-forward network works on each."""
 
@@ -104,7 +49,7 @@ class Block(nn.Module, ABC):
         self.norm2 = NORMS[cfg.norm](cfg.width)
         self.mlp = FFNS[cfg.ffn](cfg)
         self.ls2 = LayerScale(cfg) if cfg.layer_scale else nn.Identity()
-        self.drop_path = DropPath(rate) if rate else nn.Identity()
+        self.drop_path = DropPath(rate)
 
     @abstractmethod
     def forward(self, tokens: Tensor, position: Position, trace: Trace, name: str) -> Tensor:
@@ -155,7 +100,7 @@ class ViT(nn.Module):
         self.dist_token = token(1, cfg) if cfg.distill_token else None
         self.reg_token = token(cfg.registers, cfg) if cfg.registers else None
         self.pos_embed = POSITIONS[cfg.position](cfg, cfg.grid(image_size))
-        self.pos_drop = nn.Dropout(cfg.embed_dropout)
+        self.pos_drop = Dropout(cfg.embed_dropout)
         self.blocks = nn.ModuleList(BLOCKS[cfg.norm_place](cfg, i) for i in range(cfg.depth))
         # The last post-norm block has just normalised: a final norm would do it twice.
         self.norm = NORMS[cfg.norm](cfg.width) if cfg.norm_place == "pre" else nn.Identity()

@@ -31,6 +31,7 @@ from vitlab.device import (
 )
 from vitlab.errors import DivergenceError
 from vitlab.models import build_model
+from vitlab.models.attention import set_attention
 from vitlab.models.weights import Report, load_weights
 from vitlab.predict import compute_logits, open_model
 from vitlab.run import Run
@@ -130,6 +131,7 @@ class Session:
         torch.manual_seed(address(seed, 0, WEIGHTS))
         size = batches.size(0)
         model = build_model(replace(config, data=replace(config.data, image_size=size)))
+        set_attention(model, config.train.attention)
         layout = choose_layout()
         model.to(device).to(memory_format=LAYOUTS[layout.word]).train()  # type: ignore[call-overload]
         if (learn := getattr(model, "start", None)) is not None:

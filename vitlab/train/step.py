@@ -27,6 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vitlab.config import Config
 from vitlab.device import Choice, autocast
+from vitlab.models.dropout import address_masks
 from vitlab.train.ranks import ALONE, Ranks
 from vitlab.train.state import TrainState
 
@@ -92,10 +93,14 @@ class Stepper:
         for old in ("eager", "hold", "forward"):
             vars(self).pop(old, None)
         gc.collect()  # DistributedDataParallel keeps parameters in the shape it saw, while it lives
-        self.eager: Forward = Heads(self.state.model)
+        heads = Heads(self.state.model)
+        self.eager: Forward = heads
         self.hold: Callable[[], AbstractContextManager[None]] = nullcontext
         if self.ranks.world > 1:
-            parallel = DistributedDataParallel(Heads(self.state.model))
+            # Buffers are sent from the first rank to all, but each draws masks of its own.
+            keys = [name for name, _ in heads.named_buffers() if name.endswith(".key")]
+            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(heads, keys)
+            parallel = DistributedDataParallel(heads)
             self.eager, self.hold = parallel, parallel.no_sync
         self.forward: Forward = self.eager
         if self.compilation.word == "on":
@@ -109,7 +114,7 @@ class Stepper:
             images: normalised, (B, C, H, W).
             targets: (B, K), rows sum to 1.
             share: of its peak, for every learning rate.
-            seed: of dropout and everything else that draws inside the model.
+            seed: of the dropout masks.
 
         Returns:
             (loss, gradient norm), float32 (2,) on the device. The loss is this rank's part.
@@ -118,7 +123,7 @@ class Stepper:
             for group in optimizer.param_groups:
                 group["lr"].fill_(group["peak"] * share)
         self.state.set_average_rate()
-        torch.manual_seed(seed)
+        address_masks(self.state.model, seed)
         # A last, smaller batch is one step of many: not worth a graph or a compilation.
         full = len(images) == self.config.train.batch_size
         return (self.move if full else self._move)(images, targets)
@@ -227,7 +232,6 @@ class Replay:
 
     def _capture(self, images: Tensor, targets: Tensor) -> None:
         self.images, self.targets = images.clone(), targets.clone()
-        seed = torch.initial_seed()
         before = {id(tensor): tensor.detach().clone() for tensor in state_tensors(self.state)}
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
@@ -250,7 +254,6 @@ class Replay:
         finally:
             gc.enable()
         self.shape = images.shape
-        torch.manual_seed(seed)
 
 
 def state_tensors(state: TrainState) -> Iterator[Tensor]:

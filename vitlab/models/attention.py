@@ -1,0 +1,85 @@
+"""Attention, computed in one of two ways that agree.
+
+    fused     one kernel, which never holds the weights
+    explicit  two matrix products with a softmax between them
+
+The fused kernel needs less memory, and wins wherever tokens are many. On a CPU that multiplies
+matrices in bf16 its backward pass is slow, so that for some tens of tokens the products win.
+
+B images  T tokens  D width  H heads  d = D / H numbers per head
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitlab.config import ViTConfig
+from vitlab.models.dropout import Dropout
+from vitlab.models.norm import NORMS
+from vitlab.models.position import Position
+
+Trace = dict[str, Tensor] | None
+Way = Literal["auto", "fused", "explicit"]
+
+EXPLICIT_TOKENS = 200
+"""Tokens up to which a CPU computes attention in bf16 explicitly: an estimate, not yet measured."""
+
+
+class Attention(nn.Module):
+    """Every token takes a mean of all tokens, weighted by how well their keys fit its query."""
+
+    def __init__(self, cfg: ViTConfig):
+        super().__init__()
+        self.heads = (cfg.heads, cfg.head_width)
+        self.way: Way = "auto"
+        self.qkv = nn.Linear(cfg.width, 3 * cfg.width, bias=cfg.qkv_bias)
+        self.q_norm = NORMS[cfg.norm](cfg.head_width) if cfg.qk_norm else nn.Identity()
+        self.k_norm = NORMS[cfg.norm](cfg.head_width) if cfg.qk_norm else nn.Identity()
+        self.temperature = None
+        if cfg.lsa:
+            self.temperature = nn.Parameter(torch.full((cfg.heads, 1, 1), cfg.head_width**0.5))
+        self.attn_drop = Dropout(cfg.attention_dropout)
+        self.proj = nn.Linear(cfg.width, cfg.width)
+        self.proj_drop = Dropout(cfg.dropout)
+
+    def forward(self, tokens: Tensor, position: Position, trace: Trace, name: str) -> Tensor:
+        """Tokens (B, T, D) to tokens (B, T, D); `trace` gets the weights (B, H, T, T)."""
+        qkv = self.qkv(tokens).unflatten(-1, (3, *self.heads))  # (B, T, 3, H, d)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, H, T, d) each
+        q, k = position.rotate(self.q_norm(q)), position.rotate(self.k_norm(k))
+        scale, others = q.shape[-1] ** -0.5, None
+        if self.temperature is not None:
+            q, scale = q / self.temperature, 1.0
+            others = ~torch.eye(q.shape[-2], dtype=torch.bool, device=q.device)  # (T, T)
+        if trace is None and self.fused(q):
+            mixed = F.scaled_dot_product_attention(q, k, v, others, scale=scale)
+        else:
+            scores = q * scale @ k.mT
+            if others is not None:
+                scores = scores.masked_fill(~others, -torch.inf)
+            weights = scores.softmax(dim=-1).to(v.dtype)  # (B, H, T, T)
+            if trace is not None:
+                trace[f"{name}.attention"] = weights
+            mixed = self.attn_drop(weights) @ v
+        return self.proj_drop(self.proj(mixed.transpose(1, 2).flatten(2)))  # (B, T, D)
+
+    def fused(self, q: Tensor) -> bool:
+        """True where one kernel computes what queries (B, H, T, d) find.
+
+        Weights that are dropped have to be there: their masks are ours, equal on every device.
+        """
+        if self.training and self.attn_drop.rate:
+            return False
+        if self.way != "auto":
+            return self.way == "fused"
+        slow = q.device.type == "cpu" and q.dtype == torch.bfloat16
+        return not slow or q.shape[-2] > EXPLICIT_TOKENS
+
+
+def set_attention(model: nn.Module, way: Way) -> None:
+    """Choose how all attention of a model is computed from now on."""
+    for module in model.modules():
+        if isinstance(module, Attention):
+            module.way = way
