@@ -17,11 +17,11 @@ import torch
 
 from vitlab.card import Terms, card, terms
 from vitlab.data.images import Fit, decode
-from vitlab.device import choose_device, choose_precision
+from vitlab.device import choose_device
 from vitlab.errors import RunError, VitlabError
 from vitlab.export import MODEL, Session, exported, read_export
 from vitlab.metrics import certainty, log_softmax, require_finite
-from vitlab.predict import BATCH, compute_logits, open_model, prepare
+from vitlab.predict import BATCH, compute_logits, inference_precision, open_model, prepare
 from vitlab.pretrained import names, open_run, shipped
 from vitlab.run import Run
 
@@ -224,7 +224,7 @@ def _with_torch(run: Run, device: str, *notes: str) -> Classifier:
     checkpoint = run.checkpoint()
     where = choose_device(device)
     model, seen = open_model(run, checkpoint, where), terms(run, checkpoint)
-    precision = choose_precision(run.config.train, where).word
+    precision = inference_precision(run, where)
 
     def ask(images: torch.Tensor) -> np.ndarray:
         form = {"mean": seen.mean, "std": seen.std, "size": seen.input_size}

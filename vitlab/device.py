@@ -41,13 +41,8 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
-LAYOUTS = {"channels last": torch.channels_last, "contiguous": torch.contiguous_format}
+LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 """How the numbers of images and convolutions may lie in memory, by word."""
-
-
-def choose_layout() -> Choice:
-    """How images and convolutions lie in memory while a model is trained."""
-    return Choice("channels last", "convolutions are a little faster so, other layers do not mind")
 
 
 def choose_threads(device: torch.device) -> Choice:
@@ -60,12 +55,27 @@ def choose_threads(device: torch.device) -> Choice:
     return Choice(word, "one for each core; fewer, by OMP_NUM_THREADS, where cores are shared")
 
 
+def multiplies_bf16(device: torch.device) -> bool:
+    """True if the hardware multiplies bf16 matrices itself, which is many times the speed of
+    emulation.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        # torch 2.11 does not tell, so that there it takes a flag to get bf16.
+        can = getattr(torch.cpu, "get_capabilities", dict)()
+        return any(can.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return False
+
+
 def choose_precision(config: TrainConfig, device: torch.device) -> Choice:
     """Resolve the precision of the forward pass."""
     if config.precision == "auto":
-        if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        if not multiplies_bf16(device):
+            return Choice("fp32", f"this {device.type} does not multiply bf16 natively")
+        if device.type == "cuda":
             return Choice("bf16", "this GPU computes it natively")
-        return Choice("fp32", f"bf16 is not a safe gain on {device.type}")
+        return Choice("fp32", "no trial has shown that bf16 is faster here")
     if config.precision == "fp16" and device.type == "cpu":
         return Choice("fp32", "fp16 was asked for, but a CPU has no fast fp16")
     return Choice(config.precision, "asked for")

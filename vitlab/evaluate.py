@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from vitlab.data import Examples, index_sha256
 from vitlab.data.batches import Images
-from vitlab.device import choose_device, choose_precision, enough_memory
+from vitlab.device import choose_device, enough_memory
 from vitlab.figures import evaluation, training
 from vitlab.files import write_bytes, write_json
 from vitlab.ledger import Split, open_split, record_opening
@@ -37,7 +37,7 @@ from vitlab.metrics import (
     roc,
     summarize,
 )
-from vitlab.predict import BATCH, Data, compute_logits, open_model
+from vitlab.predict import BATCH, Data, compute_logits, inference_precision, open_model
 from vitlab.pretrained import open_run
 from vitlab.robustness import EPSILON, View, predictions
 from vitlab.run import Checkpoint, Run, Which
@@ -259,7 +259,7 @@ def _ready(
     """
     examples, index = images
     where = choose_device(device)
-    precision = choose_precision(run.config.train, where).word
+    precision = inference_precision(run, where)
     data = run.origin["data"]
     size = tuple(checkpoint.state["image_size"])
     with enough_memory(_memory(examples.images[:1].size, len(index), where)):

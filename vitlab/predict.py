@@ -17,9 +17,10 @@ from vitlab.data import ARRAYS, Examples, from_arrays, load_train
 from vitlab.data.augment import normalize
 from vitlab.data.batches import resize
 from vitlab.data.images import convert
-from vitlab.device import autocast, choose_device, choose_precision
+from vitlab.device import autocast, choose_device, choose_precision, multiplies_bf16
 from vitlab.errors import DataError, RunError
 from vitlab.models import build_model
+from vitlab.models.attention import set_attention
 from vitlab.run import Checkpoint, Run
 from vitlab.tensors import read_tensors
 
@@ -82,7 +83,17 @@ def open_model(run: Run, checkpoint: Checkpoint, device: torch.device) -> nn.Mod
         model.load_state_dict(read_tensors(weights))
     except RuntimeError as error:
         raise RunError(f"{weights} does not fit the run's config: {error}") from error
+    if device.type == "cpu":
+        set_attention(model, run.origin.get("attention", {}).get("word", "auto"))
     return model.to(device).eval()
+
+
+def inference_precision(run: Run, device: torch.device) -> str:
+    """The precision in which a run answers: on a CPU that of its training, where it is native."""
+    if device.type != "cpu":
+        return choose_precision(run.config.train, device).word
+    trained = run.origin["precision"]["word"]
+    return "bf16" if trained == "bf16" and multiplies_bf16(device) else "fp32"
 
 
 def open_examples(
@@ -149,6 +160,6 @@ def predict(
         mean=tuple(statistics["mean"]),
         std=tuple(statistics["std"]),
         size=tuple(checkpoint.state["image_size"]),
-        precision=choose_precision(run.config.train, where).word,
+        precision=inference_precision(run, where),
     )
     return logits.cpu().numpy()

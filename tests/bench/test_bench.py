@@ -9,10 +9,11 @@ import torch
 
 from vitlab.bench import bench, plain_vit
 from vitlab.bench.inference import inference
+from vitlab.bench.kernels import attention, dropout
 from vitlab.bench.peers import PEERS, missing
 from vitlab.bench.pipeline import COMMON, noise, ours
 from vitlab.bench.tables import tables
-from vitlab.bench.training import training
+from vitlab.bench.training import recipes, training
 from vitlab.config import AugmentConfig, Config, ConfigError, ViTConfig
 from vitlab.files import write_json
 from vitlab.models.cost import cost
@@ -39,13 +40,32 @@ def test_all_can_build_the_architecture_that_is_compared():
         assert model(torch.randn(2, 3, 32, 32)).shape == (2, 10), name
 
 
-def test_training_is_measured_beside_every_peer_or_the_peer_is_named(tiny):
-    found = training(tiny, CPU, rounds=2, seconds=0.01)
-    assert set(found["images_per_second"]) | set(found["missing"]) == {"vitlab", *PEERS}
-    assert set(found["ratios"]) == set(found["images_per_second"]) - {"vitlab"}
-    assert all(0 < share < 1.5 for share in found["share_of_peak"].values())
-    (_, header, rows), *_ = tables("training", found)
-    assert len(header) == len(rows[0])
+def test_training_is_measured_beside_every_peer_or_the_peer_is_named(tiny, monkeypatch):
+    monkeypatch.setattr("vitlab.bench.training.multiplies_bf16", lambda device: True)
+    monkeypatch.setattr("vitlab.bench.training.matrix_peak", lambda device, dtype: 1e12)
+    found = training(tiny, CPU, rounds=2, seconds=0.0)
+    assert set(found["variants"]) == {"dropout 0.1", "no dropout"}
+    for one in found["variants"].values():
+        rows = {f"{name}, {word}" for name in ("vitlab", *PEERS) for word in ("fp32", "bf16")}
+        lacking = {row for row in rows if row.split(",")[0] in found["missing"]}
+        assert set(one["images_per_second"]) == rows - lacking
+        assert one["best"].startswith("vitlab")
+        assert set(one["ratios"]) == set(one["images_per_second"]) - {one["best"]}
+    told = {title: (header, rows) for title, header, rows in tables("training", found)}
+    assert all(len(header) == len(row) for header, rows in told.values() for row in rows)
+    best = found["variants"]["no dropout"]["best"]
+    kinds = [row[0] for row in told[f"no dropout: {best} beside the fastest"][1]]
+    assert kinds == ["fastest peer in fp32", "fastest peer"]
+
+
+def test_recipes_and_parts_of_a_block_are_measured_in_every_way():
+    found = recipes(CPU, ("digits",))["digits"]
+    assert set(found["images_per_second"]) == {
+        "fp32, fused, channels_last", "fp32, explicit, channels_last"
+    }  # fmt: skip
+    ways = attention(["fp32"], rounds=1, seconds=0.0, counts=(4,))["fp32"]["4"]
+    assert set(ways) == {"fused", "explicit", "fused, forward", "explicit, forward"}
+    assert set(dropout(["fp32"], rounds=1, seconds=0.0)["fp32"]) == {"vitlab", "torch"}
 
 
 def test_every_path_of_inference_is_measured_and_answers_alike(tiny, monkeypatch):

@@ -28,11 +28,16 @@ def main() -> int:
     parser.add_argument("--short", action="store_true", help="the form of half a minute")
     parser.add_argument("--scale", type=float, default=1.0, help="of the trials; default 1")
     parser.add_argument("--beside", type=int, default=2, help="cases side by side; default 2")
+    parser.add_argument(
+        "--precision", default="fp32", help="of the trainings that are disturbed; default fp32"
+    )
     parser.add_argument("--json", type=Path, help="write the summary here")
     args = parser.parse_args()
 
+    import harness
     from harness import CASES, Outcome, conduct, summarise
 
+    harness.PRECISION = args.precision
     for path in sorted(Path(__file__).parent.glob("*.py")):
         if path.stem not in ("__main__", "harness") and not path.stem.startswith("test_"):
             importlib.import_module(path.stem)

@@ -67,6 +67,9 @@ class Outcome:
     seconds: float
 
 
+PRECISION = "fp32"
+"""Of the trainings that are disturbed, unless the command line says otherwise."""
+
 CASES: dict[str, Case] = {}
 
 

@@ -20,7 +20,7 @@ from typing import Self
 
 # Imported here so that every process forked from this one has them already.
 import torch._dynamo  # noqa: F401
-from harness import NotRun, die_with_parent
+from harness import PRECISION, NotRun, die_with_parent
 from safetensors.numpy import load_file
 
 import vitlab.evaluate
@@ -34,7 +34,7 @@ TRAIN = (
     "--augment.erasing", "0.25", "--augment.mixup", "0.2", "--augment.cutmix", "1",
     "--optim.warmup-epochs", "1", "--optim.average-decay", "0.99", "--train.epochs", "3",
     "--train.batch-size", "60", "--train.accumulate", "2", "--train.checkpoint-epochs", "0.5",
-    "--train.log-steps", "1", "--device", "cpu",
+    "--train.log-steps", "1", "--train.precision", PRECISION, "--device", "cpu",
 )  # fmt: skip
 """503 images, 3 epochs of 9 steps, the last of 23 images; a checkpoint every 4 steps."""
 
@@ -43,7 +43,7 @@ TINY = (
     "--model.width", "16", "--model.depth", "1", "--model.heads", "2", "--optim.warmup-epochs",
     "1", "--optim.average-decay", "0.9", "--train.epochs", "4", "--train.batch-size", "70",
     "--train.log-steps", "1", "--train.evaluate-epochs", "1", "--train.checkpoint-epochs", "1",
-    "--device", "cpu",
+    "--train.precision", PRECISION, "--device", "cpu",
 )  # fmt: skip
 """4 steps and a checkpoint after each: little to do but to write."""
 

@@ -15,9 +15,10 @@ import torch
 
 from vitlab.bench.growth import calibration, growth, memory
 from vitlab.bench.inference import accuracy, inference
+from vitlab.bench.kernels import attention, dropout
 from vitlab.bench.pipeline import augmentations, pipeline
 from vitlab.bench.settings import settings, sized
-from vitlab.bench.training import training
+from vitlab.bench.training import precisions, recipes, training
 from vitlab.config import Config, DataConfig, ViTConfig, unknown
 from vitlab.device import choose_device
 from vitlab.errors import ConfigError
@@ -28,8 +29,8 @@ from vitlab.recipes import recipe
 from vitlab.train.origin import device_name
 
 PARTS = (
-    "training", "pipeline", "augmentations", "growth", "settings", "memory", "inference",
-    "accuracy", "calibration",
+    "training", "recipes", "attention", "dropout", "pipeline", "augmentations", "growth",
+    "settings", "memory", "inference", "accuracy", "calibration",
 )  # fmt: skip
 
 
@@ -50,14 +51,18 @@ def bench(
     Args:
         out: folder; parts measured there before are kept.
         parts: of PARTS; None takes all that this device can measure in minutes.
-        device: auto, cpu, cuda, ...; inference is always measured on the CPU.
+        device: auto, cpu, cuda, ...; attention, dropout and inference are measured on the CPU.
         data_root: folder of data sets, for `memory` and `accuracy`.
         rounds: how often the contenders take turns.
         seconds: of each turn.
     """
     where, config, folder = choose_device(device), plain_vit(), Path(out)
+    numbers = precisions(config, torch.device("cpu"))
     measured: dict[str, Callable[[], dict[str, Any]]] = {
         "training": lambda: training(config, where, rounds, seconds),
+        "recipes": lambda: recipes(where),
+        "attention": lambda: attention(numbers, rounds, seconds),
+        "dropout": lambda: dropout(numbers, rounds, seconds),
         "pipeline": lambda: pipeline(config, where, rounds, seconds),
         "augmentations": lambda: augmentations(config, where, rounds, seconds),
         "growth": lambda: growth(sized(config, 32), where, rounds, seconds),

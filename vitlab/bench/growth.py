@@ -11,13 +11,13 @@ import torch
 
 from vitlab.bench.measure import interleaved, matrix_peak
 from vitlab.bench.pipeline import MEAN, STD
-from vitlab.bench.training import our_step, random_batch
 from vitlab.config import Config, ViTConfig
 from vitlab.data import Examples
 from vitlab.data.batches import Batches, Images
-from vitlab.device import DTYPES, choose_precision
+from vitlab.device import DTYPES
 from vitlab.models.cost import cost
 from vitlab.recipes import recipe
+from vitlab.train.trial import noise_step, rules
 
 CALIBRATED = (
     "fast", "fast-conv", "fast-deep", "small", "strong-conv", "strong-cnn", "strong-plain", "max",
@@ -43,11 +43,10 @@ def growth(config: Config, device: torch.device, rounds: int, seconds: float) ->
         "depth": {d: replace(config, model=replace(model, depth=d)) for d in (3, 6, 12)},
         "image_size": {s: replace(config, data=replace(data, image_size=(s, s))) for s in sizes},
     }
-    precision = choose_precision(config.train, device)
     found: dict[str, Any] = {}
     for axis, configs in axes.items():
         steps = {
-            str(value): our_step(one, device, precision, "off", random_batch(one, device))
+            str(value): noise_step(one, device, rules(one, device).words)
             for value, one in configs.items()
         }
         timings = interleaved(steps, device=device, rounds=rounds, seconds=seconds)
@@ -114,13 +113,14 @@ def calibration(device: torch.device, names: tuple[str, ...] = CALIBRATED) -> di
         data = replace(start.data, image_size=(32, 32), channels=3, classes=10)
         train = replace(start.train, teacher=None)
         config = replace(start, data=data, train=train, model=without_teacher(start))
-        precision = choose_precision(config.train, device)
-        how = "graph" if device.type == "cuda" and precision.word != "fp16" else "off"
-        step = our_step(config, device, precision, how, random_batch(config, device))
+        words = rules(config, device).words
+        precision = words[0]
+        how = "graph" if device.type == "cuda" and precision != "fp16" else "off"
+        step = noise_step(config, device, words, how)
         calls = {name: lambda step=step: [step() for _ in range(CALIBRATION_STEPS)]}
         timing = interleaved(calls, device=device, rounds=3, seconds=0.0)[name]
         per_step = timing.median / CALIBRATION_STEPS
-        dtype = DTYPES[precision.word]
+        dtype = DTYPES[precision]
         if dtype not in peaks:
             peaks[dtype] = matrix_peak(device, dtype)
         flops = 6 * cost(config).macs * config.train.batch_size
@@ -128,7 +128,7 @@ def calibration(device: torch.device, names: tuple[str, ...] = CALIBRATED) -> di
         found[name] = {
             "seconds_per_step": per_step,
             "how": how,
-            "precision": precision.word,
+            "precision": precision,
             "batch_size": config.train.batch_size,
             "share_of_peak": flops / per_step / peaks[dtype],
             "matrix_peak": peaks[dtype],

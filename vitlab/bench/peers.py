@@ -1,8 +1,8 @@
 """The same ViT as its neighbours build it: what a user would pick instead of ours.
 
 Each peer maps images (B, 3, H, W) to logits (B, K). Heads, width, depth, patch and feed-forward
-width are equal; details that a library fixes (a norm more in the patch embedding, no bias on
-queries) stay as it has them, and the parameter counts say how much that is.
+width and the rate of dropout are equal; details that a library fixes (a norm more in the patch
+embedding, no bias on queries, where dropout is) stay as it has them.
 """
 
 import importlib.util
@@ -37,6 +37,7 @@ def timm(config: Config) -> nn.Module:
         num_heads=model.heads,
         mlp_ratio=model.ffn_ratio,
         num_classes=classes,
+        proj_drop_rate=model.dropout,
     )
 
 
@@ -55,6 +56,7 @@ def vit_pytorch(config: Config) -> nn.Module:
         heads=model.heads,
         dim_head=model.head_width,
         mlp_dim=round(model.width * model.ffn_ratio),
+        dropout=model.dropout,
     )
 
 
@@ -73,7 +75,7 @@ def transformers(config: Config) -> nn.Module:
             num_hidden_layers=model.depth,
             num_attention_heads=model.heads,
             intermediate_size=round(model.width * model.ffn_ratio),
-            hidden_dropout_prob=0.0,
+            hidden_dropout_prob=model.dropout,
             attention_probs_dropout_prob=0.0,
             num_labels=classes,  # pyright: ignore[reportCallIssue]
         )
@@ -88,7 +90,7 @@ def torch_encoder(config: Config) -> nn.Module:
         model.width,
         model.heads,
         round(model.width * model.ffn_ratio),
-        dropout=0.0,
+        dropout=model.dropout,
         activation="gelu",
         batch_first=True,
         norm_first=True,
@@ -165,6 +167,7 @@ class LoopBlock(nn.Module):
         self.out = nn.Linear(model.width, model.width)
         self.norm1, self.norm2 = nn.LayerNorm(model.width), nn.LayerNorm(model.width)
         self.grow, self.shrink = nn.Linear(model.width, hidden), nn.Linear(hidden, model.width)
+        self.drop = nn.Dropout(model.dropout)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, T, D) to (B, T, D)."""
@@ -173,5 +176,6 @@ class LoopBlock(nn.Module):
             query, key, value = head(normed).chunk(3, dim=-1)
             attention = (query @ key.mT * self.scale).softmax(-1)
             answers.append(attention @ value)
-        tokens = tokens + self.out(torch.cat(answers, dim=-1))
-        return tokens + self.shrink(F.gelu(self.grow(self.norm2(tokens))))
+        tokens = tokens + self.drop(self.out(torch.cat(answers, dim=-1)))
+        hidden = self.drop(F.gelu(self.grow(self.norm2(tokens))))
+        return tokens + self.drop(self.shrink(hidden))

@@ -1,4 +1,4 @@
-"""How the `cpu` recipe's step is best run: memory format, threads, batch size, each measured."""
+"""How the `cpu` recipe's step is best run: threads and batch size, each measured."""
 
 from dataclasses import replace
 from typing import Any
@@ -6,9 +6,8 @@ from typing import Any
 import torch
 
 from vitlab.bench.measure import Timing, interleaved
-from vitlab.bench.training import our_step, random_batch
 from vitlab.config import Config
-from vitlab.device import LAYOUTS, choose_precision
+from vitlab.train.trial import noise_step, rules
 
 BATCHES = (64, 128, 256, 512)
 
@@ -21,13 +20,9 @@ def settings(config: Config, rounds: int, seconds: float) -> dict[str, Any]:
     """
     threads = torch.get_num_threads()
     size = config.train.batch_size
-    formats = {
-        name: step(config, threads, memory_format) for name, memory_format in LAYOUTS.items()
-    }
     counts = {str(count): step(config, count) for count in sorted({1, threads})}
     try:
         return {
-            "memory format": rates(measured(formats, rounds, seconds), size),
             "threads": rates(measured(counts, rounds, seconds), size),
             "batch size": {
                 str(batch): measured({"": step(sized(config, batch), threads)}, rounds, seconds)[
@@ -40,12 +35,10 @@ def settings(config: Config, rounds: int, seconds: float) -> dict[str, Any]:
         torch.set_num_threads(threads)
 
 
-def step(config: Config, threads: int, memory_format: torch.memory_format = torch.channels_last):
+def step(config: Config, threads: int):
     """A training step that sets its number of threads first."""
     device = torch.device("cpu")
-    precision = choose_precision(config.train, device)
-    batch = random_batch(config, device)
-    taken = our_step(config, device, precision, "off", batch, memory_format)
+    taken = noise_step(config, device, rules(config, device).words)
 
     def run() -> None:
         torch.set_num_threads(threads)

@@ -8,10 +8,34 @@ Table = tuple[str, Sequence[str], Sequence[Sequence[Any]]]
 
 def tables(part: str, found: Mapping[str, Any]) -> Iterator[Table]:
     """Yield the tables of one part of a bench.json."""
-    if part in ("training", "pipeline"):
+    if part == "training":
+        for name, one in found["variants"].items():
+            yield from _rates(f"training step, {name}", one, one["images_per_second"], "images/s")
+            yield f"{name}: {one['best']} beside the fastest", *_fastest(one)
+        peaks = [[word, peak / 1e9] for word, peak in found["matrix_peak"].items()]
+        yield "matrix product", ("", "GFLOP/s"), peaks
+        yield from _missing(found)
+    elif part == "recipes":
+        rows = [
+            [name, one["batch_size"], words, rate]
+            for name, one in found.items()
+            for words, rate in one["images_per_second"].items()
+        ]
+        yield "training step", ("recipe", "batch", "computed in", "images/s"), rows
+    elif part == "attention":
+        for precision, counts in found.items():
+            ways = next(iter(counts.values()))
+            rows = [[count, *one.values()] for count, one in counts.items()]
+            yield f"milliseconds in {precision}", ("tokens", *ways), rows
+    elif part == "dropout":
+        rows = [[word, one["vitlab"], one["torch"]] for word, one in found.items()]
+        yield "nanoseconds a number", ("", "vitlab", "torch"), rows
+    elif part == "pipeline":
         yield from _rates(part, found, found["images_per_second"], "images/s")
+        yield from _missing(found)
     elif part == "inference":
         yield from _rates("one image on the CPU", found, found["latency_ms"], "milliseconds")
+        yield from _missing(found)
         rates = found["images_per_second"]
         yield "forward pass on the CPU", ("", "images/s"), _medians(rates)
     elif part == "augmentations":
@@ -62,9 +86,26 @@ def _rates(
     word = "faster than eager" if unit == "milliseconds" else "ours is faster by"
     header = ("", unit, "lowest", "highest", word, *(["share of peak"] if shares else []))
     yield title, header, rows
-    missing = found.get("missing", {})
-    if missing:
+
+
+def _missing(found: Mapping[str, Any]) -> Iterator[Table]:
+    if missing := found["missing"]:
         yield "not measured", ("", "because"), [[k, _absent(v)] for k, v in missing.items()]
+
+
+def _fastest(one: Mapping[str, Any]) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
+    """How many times faster ours is than the fastest peer in fp32 and at any precision."""
+    rates = {row: rate["median"] for row, rate in one["images_per_second"].items()}
+    peers = {row: rate for row, rate in rates.items() if not row.startswith("vitlab")}
+    rows = []
+    for title, among in (
+        ("fastest peer in fp32", [row for row in peers if row.endswith(", fp32")]),
+        ("fastest peer", list(peers)),
+    ):
+        if among:
+            row = max(among, key=lambda name: peers[name])
+            rows.append([title, row, _ratio(one["ratios"][row])])
+    return ("", "who", "ours is faster by"), rows
 
 
 def _medians(rates: Mapping[str, Mapping[str, float]]) -> Sequence[Sequence[Any]]:

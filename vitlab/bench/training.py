@@ -1,103 +1,117 @@
 """Images per second of the training step: ours beside the same architecture of others."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitlab.bench.measure import Timing, interleaved, matrix_peak
+from vitlab.bench.measure import interleaved, matrix_peak
 from vitlab.bench.peers import PEERS, missing
-from vitlab.config import Config
-from vitlab.device import DTYPES, Choice, autocast, choose_precision
-from vitlab.models import build_model
+from vitlab.config import Config, ViTConfig
+from vitlab.device import DTYPES, autocast, choose_precision, multiplies_bf16
 from vitlab.models.cost import cost
-from vitlab.train.state import TrainState
-from vitlab.train.step import Stepper
+from vitlab.recipes import recipe
+from vitlab.train.trial import Words, contenders, measure, noise, noise_step, rules
 
 Step = Callable[[], object]
+
+OURS = "vitlab"
+
+DROPOUT = 0.1
+"""Dropout of the step that has any, as in the recipe `vit-tiny`."""
+
+RECIPES = (
+    "vit-d6-w128", "vit-d9-w192", "vit-d6-w256", "vit-tiny", "cnn6", "resnet18", "cpu", "cpu-cnn",
+)  # fmt: skip
+"""Recipes whose step is measured under every setting."""
 
 
 def training(config: Config, device: torch.device, rounds: int, seconds: float) -> dict[str, Any]:
     """Measure training steps of one architecture, all in this process and interleaved.
 
-    Eager everywhere; on a GPU ours also as a CUDA graph and compiled, and the fastest eager peer
-    compiled. Peers are stepped as their users do: autocast, backward, torch's AdamW.
+    With and without dropout, and everybody in each of the `precisions`, so that each can be taken
+    at its best. Eager everywhere; on a GPU ours also as a CUDA graph and compiled, and the fastest
+    eager peer compiled. Peers are stepped as their users do: autocast, backward, torch's AdamW.
 
     Returns:
-        {"images_per_second": {name: {median, lowest, highest}}, "ratios": {peer: {...}},
-        "parameters", "missing", "matrix_peak", "share_of_peak", ...}
+        {"variants": {"dropout 0.1" | "no dropout": {"images_per_second": {row: {median, lowest,
+        highest}}, "best": our fastest row, "ratios": {row of another: how many times faster that
+        is}, "share_of_peak": {row: ...}}}, "matrix_peak": {precision: FLOP/s}, ...}, where a row
+        is a name and a precision
     """
-    precision = choose_precision(config.train, device)
-    batch = random_batch(config, device)
-    steps, parameters, absent = contenders(config, device, precision, batch)
-    timings = interleaved(steps, device=device, rounds=rounds, seconds=seconds)
-    if device.type == "cuda":
-        fastest = min((timings[name].median, name) for name in timings if name in PEERS)[1]
-        compiled = {
-            "vitlab, graph": our_step(config, device, precision, "graph", batch),
-            "vitlab, compiled": our_step(config, device, precision, "on", batch),
-            f"{fastest}, compiled": their_step(
-                torch.compile(PEERS[fastest][0](config).to(device)),  # type: ignore[arg-type]
-                config, precision, batch,
-            ),
-        }  # fmt: skip
-        both = {**steps, **compiled}
-        timings = interleaved(both, device=device, rounds=rounds, seconds=seconds)
-    size = config.train.batch_size
-    peak = matrix_peak(device, DTYPES[precision.word])
-    flops = 6 * cost(config).macs * size  # two per multiply-add; backward costs two forwards
+    model = config.model
+    assert isinstance(model, ViTConfig)
+    peaks = {word: matrix_peak(device, DTYPES[word]) for word in precisions(config, device)}
+    variants = {}
+    for dropout in (DROPOUT, 0.0):
+        one = replace(config, model=replace(model, dropout=dropout))
+        name = f"dropout {dropout:g}" if dropout else "no dropout"
+        variants[name] = variant(one, device, peaks, rounds, seconds)
     return {
         "device": str(device),
-        "precision": precision.word,
-        "batch_size": size,
+        "batch_size": config.train.batch_size,
         "rounds": rounds,
-        "images_per_second": {name: timing.rate(size) for name, timing in timings.items()},
-        "ratios": ratios(timings),
-        "parameters": parameters,
-        "missing": absent,
-        "matrix_peak": peak,
-        "share_of_peak": {name: flops / t.median / peak for name, t in timings.items()},
+        "matrix_peak": peaks,
+        "parameters": cost(config).parameters,
+        "missing": {name: package for name in PEERS if (package := missing(name))},
+        "variants": variants,
     }
 
 
-def contenders(
-    config: Config, device: torch.device, precision: Choice, batch: tuple[Tensor, Tensor]
-) -> tuple[dict[str, Step], dict[str, int], dict[str, str]]:
-    """Eager steps by name, parameter counts, and which package is missing for whom."""
-    steps: dict[str, Step] = {"vitlab": our_step(config, device, precision, "off", batch)}
-    parameters = {"vitlab": cost(config).parameters}
-    absent = {}
-    for name, (build, _) in PEERS.items():
-        if package := missing(name):
-            absent[name] = package
-            continue
-        model = build(config).to(device)
-        parameters[name] = sum(parameter.numel() for parameter in model.parameters())
-        steps[name] = their_step(model, config, precision, batch)
-    return steps, parameters, absent
+def precisions(config: Config, device: torch.device) -> list[str]:
+    """On a CPU fp32 and, where it is native, bf16; on a GPU what a training there takes."""
+    if device.type != "cpu":
+        return [choose_precision(config.train, device).word]
+    return ["fp32", "bf16"] if multiplies_bf16(device) else ["fp32"]
 
 
-def our_step(
-    config: Config,
-    device: torch.device,
-    precision: Choice,
-    compilation: str,
-    batch: tuple[Tensor, Tensor],
-    memory_format: torch.memory_format = torch.channels_last,
-) -> Step:
-    """A training step of vitlab on a fixed batch."""
-    size = config.data.image_size
-    assert size is not None
-    model = build_model(config).to(device).to(memory_format=memory_format)  # type: ignore[call-overload]
-    state = TrainState.build(model.train(), config.optim, size, precision.word)
-    stepper = Stepper(state, config, precision, Choice(compilation, "measured"))
-    return lambda: stepper(*batch, share=1.0, seed=0)
+def variant(
+    config: Config, device: torch.device, peaks: Mapping[str, float], rounds: int, seconds: float
+) -> dict[str, Any]:
+    """Measure everybody's step of one config."""
+    steps, batch = {}, noise(config, device)
+    for word in peaks:
+        steps[f"{OURS}, {word}"] = noise_step(config, device, words(config, device, word))
+        for name, (build, _) in PEERS.items():
+            if not missing(name):
+                model = build(config).to(device)
+                steps[f"{name}, {word}"] = their_step(model, config, word, batch)
+    timings = interleaved(steps, device=device, rounds=rounds, seconds=seconds)
+    if device.type == "cuda":
+        (word,) = peaks
+        ours = words(config, device, word)
+        row = min((row for row in timings if OURS not in row), key=lambda row: timings[row].median)
+        compiled = torch.compile(PEERS[row.rpartition(", ")[0]][0](config).to(device))
+        steps |= {
+            f"{OURS}, {word}, graph": noise_step(config, device, ours, "graph"),
+            f"{OURS}, {word}, compiled": noise_step(config, device, ours, "on"),
+            f"{row}, compiled": their_step(compiled, config, word, batch),  # type: ignore[arg-type]
+        }
+        timings = interleaved(steps, device=device, rounds=rounds, seconds=seconds)
+    size = config.train.batch_size
+    flops = 6 * cost(config).macs * size  # two per multiply-add; backward costs two forwards
+    best = min((row for row in timings if OURS in row), key=lambda row: timings[row].median)
+    return {
+        "images_per_second": {row: timing.rate(size) for row, timing in timings.items()},
+        "best": best,
+        "ratios": {row: timings[best].ratio(timings[row]) for row in timings if row != best},
+        "share_of_peak": {
+            row: flops / timing.median / peaks[row.split(", ")[1]]
+            for row, timing in timings.items()
+        },
+    }
+
+
+def words(config: Config, device: torch.device, precision: str) -> Words:
+    """How our step is computed in a precision."""
+    return rules(replace(config, train=replace(config.train, precision=precision)), device).words
 
 
 def their_step(
-    model: nn.Module, config: Config, precision: Choice, batch: tuple[Tensor, Tensor]
+    model: nn.Module, config: Config, precision: str, batch: tuple[Tensor, Tensor]
 ) -> Step:
     """A training step as a tutorial writes it, on a fixed batch."""
     optim, (images, targets) = config.optim, batch
@@ -108,7 +122,7 @@ def their_step(
 
     def step() -> None:
         optimizer.zero_grad()
-        with autocast(images.device, precision.word):
+        with autocast(images.device, precision):
             loss = F.cross_entropy(model(images), targets)
         loss.backward()
         optimizer.step()
@@ -116,21 +130,21 @@ def their_step(
     return step
 
 
-def random_batch(config: Config, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Noise and one-hot targets in the shape of a batch: speed does not depend on pixels."""
-    data, count = config.data, config.train.batch_size
-    assert data.image_size and data.channels and data.classes
-    labels = torch.randint(data.classes, (count,), device=device)
-    images = torch.randn(count, data.channels, *data.image_size, device=device)
-    return images, F.one_hot(labels, data.classes).float()
+def recipes(device: torch.device, names: tuple[str, ...] = RECIPES) -> dict[str, Any]:
+    """Measure the step of recipes at their batch size, under every setting of a trial.
 
-
-def ratios(timings: Mapping[str, Timing]) -> dict[str, dict[str, float]]:
-    """How many times faster ours is, round by round: eager against eager, best against compiled."""
-    ours = timings["vitlab"]
-    best = timings.get("vitlab, compiled", ours)
-    return {
-        name: (best if name.endswith("compiled") else ours).ratio(timing)
-        for name, timing in timings.items()
-        if not name.startswith("vitlab")
-    }
+    Returns:
+        recipe -> {"batch_size", "images_per_second": {"precision, attention, layout": ...}}
+    """
+    found = {}
+    for name in names:
+        start = recipe(name)
+        data = replace(start.data, image_size=(32, 32), channels=3, classes=10)
+        config = replace(start, data=data)
+        size = config.train.batch_size
+        rates = measure(config, device, contenders(config, device), images=size)
+        found[name] = {
+            "batch_size": size,
+            "images_per_second": {", ".join(words): rate for words, rate in rates.items()},
+        }
+    return found

@@ -10,8 +10,10 @@ from vitlab.figures.style import BLUE, GREY, LABEL, ORANGE
 
 def draw(found: Mapping[str, Any], folder: Path) -> None:
     """Draw every part of a bench.json that is there."""
+    for name, one in found.get("training", {}).get("variants", {}).items():
+        path = folder / f"training-{name.replace(' ', '-')}"
+        rates(one["images_per_second"], path, title=f"Training step, {name}: images per second")
     for part, title in (
-        ("training", "Training step, images per second"),
         ("pipeline", "Input pipeline, images per second"),
         ("inference", "Forward pass on the CPU, images per second"),
     ):

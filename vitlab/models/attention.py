@@ -9,8 +9,6 @@ matrices in bf16 its backward pass is slow, so that for some tens of tokens the 
 B images  T tokens  D width  H heads  d = D / H numbers per head
 """
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,10 +19,10 @@ from vitlab.models.norm import NORMS
 from vitlab.models.position import Position
 
 Trace = dict[str, Tensor] | None
-Way = Literal["auto", "fused", "explicit"]
 
-EXPLICIT_TOKENS = 200
-"""Tokens up to which a CPU computes attention in bf16 explicitly: an estimate, not yet measured."""
+EXPLICIT_TOKENS = 260
+"""Tokens up to which a CPU may compute attention explicitly. In fp32 the two ways are level at 65
+tokens, and the kernel takes half the time at 1,025 (docs/speed.md); bf16 is not yet measured."""
 
 
 class Attention(nn.Module):
@@ -33,7 +31,7 @@ class Attention(nn.Module):
     def __init__(self, cfg: ViTConfig):
         super().__init__()
         self.heads = (cfg.heads, cfg.head_width)
-        self.way: Way = "auto"
+        self.way = "auto"
         self.qkv = nn.Linear(cfg.width, 3 * cfg.width, bias=cfg.qkv_bias)
         self.q_norm = NORMS[cfg.norm](cfg.head_width) if cfg.qk_norm else nn.Identity()
         self.k_norm = NORMS[cfg.norm](cfg.head_width) if cfg.qk_norm else nn.Identity()
@@ -78,8 +76,8 @@ class Attention(nn.Module):
         return not slow or q.shape[-2] > EXPLICIT_TOKENS
 
 
-def set_attention(model: nn.Module, way: Way) -> None:
-    """Choose how all attention of a model is computed from now on."""
+def set_attention(model: nn.Module, way: str) -> None:
+    """Let all attention of a model be computed auto, fused or explicit from now on."""
     for module in model.modules():
         if isinstance(module, Attention):
             module.way = way

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from vitlab.config import Config
 from vitlab.models import build_model
+from vitlab.models.attention import Attention
 from vitlab.models.convnet import Basic
 from vitlab.models.hybrid import HybridPatch
 from vitlab.models.patch import Whitening
-from vitlab.models.vit import Attention, Block
+from vitlab.models.vit import Block
 
 
 @dataclass(frozen=True)

@@ -23,14 +23,17 @@ MIX1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 MIX2 = 0x94D049BB133111EB - (1 << 64)
 
 
-def random_words(key: Tensor, count: int) -> Tensor:
-    """Hash an int64 key () and the numbers 1 to `count` into random odd words, int32 (count,)."""
-    index = torch.arange(1, count + 1, device=key.device)
-    z = key + index * GAMMA
+def mix(z: Tensor) -> Tensor:
+    """Hash int64 numbers: neighbours become unrelated."""
     # int64 shifts bring copies of the sign along; the masks take them off again.
     z = (z ^ (z >> 30) & (1 << 34) - 1) * MIX1
-    z = (z ^ (z >> 27) & (1 << 37) - 1) * MIX2
-    return (z >> 32).to(torch.int32) | 1
+    return (z ^ (z >> 27) & (1 << 37) - 1) * MIX2
+
+
+def random_words(key: Tensor, count: int) -> Tensor:
+    """Random odd words of an int64 key (): int32 (count,)."""
+    index = torch.arange(1, count + 1, device=key.device)
+    return (mix(key + index * GAMMA) >> 32).to(torch.int32) | 1
 
 
 def threshold(rate: float) -> int:
@@ -64,7 +67,7 @@ class Dropout(nn.Module):
         """What to multiply (..., C) by: 0 or 1 / keep, of its type; the next call gives another."""
         rows, columns = tokens.shape[:-1], tokens.shape[-1]
         words = random_words(self.key, rows.numel() + columns)
-        self.key += 1
+        self.key += MIX1
         product = words[:-columns].view(*rows, 1) * words[-columns:]
         # In place: a comparison that makes booleans of words takes four times as long on a CPU.
         return product.lt_(threshold(self.rate)).to(tokens.dtype).mul_(1 / self.keep)
@@ -79,9 +82,12 @@ class DropPath(Dropout):
 
 
 def address_masks(model: nn.Module, seed: int) -> None:
-    """Let the masks of a model's next forward passes be a function of a seed."""
-    for index, dropout in enumerate(dropouts(model)):
-        dropout.key.fill_((seed + index * GAMMA + (1 << 63)) % (1 << 64) - (1 << 63))
+    """Let the masks of a model's next forward passes be a function of a seed below 2^64."""
+    layers = list(dropouts(model))
+    signed = (seed + (1 << 63)) % (1 << 64) - (1 << 63)
+    keys = mix(signed + GAMMA * torch.arange(len(layers)))
+    for layer, key in zip(layers, keys.tolist(), strict=True):
+        layer.key.fill_(key)
 
 
 def dropouts(model: nn.Module) -> Iterator[Dropout]:

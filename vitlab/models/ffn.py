@@ -63,10 +63,13 @@ class DepthwiseMlp(Mlp):
 
     def forward(self, tokens: Tensor, grid: Grid) -> Tensor:
         """(B, T, D) to (B, T, D), the patches lying on `grid`."""
-        prefix, patches = self.fc1(tokens).tensor_split([self.prefix], dim=1)  # (B, ., F)
+        hidden = self.fc1(tokens)  # (B, T, F)
+        # To cut off nothing and put it back on would cost three copies.
+        patches = hidden[:, self.prefix :] if self.prefix else hidden
         maps = patches.unflatten(1, grid).permute(0, 3, 1, 2)  # (B, F, rows, columns)
         patches = self.dwconv(maps).flatten(2).transpose(1, 2)
-        hidden = self.drop(F.gelu(torch.cat([prefix, patches], dim=1)))  # (B, T, F)
+        hidden = torch.cat([hidden[:, : self.prefix], patches], dim=1) if self.prefix else patches
+        hidden = self.drop(F.gelu(hidden))
         return self.drop(self.fc2(hidden))  # (B, T, D)
 
 

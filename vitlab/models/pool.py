@@ -20,6 +20,10 @@ class Pool(nn.Module):
         self.prefix = cfg.prefix
         self.width = cfg.width
 
+    def patches(self, tokens: Tensor) -> Tensor:
+        """(B, T, D) to (B, N, D)."""
+        return tokens[:, self.prefix :] if self.prefix else tokens  # a slice of all is a copy
+
     def shares(self, tokens: Tensor) -> Tensor:
         """How much of each of the tokens (B, T, D) the vector holds: (B, T), rows summing to 1."""
         raise NotImplementedError
@@ -48,7 +52,7 @@ class MeanPool(Pool):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, T, D) to (B, D)."""
-        return tokens[:, self.prefix :].mean(dim=1)  # (B, D)
+        return self.patches(tokens).mean(dim=1)  # (B, D)
 
     def shares(self, tokens: Tensor) -> Tensor:
         """(B, T, D) to (B, T): as much of every patch."""
@@ -68,7 +72,7 @@ class ClsMeanPool(Pool):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, T, D) to (B, 2D)."""
-        return torch.cat([tokens[:, 0], tokens[:, self.prefix :].mean(dim=1)], dim=-1)  # (B, 2D)
+        return torch.cat([tokens[:, 0], self.patches(tokens).mean(dim=1)], dim=-1)  # (B, 2D)
 
     def shares(self, tokens: Tensor) -> Tensor:
         """(B, T, D) to (B, T): half of it CLS, half the patches."""
@@ -89,13 +93,13 @@ class SeqPool(Pool):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, T, D) to (B, D)."""
-        patches = tokens[:, self.prefix :]  # (B, N, D)
+        patches = self.patches(tokens)
         weights = self.score(patches).softmax(dim=1)  # (B, N, 1)
         return (weights * patches).sum(dim=1)  # (B, D)
 
     def shares(self, tokens: Tensor) -> Tensor:
         """(B, T, D) to (B, T): the softmax of the patches' scores."""
-        weights = self.score(tokens[:, self.prefix :]).softmax(dim=1)  # (B, N, 1)
+        weights = self.score(self.patches(tokens)).softmax(dim=1)  # (B, N, 1)
         return F.pad(weights[..., 0], (self.prefix, 0))
 
 

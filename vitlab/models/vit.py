@@ -143,7 +143,7 @@ class ViT(nn.Module):
         patches = self.patch_embed(images)  # (B, N, D)
         learned = (self.cls_token, self.dist_token, self.reg_token)
         prefix = [each.expand(images.shape[0], -1, -1) for each in learned if each is not None]
-        tokens = torch.cat([*prefix, patches], dim=1)  # (B, T, D)
+        tokens = torch.cat([*prefix, patches], dim=1) if prefix else patches  # (B, T, D)
         tokens = self.pos_drop(self.pos_embed.add(tokens))
         if trace is not None:
             trace["patches"] = tokens

@@ -140,9 +140,8 @@ def share_of_peak(run: Run, folder: Path = RECORDS) -> str:
     """Share of what the device can do at best; `-` where that was not measured."""
     for file in sorted(folder.glob("speed*/bench.json")):
         found = json.loads(file.read_text())
-        same = found["machine"]["device"] == run.origin["device"]
-        if same and found["training"]["precision"] == run.origin["precision"]["word"]:
-            peak = found["training"]["matrix_peak"]
+        peak = found["training"]["matrix_peak"].get(run.origin["precision"]["word"])
+        if peak and found["machine"]["device"] == run.origin["device"]:
             return f"{training_flops(run) / warm_seconds(run) / peak:.2f}"
     return "-"
 

@@ -23,7 +23,13 @@ from vitlab.config import Config
 from vitlab.data import ARRAYS, Examples, from_arrays, load_train, resolve
 from vitlab.data.augment import normalize
 from vitlab.data.batches import resize
-from vitlab.device import choose_device, choose_threads, deterministic, enough_memory
+from vitlab.device import (
+    choose_device,
+    choose_threads,
+    deterministic,
+    enough_memory,
+    multiplies_bf16,
+)
 from vitlab.errors import DataError, DivergenceError, Interrupted, VitlabError
 from vitlab.measured import remark
 from vitlab.models.cost import cost
@@ -46,6 +52,7 @@ from vitlab.train.ranks import Ranks, join
 from vitlab.train.session import Session, Step
 from vitlab.train.state import Clock
 from vitlab.train.stop import StopRequest, reason_to_stop, stop_request
+from vitlab.train.trial import Settings, stored
 
 Data = Examples | tuple[np.ndarray, np.ndarray] | None
 
@@ -122,8 +129,10 @@ def resume(
     with ranks.reopen(run.path) as run:
         with ranks.in_turn():
             _, examples = _open(run.config, data, data_root)
-        work = Work(run.config, examples, where, ranks, narrator, tensorboard, clock)
-        return _train(work, nullcontext(run), command(run.config), begun=bool(run.checkpoints()))
+        begun = bool(run.checkpoints())
+        settings = stored(run.origin, where) if begun else None
+        work = Work(run.config, examples, where, ranks, narrator, tensorboard, clock, settings)
+        return _train(work, nullcontext(run), command(run.config), begun)
 
 
 def overfit_one_batch(
@@ -189,6 +198,8 @@ class Work:
     tensorboard: bool
     clock: Clock
     """Runs since the images were asked for."""
+    settings: Settings | None = None
+    """How a run that is resumed was computed from its beginning."""
 
 
 def _train(
@@ -201,7 +212,7 @@ def _train(
     config, examples, narrator = work.config, work.examples, work.narrator
     weights = None if begun else _weights(config)
     with _sitting(config, work.ranks) as stop:
-        session = Session.build(config, examples, work.device, work.ranks, weights)
+        session = Session.build(config, examples, work.device, work.ranks, weights, work.settings)
         session.state.clock = clock = work.clock
         clock.prepared()
         with opening as run:
@@ -247,15 +258,17 @@ def _looking_back(run: Run) -> Iterator[None]:
 def _teacher(run: Run, work: Work) -> Run:
     """Train a run's teacher as a run of its own inside it, as far as that is still to be done."""
     path, narrator = run.teacher, Narrator(work.narrator.console.quiet)
-    begun = Run.begun(path)
-    if begun and (found := Run(path)).finished is not None:
+    found = Run(path) if Run.begun(path) else None
+    if found is not None and found.finished is not None:
         return found
     config = teacher_of(run.config)
-    opening = work.ranks.reopen(path) if begun else work.ranks.create(path, config)
+    opening = work.ranks.create(path, config) if found is None else work.ranks.reopen(path)
+    begun = bool(found and found.checkpoints())
+    settings = stored(found.origin, work.device) if found and begun else None
     narrator.say(f"the teacher of {run.path} comes first: {config.recipe}")
     try:
-        work = replace(work, config=config, narrator=narrator, clock=Clock())
-        return _train(work, opening, command(config), begun and bool(Run(path).checkpoints()))
+        work = replace(work, config=config, narrator=narrator, clock=Clock(), settings=settings)
+        return _train(work, opening, command(config), begun)
     except Interrupted as stopped:
         raise Interrupted(
             f"stopped in the teacher; go on with `vitlab train --resume {run.path}`",
@@ -297,6 +310,8 @@ def _take_up(run: Run, session: Session, work: Work, words: str | None, begun: b
             state.alarms.append(f"resumed at step {state.step}: {difference}")
             narrator.warn(difference)
         run.truncate_metrics(state.step)
+        if session.settings.precision.word == "bf16" and not multiplies_bf16(session.device):
+            narrator.warn("this run goes on in bf16, which is slow here: it is not native")
         narrator.say(f"resuming {run.path} at step {state.step:,} of {batches.steps:,}")
         return
     run.truncate_metrics(-1)
@@ -307,8 +322,7 @@ def _take_up(run: Run, session: Session, work: Work, words: str | None, begun: b
             ("run", run.path),
             ("device", device_name(session.device)),
             ("threads", choose_threads(session.device)),
-            ("layout", session.layout),
-            ("precision", session.precision),
+            *session.settings._asdict().items(),
             ("compilation", session.compilation),
             ("determinism", determinism(session)),
             *([("processes", session.ranks.world)] if session.ranks.world > 1 else []),
@@ -328,8 +342,8 @@ def _take_up(run: Run, session: Session, work: Work, words: str | None, begun: b
         report = str(session.start.report).splitlines()
         narrator.header([("weights", session.start.source), *(("", line) for line in report)])
         state.save(run)  # from here on the run does not need its source again
-    if config.train.precision not in ("auto", session.precision.word):
-        narrator.warn(f"train.precision is {session.precision}")
+    if config.train.precision not in ("auto", session.settings.precision.word):
+        narrator.warn(f"train.precision is {session.settings.precision}")
     for warning in warnings_for(config, len(session.images)):
         narrator.warn(warning)
     if warning := copies(config, work.examples):

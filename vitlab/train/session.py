@@ -26,8 +26,6 @@ from vitlab.device import (
     Choice,
     autocast,
     choose_compile,
-    choose_layout,
-    choose_precision,
 )
 from vitlab.errors import DivergenceError
 from vitlab.models import build_model
@@ -40,6 +38,7 @@ from vitlab.train.optim import rate
 from vitlab.train.ranks import ALONE, Ranks
 from vitlab.train.state import TrainState
 from vitlab.train.step import Stepper
+from vitlab.train.trial import Settings, Words, choose, rules
 
 CLEAN_IMAGES = 5_000
 """Training images, fixed and unaugmented, on which training accuracy is measured."""
@@ -94,9 +93,10 @@ class Session:
     meter: Meter
     start: Start | None
     """The weights that the model starts from, if they are not random."""
-    precision: Choice
+    settings: Settings
+    trial: dict[Words, float]
+    """Images per second of what was tried before the settings were chosen."""
     compilation: Choice
-    layout: Choice
     split: dict[str, str]
     pending: list[Tensor] = field(default_factory=list)
     """(loss, gradient norm) of steps that nobody has read yet, on the device."""
@@ -109,6 +109,7 @@ class Session:
         device: torch.device,
         ranks: Ranks = ALONE,
         weights: dict[str, Tensor] | None = None,
+        settings: Settings | None = None,
     ) -> "Session":
         """Split, measure and move the data; build the model at the size of step 0.
 
@@ -118,22 +119,28 @@ class Session:
             device: where this rank computes.
             ranks: the processes that train together.
             weights: tensors by name to start from instead of random ones.
+            settings: how steps are computed, if that was decided before.
         """
         seed = config.train.seed
         train_index, validation_index = train_validation(examples.labels, config.data)
         mean, std = statistics(examples.images[train_index])
         images = Images(examples, train_index, device)
         batches = Batches(images, config, mean, std)
-        precision = choose_precision(config.train, device)
+        trial = {}
+        if settings is None and ranks.world > 1:
+            settings = rules(config, device)
+        if settings is None:
+            settings, trial = choose(config, device, len(images))
+        precision = settings.precision
         compilation = choose_compile(config.train, device, batches.steps, precision)
         if ranks.world > 1 and compilation.word == "graph":
             compilation = Choice("off", "the steps of several processes are not replayed")
         torch.manual_seed(address(seed, 0, WEIGHTS))
         size = batches.size(0)
         model = build_model(replace(config, data=replace(config.data, image_size=size)))
-        set_attention(model, config.train.attention)
-        layout = choose_layout()
-        model.to(device).to(memory_format=LAYOUTS[layout.word]).train()  # type: ignore[call-overload]
+        set_attention(model, settings.attention.word)
+        layout = LAYOUTS[settings.layout.word]
+        model.to(device).to(memory_format=layout).train()  # type: ignore[call-overload]
         if (learn := getattr(model, "start", None)) is not None:
             some = np.random.default_rng(seed).permutation(len(images))[:START_IMAGES]
             learn(resize(normalize(images[some], mean, std), size))
@@ -163,9 +170,9 @@ class Session:
             ranks=ranks,
             meter=Meter(device),
             start=start,
-            precision=precision,
+            settings=settings,
+            trial=trial,
             compilation=compilation,
-            layout=layout,
             split={
                 "train": index_sha256(train_index),
                 "validation": index_sha256(validation_index),
@@ -175,13 +182,13 @@ class Session:
     def learn_from(self, teacher: Run) -> None:
         """Let a finished run answer for the images that the second head learns."""
         model = open_model(teacher, teacher.checkpoint(), self.device)
-        model.to(memory_format=LAYOUTS[self.layout.word])  # type: ignore[call-overload]
+        model.to(memory_format=LAYOUTS[self.settings.layout.word])  # type: ignore[call-overload]
         size = self.config.data.image_size
         assert size is not None
 
         @torch.no_grad()
         def answer(images: Tensor) -> Tensor:
-            with autocast(images.device, self.precision.word):
+            with autocast(images.device, self.settings.precision.word):
                 return model(resize(images, size)).argmax(dim=1)
 
         self.stepper.teacher = answer
@@ -243,7 +250,7 @@ class Session:
                 mean=self.mean,
                 std=self.std,
                 size=self.state.image_size,
-                precision=self.precision.word,
+                precision=self.settings.precision.word,
             )
             losses = F.cross_entropy(logits, labels, reduction="none").double()
             correct = logits.argmax(1) == labels
@@ -279,7 +286,7 @@ class Session:
                 images = torch.zeros(shape, device=self.device)
                 for _ in range(2):  # the first one warms up
                     start = time.perf_counter()
-                    with autocast(self.device, self.precision.word):
+                    with autocast(self.device, self.settings.precision.word):
                         loss = trial(images).float().sum()
                     loss.backward()
                     loss.item()  # waits for the device
@@ -288,7 +295,7 @@ class Session:
         return seconds
 
     def _diagnosis(self, step: Step, number: int) -> str:
-        optim, precision, batches = self.config.optim, self.precision.word, self.batches
+        optim, precision, batches = self.config.optim, self.settings.precision.word, self.batches
         reductions = self.state.plateau.reductions
         share = rate(optim, number, batches.steps_per_epoch, batches.steps, reductions)
         last = "prove the set-up with --overfit-one-batch, and look for damaged images"

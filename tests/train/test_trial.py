@@ -1,0 +1,166 @@
+"""How a step is computed is found out where that pays, said, stored and kept."""
+
+import json
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from vitlab.config import Config, DataConfig, TrainConfig, ViTConfig
+from vitlab.recipes import recipe
+from vitlab.run import Run
+from vitlab.train import loop, resume, session, train, trial
+from vitlab.train.session import Session
+from vitlab.train.trial import choose, contenders, measure, rules
+
+CPU = torch.device("cpu")
+CIFAR = DataConfig(image_size=(32, 32), channels=3, classes=10)
+FP32 = ("fp32", "fused", "channels_last")
+
+
+def config(name: str, **train_fields) -> Config:
+    start = recipe(name)
+    return replace(start, data=CIFAR, train=replace(start.train, **train_fields))
+
+
+@pytest.fixture(params=[True, False], ids=["bf16 is native", "bf16 is not native"])
+def native(request, monkeypatch) -> bool:
+    monkeypatch.setattr(trial, "multiplies_bf16", lambda device: request.param)
+    monkeypatch.setattr("vitlab.device.multiplies_bf16", lambda device: request.param)
+    return request.param
+
+
+def rates(monkeypatch, found: dict) -> None:
+    monkeypatch.setattr(trial, "measure", lambda config, device, rivals: found)
+
+
+def test_only_what_this_cpu_can_be_good_at_is_tried(native):
+    precisions = {words[0] for words in contenders(config("cpu"), CPU)}
+    assert precisions == ({"fp32", "bf16"} if native else {"fp32"})
+    assert {words[0] for words in contenders(config("cpu", precision="bf16"), CPU)} == {"bf16"}
+
+
+def test_what_the_config_fixes_or_the_model_lacks_is_not_tried():
+    tried = contenders(config("cpu", attention="explicit", layout="contiguous"), CPU)
+    assert {words[1:] for words in tried} == {("explicit", "contiguous")}
+    assert {words[1] for words in contenders(config("cpu-cnn"), CPU)} == {"none"}
+    assert {words[2] for words in contenders(config("vit-tiny"), CPU)} == {"channels_last"}
+    start = config("vit-tiny")
+    dropping = replace(start, model=replace(start.model, attention_dropout=0.1))
+    assert {words[1] for words in contenders(dropping, CPU)} == {"explicit"}
+    large = replace(start, data=replace(CIFAR, image_size=(128, 128)))
+    assert {words[1] for words in contenders(large, CPU)} == {"fused"}
+
+
+def test_the_fastest_is_taken_and_the_reason_has_its_figures(native, monkeypatch):
+    found = {FP32: 100.0, ("fp32", "explicit", "channels_last"): 150.0}
+    rates(monkeypatch, found)
+    settings, tried = choose(config("vit-tiny"), CPU, 45_000)
+    assert settings.words == ("fp32", "explicit", "channels_last")
+    assert settings.attention.reason == "150 images/s in a trial, 100 with fused"
+    assert tried == found
+
+
+def test_a_small_gain_does_not_move_a_run_from_the_rule(monkeypatch):
+    rates(monkeypatch, {FP32: 100.0, ("fp32", "explicit", "channels_last"): 109.0})
+    assert choose(config("vit-tiny"), CPU, 45_000)[0].words == FP32
+
+
+def test_a_short_training_a_gpu_and_a_fixed_choice_have_no_trial(monkeypatch):
+    def refuse(*words):
+        raise AssertionError("nothing is to be measured")
+
+    monkeypatch.setattr(trial, "measure", refuse)
+    assert choose(config("cpu"), CPU, 500) == (rules(config("cpu"), CPU), {})
+    fixed = config("vit-tiny", precision="fp32", attention="fused")
+    assert choose(fixed, CPU, 45_000) == (rules(fixed, CPU), {})
+    gpu = torch.device("cuda")
+    monkeypatch.setattr("vitlab.device.multiplies_bf16", lambda device: True)
+    assert choose(config("cpu"), gpu, 45_000)[0].words == ("bf16", "fused", "channels_last")
+
+
+def test_a_trial_measures_every_contender_and_leaves_random_numbers_alone():
+    small = replace(
+        config("cpu", batch_size=8), data=replace(CIFAR, image_size=(16, 16)), model=ViTConfig(
+            patch="conv", patch_size=8, patch_convs=3, width=16, depth=1, heads=2
+        )
+    )  # fmt: skip
+    before = torch.get_rng_state()
+    many = replace(small, train=replace(small.train, epochs=10**6))
+    settings, found = choose(many, CPU, 45_000)
+    assert set(found) == set(contenders(small, CPU))
+    assert all(rate > 0 for rate in found.values())
+    assert settings.words in found
+    assert torch.equal(torch.get_rng_state(), before)
+    assert set(measure(small, CPU, [FP32])) == {FP32}
+
+
+@pytest.fixture
+def data() -> tuple[np.ndarray, np.ndarray]:
+    draws = np.random.default_rng(0)
+    return draws.integers(0, 256, (60, 8, 8, 1)).astype(np.uint8), np.arange(60) % 2
+
+
+SMALL = Config(
+    data=DataConfig(dataset="arrays"),
+    model=ViTConfig(patch_size=4, width=8, depth=1, heads=2, dropout=0.1),
+    train=TrainConfig(epochs=2, batch_size=30),
+)
+
+
+def test_a_run_stores_what_was_chosen_and_a_resumption_keeps_it(
+    data, tmp_path, monkeypatch, capsys
+):
+    explicit = trial.Settings(
+        trial.Choice("bf16", "900 images/s in a trial, 300 with fp32"),
+        trial.Choice("explicit", "900 images/s in a trial, 800 with fused"),
+        trial.Choice("contiguous", "asked for"),
+    )
+    found = {("bf16", "explicit", "contiguous"): 900.0}
+    monkeypatch.setattr(session, "choose", lambda *_: (explicit, found))
+    run = train(SMALL, data=data, out=tmp_path, device="cpu")
+    assert "bf16 (900 images/s in a trial, 300 with fp32)" in capsys.readouterr().err
+    for name, choice in explicit._asdict().items():
+        assert run.origin[name] == choice._asdict()
+    assert run.origin["trial"] == {"bf16, explicit, contiguous": 900.0}
+
+    (run.path / "finished.json").unlink()
+    built = []
+    build = Session.build.__func__
+
+    def watched(cls, *arguments):
+        built.append(build(cls, *arguments))
+        return built[-1]
+
+    monkeypatch.setattr(Session, "build", classmethod(watched))
+    monkeypatch.setattr(session, "choose", None)  # would choose otherwise
+    monkeypatch.setattr(loop, "multiplies_bf16", lambda device: False)
+    resume(run.path, data=data, device="cpu")
+    assert built[0].settings == explicit
+    assert {block.attn.way for block in built[0].state.model.blocks} == {"explicit"}
+    assert "bf16, which is slow here" in capsys.readouterr().err
+
+
+def test_a_run_from_before_there_was_a_choice_goes_on_as_it_was(data, tmp_path):
+    run = train(SMALL, data=data, out=tmp_path, device="cpu", quiet=True)
+    origin = json.loads((run.path / "origin.json").read_text())
+    for name in ("attention", "layout", "trial"):
+        del origin[name]
+    assert trial.stored(origin, CPU).words == FP32
+    assert trial.stored(origin, torch.device("cuda")) is None
+
+
+def test_a_run_answers_as_it_was_trained_where_the_hardware_can(data, tmp_path, monkeypatch):
+    prediction = sys.modules["vitlab.predict"]  # `vitlab.predict` is the function of that name
+    fields = {"train.precision": "bf16", "train.attention": "explicit"}
+    run = train(SMALL.override(fields), data=data, out=tmp_path, device="cpu", quiet=True)
+    assert prediction.open_model(run, run.checkpoint(), CPU).blocks[0].attn.way == "explicit"
+    for able, word in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(prediction, "multiplies_bf16", lambda device, able=able: able)
+        assert prediction.inference_precision(run, CPU) == word
+    plain = train(SMALL, data=data, out=tmp_path, device="cpu", quiet=True)
+    monkeypatch.setattr(prediction, "multiplies_bf16", lambda device: True)
+    assert prediction.inference_precision(plain, CPU) == "fp32"
+    assert isinstance(Run(plain.path).origin["trial"], dict)

@@ -1,0 +1,188 @@
+"""Which numbers, attention and layout are fastest on this CPU: a few steps of the recipe tell.
+
+What is best differs from CPU to CPU and from model to model: bf16 is three times as fast as fp32
+on one CPU, and a tenth as fast on the next. A GPU, several processes and what the config fixes
+need no trial, and a short training does not repay one: then a rule decides.
+"""
+
+import itertools
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitlab.config import Config, ViTConfig
+from vitlab.device import LAYOUTS, Choice, choose_precision, multiplies_bf16
+from vitlab.models import build_model
+from vitlab.models.attention import EXPLICIT_TOKENS, set_attention
+from vitlab.models.cost import training_macs
+from vitlab.train.state import TrainState
+from vitlab.train.step import Stepper
+
+REPAID = 3e13
+"""Floating-point operations of a training that repays a trial: some minutes of two cores."""
+
+IMAGES, ROUNDS, SECONDS = 64, 3, 5.0
+"""A trial takes rounds of a step of so many images; after so many seconds it begins no more."""
+
+HOPELESS = 1.5
+"""Times the fastest's seconds after which a contender is not tried again."""
+
+MARGIN = 1.1
+"""Times faster than the rule's choice that a contender must be, so that noise decides little."""
+
+Words = tuple[str, str, str]
+"""Precision, attention and layout."""
+
+
+class Settings(NamedTuple):
+    """How a training step is computed."""
+
+    precision: Choice
+    attention: Choice
+    layout: Choice
+
+    @property
+    def words(self) -> Words:
+        """The choices without their reasons."""
+        return self.precision.word, self.attention.word, self.layout.word
+
+
+def rules(config: Config, device: torch.device) -> Settings:
+    """How a resolved config is trained without a trial."""
+    model, train = config.model, config.train
+    precision = choose_precision(train, device)
+    if not isinstance(model, ViTConfig):
+        attention = Choice("none", "the model has none")
+    elif model.attention_dropout:
+        attention = Choice("explicit", "dropout on attention weights needs them in memory")
+    elif train.attention != "auto":
+        attention = Choice(train.attention, "asked for")
+    elif device.type == "cpu" and precision.word == "bf16" and tokens(config) <= EXPLICIT_TOKENS:
+        attention = Choice("explicit", "a CPU's kernel for bf16 has a slow way back")
+    else:
+        attention = Choice("fused", "no weights in memory")
+    layout = Choice(train.layout, "asked for")
+    if train.layout == "auto":
+        layout = Choice("channels_last", "convolutions are often faster so, the rest as fast")
+    return Settings(precision, attention, layout)
+
+
+def stored(origin: dict[str, Any], device: torch.device) -> Settings | None:
+    """How a run has been computed so far; None if that was on another type of device.
+
+    Before there was a choice, attention was fused and channels came last.
+    """
+    if origin["device_type"] != device.type:
+        return None
+    before = {"attention": Choice("fused", ""), "layout": Choice("channels_last", "")}
+    names = Settings._fields
+    return Settings(*(Choice(**origin[n]) if n in origin else before[n] for n in names))
+
+
+def choose(
+    config: Config, device: torch.device, images: int
+) -> tuple[Settings, dict[Words, float]]:
+    """Decide how so many images are trained on, by a trial where one repays itself.
+
+    Returns:
+        The settings, and images per second of every contender of the trial.
+    """
+    default, rivals = rules(config, device), contenders(config, device)
+    work = 2 * training_macs(config, config.train.epochs, images)
+    if device.type != "cpu" or len(rivals) == 1 or work < REPAID:
+        return default, {}
+    with torch.random.fork_rng(devices=[]):
+        rates = measure(config, device, rivals)
+    best = max(rates, key=lambda words: rates[words])
+    if rates[best] < MARGIN * rates[default.words]:
+        best = default.words
+
+    def explained(place: int) -> Choice:
+        for other, rate in rates.items():
+            if [i for i in range(3) if other[i] != best[i]] == [place]:
+                reason = f"{rates[best]:,.0f} images/s in a trial, {rate:,.0f} with {other[place]}"
+                return Choice(best[place], reason)
+        return default[place]
+
+    return Settings(*(explained(place) for place in range(3))), rates
+
+
+def contenders(config: Config, device: torch.device) -> list[Words]:
+    """What may be tried: all that the config leaves open and this CPU can be good at."""
+    model, train = config.model, config.train
+    precision, attention, layout = ([word] for word in rules(config, device).words)
+    if train.precision == "auto" and multiplies_bf16(device):
+        precision = ["fp32", "bf16"]
+    free = isinstance(model, ViTConfig) and not model.attention_dropout
+    if free and train.attention == "auto" and tokens(config) <= EXPLICIT_TOKENS:
+        attention = ["fused", "explicit"]
+    if train.layout == "auto" and has_convolutions(config):
+        layout = list(LAYOUTS)
+    return list(itertools.product(precision, attention, layout))
+
+
+def tokens(config: Config) -> int:
+    """Tokens of a ViT at the full image size."""
+    assert isinstance(config.model, ViTConfig) and config.data.image_size is not None
+    return config.model.prefix + math.prod(config.model.grid(config.data.image_size))
+
+
+def has_convolutions(config: Config) -> bool:
+    """True if a model has convolutions whose squares overlap; others are linear layers."""
+    with torch.device("meta"):
+        model = build_model(config)
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    return any(each.stride != each.kernel_size for each in convolutions)
+
+
+def measure(
+    config: Config, device: torch.device, rivals: list[Words], images: int = IMAGES
+) -> dict[Words, float]:
+    """Images per second of a step of at most so many images under each of some settings."""
+    count = min(images, math.ceil(config.train.batch_size / config.train.accumulate))
+    part = replace(config, train=replace(config.train, batch_size=count, accumulate=1))
+    steps = {words: noise_step(part, device, words) for words in rivals}
+    for step in steps.values():
+        step()  # the first one allocates
+    begun, seconds = time.perf_counter(), dict.fromkeys(rivals, math.inf)
+    for _ in range(ROUNDS):
+        for words, step in steps.items():
+            start = time.perf_counter()
+            step()
+            seconds[words] = min(seconds[words], time.perf_counter() - start)
+        limit = HOPELESS * min(seconds.values())
+        steps = {words: step for words, step in steps.items() if seconds[words] <= limit}
+        if time.perf_counter() - begun > SECONDS:
+            break
+    return {words: count / each for words, each in seconds.items()}
+
+
+def noise_step(
+    config: Config, device: torch.device, words: Words, compilation: str = "off"
+) -> Callable[[], Tensor]:
+    """A training step of a resolved config on noise: speed does not depend on pixels."""
+    precision, attention, layout = words
+    size = config.data.image_size
+    assert size is not None
+    model = build_model(config).to(device)
+    set_attention(model, attention)
+    model = model.to(memory_format=LAYOUTS[layout]).train()  # type: ignore[call-overload]
+    state = TrainState.build(model, config.optim, size, precision)
+    stepper = Stepper(state, config, Choice(precision, ""), Choice(compilation, ""))
+    batch = noise(config, device)
+    return lambda: stepper(*batch, share=1.0, seed=0)
+
+
+def noise(config: Config, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Images (B, C, H, W) and one-hot targets (B, K) in the shape of a config's batches."""
+    data, count = config.data, config.train.batch_size
+    assert data.image_size and data.channels and data.classes
+    labels = torch.randint(data.classes, (count,), device=device)
+    images = torch.randn(count, data.channels, *data.image_size, device=device)
+    return images, F.one_hot(labels, data.classes).float()
