@@ -1,6 +1,7 @@
 """Each part of the benchmark measures what it says, names what it lacks, and draws its charts."""
 
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -41,8 +42,9 @@ def test_all_can_build_the_architecture_that_is_compared():
 
 
 def test_training_is_measured_beside_every_peer_or_the_peer_is_named(tiny, monkeypatch):
-    monkeypatch.setattr("vitlab.bench.training.multiplies_bf16", lambda device: True)
-    monkeypatch.setattr("vitlab.bench.training.matrix_peak", lambda device, dtype: 1e12)
+    module = sys.modules[training.__module__]
+    monkeypatch.setattr(module, "multiplies_bf16", lambda device: True)
+    monkeypatch.setattr(module, "matrix_peak", lambda device, dtype: 1e12)
     found = training(tiny, CPU, rounds=2, seconds=0.0)
     assert set(found["variants"]) == {"dropout 0.1", "no dropout"}
     for one in found["variants"].values():

@@ -63,30 +63,40 @@ def test_masks_of_other_seeds_steps_layers_and_calls_do_not_depend_on_each_other
     assert np.abs(found - np.eye(len(views))).max() < 5 / views[0].numel() ** 0.5
 
 
-def test_equal_addresses_give_equal_masks_in_every_type():
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+def test_equal_addresses_give_equal_masks_in_every_type(dtype):
     one, again = addressed(0.1, 7), addressed(0.1, 7)
     mask = kept(one)
     assert torch.equal(mask, kept(again))
     address_masks(again, 7)
-    half = again(torch.ones(ROWS, COLUMNS, dtype=torch.bfloat16))
-    assert half.dtype == torch.bfloat16
-    assert torch.equal(mask, (half != 0).float())
+    other = again(torch.ones(ROWS, COLUMNS, dtype=dtype))
+    assert other.dtype == dtype
+    assert torch.equal(mask, (other != 0).float())
+    assert other.max().item() == torch.tensor(1 / again.keep, dtype=dtype).item()
 
 
-def test_words_are_those_of_splitmix64_on_any_machine():
-    def splitmix(state: int) -> int:
-        mask = (1 << 64) - 1
-        z = state & mask
-        z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 & mask
-        z = (z ^ z >> 27) * 0x94D049BB133111EB & mask
-        return z
+def test_words_are_those_of_whole_number_arithmetic_on_any_machine():
+    whole = (1 << 64) - 1
+
+    def word(key: int, index: int) -> int:
+        z = ((key & whole) ^ index) * 0x9E3779B97F4A7C15 & whole
+        z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 & whole
+        z = (z ^ z >> 27) * 0x94D049BB133111EB & whole
+        return z >> 32 | 1
 
     for key in (0, 1, -1, 2**63 - 1, -(2**63)):
         found = random_words(torch.tensor(key), 20)
-        expected = [
-            splitmix(key + number * 0x9E3779B97F4A7C15) >> 32 | 1 for number in range(1, 21)
-        ]
-        assert [word % 2**32 for word in found.tolist()] == expected
+        assert [each % 2**32 for each in found.tolist()] == [word(key, i) for i in range(20)]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_compiled_mask_is_the_same():
+    layer, tokens = Dropout(0.1), torch.randn(64, 32)
+    address_masks(layer, 3)
+    expected = layer(tokens)
+    address_masks(layer, 3)
+    assert torch.equal(torch.compile(layer, fullgraph=True)(tokens), expected)
 
 
 @pytest.mark.parametrize("rate", [0.0, 1e-9, 0.1, 0.5, 0.9])

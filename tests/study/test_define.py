@@ -116,6 +116,7 @@ def test_a_probe_is_a_tenth_as_long_at_a_multiple_of_the_rate(file):
         (("vit-tiny", "vit-tniy"), 3, "did you mean vit-tiny?"),
         (('position = "rope"', 'positoin = "rope"'), 15, "did you mean model.position?"),
         (("[1, 3]", "3"), 4, "rates=3 is not list"),
+        (("rates = [1, 3]", "margin = 50.0"), 4, "margin=50.0 is a difference of accuracies"),
         (('["layer", "rms"]', '"1..3"'), 11, "a range needs a field that is a number"),
     ],
 )

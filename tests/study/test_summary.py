@@ -192,6 +192,14 @@ def test_arms_are_judged_against_the_baseline_in_the_words_of_the_rules(three):
     assert like["verdict"].startswith(words) and like["detectable"] > 0.001
 
 
+@pytest.mark.parametrize(("margin", "equal"), [(0.005, True), (0.0005, False)])
+def test_arms_are_equal_only_within_a_margin_that_was_fixed_beforehand(tmp_path, margin, equal):
+    found = study(tmp_path / "study", {"baseline": BASE, "model.norm=rms": LIKE}, margin=margin)
+    verdict = comparison(summarize(found), "model.norm=rms")["verdict"]
+    assert (verdict == "equal within 0.50 pp") == equal
+    assert verdict.startswith("no evidence") != equal
+
+
 def test_p_values_are_corrected_within_the_family(three):
     samples = {name: Sample(dict(enumerate(values))) for name, values in THREE.items()}
     raw = [Difference(samples[name], samples["baseline"]).p for name in list(THREE)[1:]]

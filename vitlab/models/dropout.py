@@ -23,6 +23,20 @@ MIX1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 MIX2 = 0x94D049BB133111EB - (1 << 64)
 
 
+INTEGERS = {
+    torch.float64: torch.int64,
+    torch.float32: torch.int32,
+    torch.bfloat16: torch.int16,
+    torch.float16: torch.int16,
+}
+"""Integers as wide as each type of numbers."""
+
+
+def bits(number: float, dtype: torch.dtype) -> int:
+    """A number of a type, read as an integer of the same width."""
+    return int(torch.tensor(number, dtype=dtype, device="cpu").view(INTEGERS[dtype]))
+
+
 def mix(z: Tensor) -> Tensor:
     """Hash int64 numbers: neighbours become unrelated."""
     # int64 shifts bring copies of the sign along; the masks take them off again.
@@ -32,8 +46,9 @@ def mix(z: Tensor) -> Tensor:
 
 def random_words(key: Tensor, count: int) -> Tensor:
     """Random odd words of an int64 key (): int32 (count,)."""
-    index = torch.arange(1, count + 1, device=key.device)
-    return (mix(key + index * GAMMA) >> 32).to(torch.int32) | 1
+    index = torch.arange(count, device=key.device)
+    # Not key + index * GAMMA, as in the paper: torch.compile overflows at an index times that.
+    return (mix((key ^ index) * GAMMA) >> 32).to(torch.int32) | 1
 
 
 def threshold(rate: float) -> int:
@@ -54,6 +69,8 @@ class Dropout(nn.Module):
         super().__init__()
         self.rate = rate
         self.keep = threshold(rate) / WORDS + 0.5
+        scale = 1 / self.keep if self.keep else 0.0
+        self.scale = {dtype: bits(scale, dtype) for dtype in INTEGERS}
         self.register_buffer("key", torch.zeros((), dtype=torch.int64), persistent=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -69,8 +86,10 @@ class Dropout(nn.Module):
         words = random_words(self.key, rows.numel() + columns)
         self.key += MIX1
         product = words[:-columns].view(*rows, 1) * words[-columns:]
-        # In place: a comparison that makes booleans of words takes four times as long on a CPU.
-        return product.lt_(threshold(self.rate)).to(tokens.dtype).mul_(1 / self.keep)
+        # A 1 in place of each word that keeps its number, then the bits of 1 / keep in place of
+        # each 1: to make booleans and then numbers of them takes a CPU three times as long.
+        kept = product.lt_(threshold(self.rate)).to(INTEGERS[tokens.dtype])
+        return kept.mul_(self.scale[tokens.dtype]).view(tokens.dtype)
 
 
 class DropPath(Dropout):
@@ -84,8 +103,8 @@ class DropPath(Dropout):
 def address_masks(model: nn.Module, seed: int) -> None:
     """Let the masks of a model's next forward passes be a function of a seed below 2^64."""
     layers = list(dropouts(model))
-    signed = (seed + (1 << 63)) % (1 << 64) - (1 << 63)
-    keys = mix(signed + GAMMA * torch.arange(len(layers)))
+    signed = torch.tensor((seed + (1 << 63)) % (1 << 64) - (1 << 63))
+    keys = mix((mix(signed * GAMMA) ^ torch.arange(len(layers))) * GAMMA)
     for layer, key in zip(layers, keys.tolist(), strict=True):
         layer.key.fill_(key)
 

@@ -81,6 +81,8 @@ class Definition:
     exploratory: bool = False
     rivals: bool = False
     """The best word of each axis meets those of the others, instead of being combined."""
+    margin: float | None = None
+    """Difference of accuracies, 0 to 1, within which an arm counts as equal to another."""
     rates: tuple[float, ...] = ()
     """Multiples of the learning rate that each arm is tried with, briefly."""
 
@@ -94,6 +96,8 @@ class Definition:
             problems.append(f"family: {unknown(self.family, (AGAINST_BASELINE, ALL_PAIRS))}")
         if not self.seeds:
             problems.append("seeds=0 is no study: three are the least for a verdict, five better")
+        if self.margin is not None and not 0 < self.margin < 1:
+            problems.append(f"margin={self.margin} is a difference of accuracies, such as 0.005")
         if self.design == "search":
             if not self.axes:
                 problems.append("nothing varies: give --vary FIELD=WORD,WORD or a table [vary]")
@@ -209,7 +213,7 @@ def from_words(vary: list[str], recipe: str | None, **given: Any) -> Definition:
 KEYS: dict[str, type] = {
     "question": str, "recipe": str, "design": str, "seeds": int, "trials": int, "common": dict,
     "vary": dict, "explain": dict, "family": str, "exploratory": bool, "rivals": bool,
-    "rates": list,
+    "rates": list, "margin": float,
 }  # fmt: skip
 """What a file may say, and in which type."""
 
@@ -244,6 +248,7 @@ def interpret(name: str, tree: dict[str, Any]) -> Definition:
         family=tree.get("family", AGAINST_BASELINE),
         exploratory=search or tree.get("exploratory", False),
         rivals=tree.get("rivals", False),
+        margin=tree.get("margin"),
         rates=tuple(tree.get("rates", ())),
     )
 

@@ -94,6 +94,7 @@ class Plan:
     trials: list[Trial] = field(default_factory=list)
     probes: list[Trial] = field(default_factory=list)
     budget: int = 0
+    margin: float | None = None
 
     @classmethod
     def load(cls, folder: Path) -> "Plan":

@@ -54,6 +54,7 @@ def prepare(definition: Definition, *, threads: int, data_root: str | None = Non
         rivals=definition.rivals,
         threads=threads,
         budget=definition.budget,
+        margin=definition.margin,
     )
     baseline = arm_config(plan.recipe, plan.overrides, {})
     for arm in definition.arms():

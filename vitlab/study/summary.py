@@ -225,7 +225,7 @@ def comparisons(record: Record) -> list[dict[str, Any]]:
             "bootstrap_interval": second_opinion(one, other),
             "verdict": None
             if exploratory
-            else difference.verdict(corrected, comparisons=len(found)),
+            else difference.verdict(corrected, comparisons=len(found), margin=record.plan.margin),
             "unequal": unequal(one, other),
         }
         for (one, other, difference), raw, corrected in zip(found, p, adjusted, strict=True)
