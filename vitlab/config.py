@@ -482,8 +482,7 @@ class TrainConfig(Section):
     small_epochs: int = 0
     """Epochs at `small_size` before the full size."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Numbers of the forward pass; weights stay fp32. auto: bf16 where the hardware multiplies it
-    natively and, on a CPU, faster; else fp32."""
+    """Numbers of the forward pass; weights stay fp32. auto: bf16 where a GPU has it, else fp32."""
     attention: Literal["auto", "fused", "explicit"] = "auto"
     """One kernel, or two products and a softmax. auto: on a CPU, what a trial finds faster."""
     layout: Literal["auto", "channels_last", "contiguous"] = "auto"

@@ -63,6 +63,21 @@ def test_the_fastest_is_taken_and_the_reason_has_its_figures(native, monkeypatch
     assert tried == found
 
 
+def test_bf16_is_taken_only_when_asked_for_and_its_speed_is_told(native, monkeypatch):
+    half = ("bf16", "explicit", "channels_last")
+    rates(monkeypatch, {FP32: 100.0, ("fp32", "explicit", "channels_last"): 90.0, half: 300.0})
+    settings, _ = choose(config("vit-tiny"), CPU, 45_000)
+    assert settings.words == FP32
+    assert settings.precision.reason == (
+        "100 images/s in a trial; bf16 has 300, but is not known to be as accurate: "
+        "--train.precision bf16"
+    )
+    rates(monkeypatch, {half: 300.0, ("bf16", "fused", "channels_last"): 150.0})
+    settings, _ = choose(config("vit-tiny", precision="bf16"), CPU, 45_000)
+    assert settings.words == half
+    assert settings.precision.reason == "asked for"
+
+
 def test_a_small_gain_does_not_move_a_run_from_the_rule(monkeypatch):
     rates(monkeypatch, {FP32: 100.0, ("fp32", "explicit", "channels_last"): 109.0})
     assert choose(config("vit-tiny"), CPU, 45_000)[0].words == FP32

@@ -1,6 +1,5 @@
 """What a step costs as model, images and data set grow, and what the recipes cost here."""
 
-import resource
 import subprocess
 import sys
 from dataclasses import replace
@@ -88,16 +87,17 @@ def memory(name: str, data_root: str | None) -> dict[str, Any]:
         {"recipe", "peak_bytes"}
     """
     program = (
-        "import sys\n"
-        "from vitlab.train.loop import overfit_one_batch\n"
+        "import sys, torch\n"
         "from vitlab.recipes import recipe\n"
-        "root = sys.argv[2] or None\n"
-        "overfit_one_batch(recipe(sys.argv[1]), device='cpu', data_root=root, steps=20, quiet=True)"
+        "from vitlab.train import overfit_one_batch\n"
+        "from vitlab.train.origin import peak_memory\n"
+        "config, root = recipe(sys.argv[1]), sys.argv[2] or None\n"
+        "overfit_one_batch(config, device='cpu', data_root=root, steps=20, quiet=True)\n"
+        "print(peak_memory(torch.device('cpu')))"
     )
-    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    subprocess.run([sys.executable, "-c", program, name, data_root or ""], check=True)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return {"recipe": name, "peak_bytes": 1024 * max(peak, before)}
+    words = [sys.executable, "-c", program, name, data_root or ""]
+    done = subprocess.run(words, check=True, capture_output=True, text=True)
+    return {"recipe": name, "peak_bytes": int(done.stdout)}
 
 
 def calibration(device: torch.device, names: tuple[str, ...] = CALIBRATED) -> dict[str, Any]:

@@ -14,8 +14,10 @@ from vitlab.config import Config
 from vitlab.data import load_train, train_validation
 from vitlab.data.augment import normalize
 from vitlab.data.batches import resize
+from vitlab.device import autocast
 from vitlab.export import Session, to_int8, to_onnx
 from vitlab.models import build_model
+from vitlab.models.attention import set_attention
 from vitlab.predict import open_model
 from vitlab.run import Run
 
@@ -78,10 +80,22 @@ def accuracy(run: Run, data_root: str | None) -> dict[str, Any]:
         images = torch.from_numpy(np.ascontiguousarray(examples.images[index])).permute(0, 3, 1, 2)
         return resize(normalize(images, statistics["mean"], statistics["std"]), size).numpy()
 
+    def computed(way: str, precision: str):
+        def path(images: np.ndarray) -> np.ndarray:
+            set_attention(model, way)
+            with autocast(torch.device("cpu"), precision):
+                return model(torch.from_numpy(images)).float().numpy()
+
+        return path
+
     some = np.random.default_rng(0).permutation(train)[:CALIBRATION_IMAGES]
     images, labels = prepared(validation), examples.labels[validation]
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         paths, _ = ways(model, prepared(np.sort(some)), Path(folder))
+        paths |= {
+            "eager, explicit attention": computed("explicit", "fp32"),
+            "eager, bf16": computed("explicit", "bf16"),
+        }
         starts = range(0, len(images), BATCH)
         answers = {
             name: np.concatenate([path(images[s : s + BATCH]).argmax(1) for s in starts])

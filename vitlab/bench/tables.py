@@ -76,15 +76,17 @@ def _rates(
     title: str, found: Mapping[str, Any], rates: Mapping[str, Mapping[str, float]], unit: str
 ) -> Iterator[Table]:
     shares, ratios = found.get("share_of_peak", {}), found["ratios"]
+    drops = found.get("dropouts", {})
     rows = [
         [
             name, one["median"], one["lowest"], one["highest"], _ratio(ratios.get(name)),
-            *([shares.get(name)] if shares else []),
+            *([shares.get(name)] if shares else []), *([drops.get(name)] if drops else []),
         ]
         for name, one in rates.items()
     ]  # fmt: skip
     word = "faster than eager" if unit == "milliseconds" else "ours is faster by"
-    header = ("", unit, "lowest", "highest", word, *(["share of peak"] if shares else []))
+    header = ("", unit, "lowest", "highest", word)
+    header += ("share of peak",) * bool(shares) + ("dropouts",) * bool(drops)
     yield title, header, rows
 
 

@@ -12,6 +12,7 @@ from vitlab.bench.measure import interleaved, matrix_peak
 from vitlab.bench.peers import PEERS, missing
 from vitlab.config import Config, ViTConfig
 from vitlab.device import DTYPES, autocast, choose_precision, multiplies_bf16
+from vitlab.models import build_model
 from vitlab.models.cost import cost
 from vitlab.recipes import recipe
 from vitlab.train.trial import Words, contenders, measure, noise, noise_step, rules
@@ -39,8 +40,8 @@ def training(config: Config, device: torch.device, rounds: int, seconds: float) 
     Returns:
         {"variants": {"dropout 0.1" | "no dropout": {"images_per_second": {row: {median, lowest,
         highest}}, "best": our fastest row, "ratios": {row of another: how many times faster that
-        is}, "share_of_peak": {row: ...}}}, "matrix_peak": {precision: FLOP/s}, ...}, where a row
-        is a name and a precision
+        is}, "share_of_peak": {row: ...}, "dropouts": {row: ...}}}, "matrix_peak": {precision:
+        FLOP/s}, ...}, where a row is a name and a precision
     """
     model = config.model
     assert isinstance(model, ViTConfig)
@@ -73,11 +74,13 @@ def variant(
 ) -> dict[str, Any]:
     """Measure everybody's step of one config."""
     steps, batch = {}, noise(config, device)
+    drops = {OURS: dropouts(build_model(config).to(device), batch[0][:2])}
     for word in peaks:
         steps[f"{OURS}, {word}"] = noise_step(config, device, words(config, device, word))
         for name, (build, _) in PEERS.items():
             if not missing(name):
                 model = build(config).to(device)
+                drops[name] = dropouts(model, batch[0][:2])
                 steps[f"{name}, {word}"] = their_step(model, config, word, batch)
     timings = interleaved(steps, device=device, rounds=rounds, seconds=seconds)
     if device.type == "cuda":
@@ -102,7 +105,20 @@ def variant(
             row: flops / timing.median / peaks[row.split(", ")[1]]
             for row, timing in timings.items()
         },
+        "dropouts": {row: drops[row.split(", ")[0]] for row in timings},
     }
+
+
+def dropouts(model: nn.Module, images: Tensor) -> int:
+    """How many layers of dropout images (B, C, H, W) pass, those in modules of their own."""
+    passed = []
+    for module in model.modules():
+        if getattr(module, "p", 0) or getattr(module, "rate", 0):
+            module.register_forward_hook(lambda *_: passed.append(1))
+    model.train()(images)
+    for module in model.modules():
+        module._forward_hooks.clear()
+    return len(passed)
 
 
 def words(config: Config, device: torch.device, precision: str) -> Words:

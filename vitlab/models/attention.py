@@ -21,8 +21,9 @@ from vitlab.models.position import Position
 Trace = dict[str, Tensor] | None
 
 EXPLICIT_TOKENS = 260
-"""Tokens up to which a CPU may compute attention explicitly. In fp32 the two ways are level at 65
-tokens, and the kernel takes half the time at 1,025 (docs/speed.md); bf16 is not yet measured."""
+"""Tokens up to which a CPU may compute attention explicitly: beyond, the weights of a batch take
+gigabytes. In fp32 the kernel is level or faster at any count (docs/speed.md); bf16 is not yet
+measured."""
 
 
 class Attention(nn.Module):

@@ -52,7 +52,7 @@ from vitlab.train.ranks import Ranks, join
 from vitlab.train.session import Session, Step
 from vitlab.train.state import Clock
 from vitlab.train.stop import StopRequest, reason_to_stop, stop_request
-from vitlab.train.trial import Settings, stored
+from vitlab.train.trial import Settings, rules, stored
 
 Data = Examples | tuple[np.ndarray, np.ndarray] | None
 
@@ -160,7 +160,8 @@ def overfit_one_batch(
     where = choose_device(device)
     narrator = Narrator(quiet)
     with torch.random.fork_rng():
-        session = Session.build(config, examples, where, weights=_weights(config))
+        weights, settings = _weights(config), rules(config, where)
+        session = Session.build(config, examples, where, weights=weights, settings=settings)
         state = session.state
         images, labels = session.images[: config.train.batch_size], session.images.labels
         labels = labels[: config.train.batch_size]

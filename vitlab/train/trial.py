@@ -36,6 +36,10 @@ HOPELESS = 1.5
 MARGIN = 1.1
 """Times faster than the rule's choice that a contender must be, so that noise decides little."""
 
+AUTOMATIC = ("fp32",)
+"""Precisions that auto takes on a CPU. bf16 is tried where it is native, so that a run can say what
+it would gain, but it has not been shown to cost no accuracy (docs/log.md)."""
+
 Words = tuple[str, str, str]
 """Precision, attention and layout."""
 
@@ -99,11 +103,19 @@ def choose(
         return default, {}
     with torch.random.fork_rng(devices=[]):
         rates = measure(config, device, rivals)
-    best = max(rates, key=lambda words: rates[words])
+    fastest = max(rates, key=lambda words: rates[words])
+    allowed = [words for words in rates if words[0] in (*AUTOMATIC, config.train.precision)]
+    best = max(allowed, key=lambda words: rates[words])
     if rates[best] < MARGIN * rates[default.words]:
         best = default.words
 
     def explained(place: int) -> Choice:
+        if place == 0 and fastest not in allowed:
+            return Choice(
+                best[0],
+                f"{rates[best]:,.0f} images/s in a trial; {fastest[0]} has {rates[fastest]:,.0f}, "
+                f"but is not known to be as accurate: --train.precision {fastest[0]}",
+            )
         for other, rate in rates.items():
             if [i for i in range(3) if other[i] != best[i]] == [place]:
                 reason = f"{rates[best]:,.0f} images/s in a trial, {rate:,.0f} with {other[place]}"
