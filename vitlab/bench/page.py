@@ -16,7 +16,7 @@ PARTS = {
     "recipe `vit-tiny` has it and without. Everybody is measured in every precision that this "
     "machine multiplies natively. A share is of the best matrix product in the same precision; "
     "dropouts are the layers of dropout that an image passes: transformers leaves out those on the "
-    "wide hidden layer, which are half of all numbers.",
+    "wide hidden layer, two thirds of all numbers.",
     "recipes": "The step of recipes at their batch size under every setting of a trial, the best "
     "of three steps each. `vitlab train` tries the same, on 64 images at most.",
     "attention": "An attention layer of DeiT-Tiny's shape on 8,192 tokens, as one kernel (fused) "

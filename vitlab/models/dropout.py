@@ -4,7 +4,7 @@ A mask of R x C numbers needs R + C random words, not R x C: mask[r, c] compares
 row[r] * column[c] modulo 2^32 of two random odd words with a threshold. The numbers of one row
 are independent of each other, as are those of one column; two rows differ by a random factor, so
 they depend on each other only as far as x and a x modulo 2^32 do. Drawing a float a number, as
-torch does, takes a quarter of a ViT's whole step on a CPU.
+torch does, takes a third of a ViT's step on a CPU (docs/speed.md).
 
 The words are hashes of integers, so equal keys give equal masks on a CPU as on a GPU.
 """
