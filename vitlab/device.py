@@ -72,7 +72,7 @@ def choose_precision(config: TrainConfig, device: torch.device) -> Choice:
     """Resolve the precision of the forward pass."""
     if config.precision == "auto":
         if not multiplies_bf16(device):
-            return Choice("fp32", f"this {device.type} does not multiply bf16 natively")
+            return Choice("fp32", f"this {device.type.upper()} does not multiply bf16 natively")
         if device.type == "cuda":
             return Choice("bf16", "this GPU computes it natively")
         return Choice("fp32", "on a CPU bf16 is not known to be as accurate")
