@@ -18,6 +18,10 @@ PRODUCTS = (
     aten.bmm.default,
     aten.convolution.default,
     aten.convolution_backward.default,
+    # Inference mode hands these over whole.
+    aten.linear.default,
+    aten.matmul.default,
+    aten.conv2d.default,
 )
 
 
