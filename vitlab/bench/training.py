@@ -111,13 +111,13 @@ def variant(
 
 def dropouts(model: nn.Module, images: Tensor) -> int:
     """How many layers of dropout images (B, C, H, W) pass, those in modules of their own."""
-    passed = []
+    passed, hooks = [], []
     for module in model.modules():
         if getattr(module, "p", 0) or getattr(module, "rate", 0):
-            module.register_forward_hook(lambda *_: passed.append(1))
+            hooks.append(module.register_forward_hook(lambda *_: passed.append(1)))
     model.train()(images)
-    for module in model.modules():
-        module._forward_hooks.clear()
+    for hook in hooks:
+        hook.remove()
     return len(passed)
 
 
