@@ -40,6 +40,8 @@ class Terms:
     """What logits are divided by; None where it was never measured."""
     checkpoint_sha256: str
     """Hash of the checkpoint that is meant."""
+    grey_range: tuple[int, int] | None = None
+    """The values of 16-bit pictures that become 0 and 255."""
 
     def to_dict(self) -> dict[str, Any]:
         """The same as JSON values."""
@@ -48,9 +50,10 @@ class Terms:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Terms":
         """Read what `to_dict` wrote; RunError if it is something else."""
-        lists = ("class_names", "image_size", "mean", "std", "input_size")
         try:
-            made: dict[str, Any] = {k: tuple(v) if k in lists else v for k, v in values.items()}
+            made: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+            }
             found = cls(**made)
             sound = len(found.mean) == len(found.std) == found.channels and all(found.class_names)
         except TypeError as error:
@@ -75,7 +78,14 @@ def terms(run: Run, checkpoint: Checkpoint) -> Terms:
         input_size=tuple(checkpoint.state["image_size"]),
         temperature=temperature(run, checkpoint),
         checkpoint_sha256=checkpoint.sha256,
+        grey_range=grey_range(run),
     )
+
+
+def grey_range(run: Run) -> tuple[int, int] | None:
+    """The values of 16-bit pictures that a run takes for 0 and 255; None for all there are."""
+    found = run.origin["data"].get("grey_range")
+    return tuple(found) if found else None
 
 
 def temperature(run: Run, checkpoint: Checkpoint) -> float | None:

@@ -110,7 +110,8 @@ class Classifier:
 
     def pixels(self, source: bytes | Path) -> np.ndarray:
         """Read a picture of any size as uint8 (H, W, C); DataError says why it cannot be read."""
-        return decode(source, self.image_size, self.channels, self.fit)
+        terms = self.terms
+        return decode(source, self.image_size, self.channels, self.fit, grey_range=terms.grey_range)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Pixels uint8 (N, H, W, C) to logits (N, K) float32."""

@@ -25,7 +25,7 @@ from typing import Any, ClassVar, Literal, Self, get_args, get_origin
 
 from vitlab.errors import ConfigError
 
-SCHEMA = 4
+SCHEMA = 5
 """Number of the config.json layout; a run of a later number is refused, not guessed at."""
 
 ADDED = {
@@ -50,6 +50,7 @@ ADDED = {
     ),
     3: ("data.unreadable",),
     4: ("train.attention", "train.layout"),
+    5: ("data.max_pixels", "data.grey_range", "train.overlap"),
 }
 """Fields by the schema that brought them. Each defaults to what earlier versions did, so that is
 what a run of an earlier schema has."""
@@ -89,6 +90,10 @@ class DataConfig(Section):
     """How an image of another shape comes to `image_size`: distorted, bordered or trimmed."""
     unreadable: Literal["refuse", "skip"] = "refuse"
     """Images that cannot be read: named and the set refused, or named, left out and counted."""
+    max_pixels: int = 200_000_000
+    """Largest image that is read, height times width; a larger one is unreadable."""
+    grey_range: tuple[int, int] | None = None
+    """Values of 16-bit images that become 0 and 255; None takes the training images' extremes."""
     channels: Literal[1, 3] | None = None
     """1 for grey, 3 for colour; None takes the data set's own."""
     classes: int | None = None
@@ -107,6 +112,9 @@ class DataConfig(Section):
             yield "dataset='' names nothing: give a known name or a folder"
         if self.image_size is not None and min(self.image_size) < 1:
             yield f"image_size={self.image_size} needs two positive numbers of pixels"
+        if self.grey_range is not None and not 0 <= self.grey_range[0] < self.grey_range[1]:
+            yield f"grey_range={self.grey_range} needs a low and a higher value, 0 or more"
+        yield from within(self, "max_pixels", 1)
         if self.classes is not None and self.classes < 2:
             yield f"classes={self.classes}: a classifier needs at least two"
         yield from within(self, "validation_fraction", 0, 1, open_end=True)
@@ -469,6 +477,8 @@ class TrainConfig(Section):
     """Weight of a class in the loss: all 1, by its inverse frequency, or one number per class."""
     weights: str | None = None
     """Weights to start from (`--from`): a run, a shipped model, a safetensors file, or hf:NAME."""
+    overlap: Literal["refuse", "allow"] = "refuse"
+    """Validation images that `weights` were trained on: refused, or allowed and told everywhere."""
     teacher: str | None = None
     """Recipe of a teacher, trained first and in the same run, for `model.distill_token`."""
     teacher_epochs: int | None = None

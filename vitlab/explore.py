@@ -18,7 +18,7 @@ import torch
 
 from vitlab.backbone import backbone_features
 from vitlab.config import AugmentConfig, DataConfig, text
-from vitlab.data import Examples, load_test, load_train, resolve, statistics, train_validation
+from vitlab.data import Examples, load_test, load_train, resolve, statistics
 from vitlab.data.augment import Moment, augment
 from vitlab.data.duplicates import near_duplicates
 from vitlab.data.operations import OPERATIONS, magnitudes
@@ -115,7 +115,7 @@ def explore(
     subject = Subject(
         name=default_folder(config).name,
         examples=examples,
-        split=train_validation(examples.labels, config),
+        split=examples.split(config),
         folder=Path(out) if out is not None else default_folder(config),
     )
     # First, because a backbone may be missing, and nobody should wait to be told.
@@ -296,7 +296,8 @@ def _near_duplicates(subject: Subject, test: np.ndarray) -> list[dict[str, Any]]
 def _separation(subject: Subject, backbone: str | None, device: str) -> list[dict[str, Any]]:
     """How far apart classes lie in pixels, and in the features of a backbone if one is named."""
     share = min(1.0, MAPPED / len(subject.train))
-    index = subject.train[draw(subject.examples.labels[subject.train], share, 0, "train")]
+    keys, labels = subject.examples.keys[subject.train], subject.examples.labels[subject.train]
+    index = subject.train[draw(keys, labels, share, 0, "train")]
     images, labels = subject.examples.images[index], subject.examples.labels[index]
     features = {"pixels": images.reshape(len(images), -1) / np.float32(255)}
     if backbone is not None:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from vitlab.config import ViTConfig
-from vitlab.data import Examples, index_sha256, train_validation
+from vitlab.data import Examples, index_sha256
 from vitlab.data.augment import normalize
 from vitlab.data.batches import resize
 from vitlab.data.splits import draw
@@ -204,7 +204,7 @@ def _sample(runs: Sequence[Run], examples: Examples) -> tuple[np.ndarray, np.nda
                 f"{runs[0].name} and {run.name} were trained on different images: "
                 "only runs of the same data.* can stand beside each other"
             )
-        splits.append(train_validation(examples.labels, run.config.data))
+        splits.append(run.split.index)
     train, validation = splits[0]
     same = (np.array_equal(train, a) and np.array_equal(validation, b) for a, b in splits)
     if not all(same):
@@ -214,12 +214,13 @@ def _sample(runs: Sequence[Run], examples: Examples) -> tuple[np.ndarray, np.nda
         )
     if not len(validation):
         raise RunError(f"{runs[0].path} has no validation split: data.validation_fraction=0")
-    return _some(train, examples.labels, FITTED), _some(validation, examples.labels, MEASURED)
+    return _some(train, examples, FITTED), _some(validation, examples, MEASURED)
 
 
-def _some(index: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
+def _some(index: np.ndarray, examples: Examples, count: int) -> np.ndarray:
     """At most about `count` of an index, the same share of every class."""
-    return index[draw(labels[index], min(1.0, count / len(index)), 0, "train")]
+    share = min(1.0, count / len(index))
+    return index[draw(examples.keys[index], examples.labels[index], share, 0, "train")]
 
 
 def _features(

@@ -1,6 +1,6 @@
 """Writing files so that a crash leaves the old content or the new, never a half.
 
-Everything vitlab stores goes through `write_bytes`: a temporary file in the same folder,
+Everything vitlab stores goes through `replacing`: a temporary file in the same folder,
 flushed to the disk, renamed over the target, and the folder flushed as well. `Lock` keeps a
 second process out; the kernel releases it when its holder dies, however it dies.
 """
@@ -12,19 +12,21 @@ import json
 import os
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from vitlab.errors import RunError
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Replace a file's content in one step; parent folders are made."""
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write, which takes the place of `path` in one step; parent folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -33,6 +35,12 @@ def write_bytes(path: Path, data: bytes) -> None:
             temporary.unlink()
         raise
     sync_folder(path.parent)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace a file's content in one step; parent folders are made."""
+    with replacing(path) as file:
+        file.write(data)
 
 
 def write_text(path: Path, text: str) -> None:

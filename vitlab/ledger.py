@@ -8,11 +8,13 @@ import fcntl
 import json
 import os
 import time
+import warnings
 from typing import Literal
 
 import numpy as np
 
-from vitlab.data import ARRAYS, Examples, from_arrays, load_test, train_validation
+from vitlab.data import ARRAYS, KNOWN, Examples, find_again, from_arrays, load_test
+from vitlab.data.sources import draws_test
 from vitlab.errors import DataError, RunError
 from vitlab.predict import Data, open_examples
 from vitlab.run import Checkpoint, Run
@@ -40,7 +42,7 @@ def open_split(
         examples = _test(run, data, data_root)
         return examples, np.arange(len(examples.labels))
     examples = open_examples(run, data, data_root)
-    index = train_validation(examples.labels, run.config.data)[1]
+    _, index = run.split.index
     if not len(index):
         raise RunError(f"{run.path} has no validation split: data.validation_fraction=0")
     return examples, index
@@ -55,13 +57,13 @@ def _test(run: Run, data: Data, data_root: str | os.PathLike[str] | None) -> Exa
         )
     config, classes = run.config.data, run.origin["data"]["class_names"]
     if isinstance(data, Examples):
-        examples = data
+        examples = data.canonical()
     elif data is not None:
         examples = from_arrays(*data, class_names=classes)
     elif config.dataset == ARRAYS:
         raise DataError(f"{run.path} was trained on arrays in memory: hand them in as data=")
     else:
-        examples = load_test(config, data_root)
+        examples = load_test(find_again(config, data_root), data_root)
     assert config.image_size
     form = (*config.image_size, config.channels)
     if examples.images.shape[1:] != form:
@@ -71,7 +73,32 @@ def _test(run: Run, data: Data, data_root: str | os.PathLike[str] | None) -> Exa
             f"test images are of the classes {', '.join(examples.class_names)}, but {run.path} "
             f"knows {', '.join(classes)}: the same names in the same order are needed"
         )
+    if data is None and draws_test(find_again(config, data_root), data_root):
+        # Which images are its test split is decided by all of them.
+        open_examples(run, data_root=data_root)
+        _refuse_seen(run, examples)
+    elif config.dataset not in KNOWN and (
+        copies := np.isin(examples.keys, run.split.trained).sum()
+    ):
+        warnings.warn(
+            f"{copies:,} of {len(examples.labels):,} test images are copies of images that "
+            f"{run.path} was trained on: its test accuracy will look better than it is",
+            stacklevel=3,
+        )
     return examples
+
+
+def _refuse_seen(run: Run, test: Examples) -> None:
+    """Refuse test images that the weights which a run started from were trained on."""
+    split = run.split
+    seen = int((np.isin(test.keys, split.before) & ~np.isin(test.keys, split.keys)).sum())
+    if seen and run.config.train.overlap == "refuse":
+        raise DataError(
+            f"{run.config.train.weights}, which {run.path} started from, was trained on {seen:,} "
+            f"of its {len(test.labels):,} test images: train again with the data.split_seed and "
+            "data.test_fraction of that run, or with --train.overlap=allow, which every table "
+            "will tell"
+        )
 
 
 def record_opening(run: Run, checkpoint: Checkpoint) -> int:

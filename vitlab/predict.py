@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vitlab.data import ARRAYS, Examples, from_arrays, load_train
+from vitlab.data import ARRAYS, Examples, find_again, from_arrays, load_train
 from vitlab.data.augment import normalize
 from vitlab.data.batches import resize
 from vitlab.data.images import convert
@@ -107,22 +107,29 @@ def open_examples(
 
     Raises DataError for images that are not those of the run.
     """
-    origin = run.origin["data"]
+    origin, split = run.origin["data"], run.split
     if isinstance(data, Examples):
-        examples = data
+        examples = data.canonical()
     elif data is not None:
         examples = from_arrays(*data, class_names=origin["class_names"])
     elif run.config.data.dataset == ARRAYS:
         raise DataError(f"{run.path} was trained on arrays in memory: hand them in as data=")
     else:
-        examples = load_train(run.config.data, data_root)
+        examples = load_train(find_again(run.config.data, data_root), data_root)
     if examples.fingerprint != origin["fingerprint"]:
         raise DataError(
-            f"these are not the images that {run.path} was trained on (fingerprint "
-            f"{examples.fingerprint[:12]}, not {origin['fingerprint'][:12]}): point --data-root "
-            "at the original"
+            f"these are not the images that {run.path} was trained on: "
+            f"{changes(split.keys, examples.keys)}. Point --data-root at the original"
         )
     return examples
+
+
+def changes(before: np.ndarray, now: np.ndarray) -> str:
+    """What became of a run's images, by their keys before and now."""
+    gone, new = len(np.setdiff1d(before, now)), len(np.setdiff1d(now, before))
+    if not gone and not new:
+        return f"the same {len(now):,} pictures, of other classes, size or number of copies"
+    return f"{gone:,} of {len(before):,} are gone and {new:,} are new"
 
 
 def predict(

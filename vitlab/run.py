@@ -2,6 +2,7 @@
 
     config.json                complete and strict; written first, never again
     origin.json                command, versions, hardware, threads, data fingerprint and statistics
+    split.npz                  the images it was given, by their content: trained on, validated on
     metrics.jsonl              one object a line, in order of step
     checkpoints/step-NNNNNN/   model, average and optimizer as safetensors, state.json, and a
                                manifest.json of sizes and hashes
@@ -30,7 +31,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
 
 from vitlab.config import Config
 from vitlab.errors import ConfigError, RunError
@@ -39,6 +42,7 @@ from vitlab.files import (
     append_json,
     as_json,
     read_json_lines,
+    replacing,
     sha256,
     sync_folder,
     write_bytes,
@@ -50,6 +54,8 @@ KEEP = 2
 """Newest checkpoints kept beside the best: two, so that a damaged one has a predecessor."""
 
 Which = Literal["last", "best"]
+
+TRAINED, VALIDATED = 1, 2
 
 
 @dataclass(frozen=True)
@@ -113,6 +119,27 @@ class Checkpoint:
         return sha256(self.path / "manifest.json")
 
 
+class Split(NamedTuple):
+    """Which images a run was given, by their keys (`vitlab.data.Examples.keys`)."""
+
+    keys: np.ndarray
+    """uint64 (N,), in the order of the examples."""
+    part: np.ndarray
+    """uint8 (N,): TRAINED, VALIDATED, or 0 for an image that was left out."""
+    before: np.ndarray
+    """uint64 (M,): images that the weights it started from were trained on."""
+
+    @property
+    def trained(self) -> np.ndarray:
+        """Keys of all images that its weights were ever trained on."""
+        return np.union1d(self.keys[self.part == TRAINED], self.before)
+
+    @property
+    def index(self) -> tuple[np.ndarray, np.ndarray]:
+        """Index of the training and of the validation images into the examples."""
+        return np.flatnonzero(self.part == TRAINED), np.flatnonzero(self.part == VALIDATED)
+
+
 class Run:
     """A run on disk. Reading is strict and never writes.
 
@@ -158,6 +185,21 @@ class Run:
     def origin(self) -> dict[str, Any]:
         """Where the run comes from: versions, hardware, data fingerprint and statistics."""
         return _read_json(self.path / "origin.json")
+
+    @property
+    def split(self) -> "Split":
+        """Which images it was trained and validated on; RunError where that is not known."""
+        try:
+            with np.load(self.path / "split.npz", allow_pickle=False) as stored:
+                return Split(**{name: stored[name] for name in Split._fields})
+        except FileNotFoundError:
+            raise RunError(
+                f"{self.path} has no split.npz: it is of an earlier vitlab, whose split depended "
+                "on the order of the files. It can be looked at, asked and compared; to judge it "
+                "anew, train it again"
+            ) from None
+        except Exception as error:  # a damaged archive fails in many ways
+            raise RunError(f"{self.path / 'split.npz'} is damaged: {error}") from error
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
@@ -251,6 +293,8 @@ class Run:
         """Copy what is not weights into another folder: config, origin, metrics, final numbers."""
         copy = Run.create(folder, self.config)
         copy.write_origin(self.origin)
+        if (self.path / "split.npz").exists():
+            copy.write_split(self.split)
         lines = [json.dumps(record) + "\n" for record in metrics]
         write_text(copy.path / "metrics.jsonl", "".join(lines))
         if self.finished is not None:
@@ -278,6 +322,11 @@ class Run:
         """Store where the run comes from."""
         with _storing(self.path):
             write_json(self.path / "origin.json", origin)
+
+    def write_split(self, split: "Split") -> None:
+        """Store which images the run was given."""
+        with _storing(self.path), replacing(self.path / "split.npz") as file:
+            np.savez(file, **split._asdict())
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Add one line of metrics."""

@@ -11,7 +11,7 @@ from torch import nn
 
 from vitlab.bench.measure import interleaved
 from vitlab.config import Config
-from vitlab.data import load_train, train_validation
+from vitlab.data import load_train
 from vitlab.data.augment import normalize
 from vitlab.data.batches import resize
 from vitlab.device import autocast
@@ -71,7 +71,7 @@ def accuracy(run: Run, data_root: str | None) -> dict[str, Any]:
     """
     config, statistics = run.config, run.origin["data"]
     examples = load_train(config.data, data_root)
-    train, validation = train_validation(examples.labels, config.data)
+    train, validation = examples.split(config.data)
     checkpoint = run.checkpoint()
     size = tuple(checkpoint.state["image_size"])
     model = open_model(run, checkpoint, torch.device("cpu"))

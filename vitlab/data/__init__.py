@@ -3,11 +3,12 @@
 `vitlab.data.augment` and `vitlab.data.batches` need torch and are imported by their own names.
 """
 
+from vitlab.data.images import decode
 from vitlab.data.known import KNOWN
 from vitlab.data.sources import (
     ARRAYS,
     Examples,
-    decode,
+    find_again,
     from_arrays,
     load_test,
     load_train,
@@ -21,6 +22,7 @@ __all__ = [
     "KNOWN",
     "Examples",
     "decode",
+    "find_again",
     "from_arrays",
     "index_sha256",
     "load_test",

@@ -147,8 +147,8 @@ KNOWN: dict[str, KnownSet] = {
         mean=(0.49139968, 0.48215841, 0.44653091),
         std=(0.24703223, 0.24348513, 0.26158784),
         content={
-            "train": "6c3d94351344c6460973c9795f4a4fcc19984b1b894a9b39889a02e380f4d4d3",
-            "test": "7742db831caeba84ea1d4663e0d07ca1879cbb76e501e036935be5fd5506749b",
+            "train": "6bb97eef7a6277cfdbbf30bc2ce98c8727ff0f36bc73b1ed9f0f7fa0575d1c66",
+            "test": "9d88ad95b39184b42eb4c6fa2b79e087a6b56674a666e09c6bccf838fbf3f594",
         },
         sources=(
             _hub(

@@ -1,14 +1,15 @@
 """A named data set becomes uint8 images, labels, class names and a fingerprint.
 
-Training and test images leave by separate doors, `load_train` and `load_test`. A set is looked
-for below the data root, then below $VITLAB_DATA, then in the cache folder, and then fetched.
-What was decoded once is kept in the cache folder, which may be deleted at any time.
+Training and test images leave by separate doors, `load_train` and `load_test`, in an order that
+depends on their pixels alone, whatever file or folder they came from. A set is looked for below
+the data root, then below $VITLAB_DATA, then in the cache folder, and then fetched. What was
+decoded once is kept in the cache folder, which may be deleted at any time.
 """
 
 import difflib
 import hashlib
-import io
 import json
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -32,20 +33,20 @@ from vitlab.data.formats import (
     numbered,
     parquet_files,
 )
-from vitlab.data.images import convert, decode, header
+from vitlab.data.images import convert, header, read
 from vitlab.data.known import KNOWN, KnownSet
 from vitlab.data.loose import Loose, holds_files
-from vitlab.data.splits import hold_out
+from vitlab.data.splits import hold_out, train_validation
 from vitlab.data.table import Table
 from vitlab.errors import DataError
-from vitlab.files import write_bytes
+from vitlab.files import replacing
 
 Root = str | os.PathLike[str] | None
 
 ARRAYS = "arrays"
 """What `config.data.dataset` says of images that were handed in as arrays."""
 
-DECODER = 1
+DECODER = 2
 """Number of the way images are decoded; arrays kept under another are not used."""
 
 
@@ -58,6 +59,18 @@ class Examples:
     class_names: tuple[str, ...]
     skipped: int = 0
     """Images that could not be read and were left out, where the config allows it."""
+    grey_range: tuple[int, int] | None = None
+    """The values of 16-bit images that became 0 and 255; None for 8-bit images."""
+    known_keys: np.ndarray | None = None
+    """The keys, where they were computed before, from pixels of another size."""
+
+    @cached_property
+    def keys(self) -> np.ndarray:
+        """uint64 (N,): 64 bits of SHA-256 of each image's pixels as they are stored.
+
+        They name an image in any order, under any file name and at any `image_size`.
+        """
+        return keys_of(self.images) if self.known_keys is None else self.known_keys
 
     @cached_property
     def fingerprint(self) -> str:
@@ -69,13 +82,38 @@ class Examples:
 
     @cached_property
     def content(self) -> str:
-        """SHA-256 of pixels and labels whatever their order, to know a set in any container."""
-        pairs = zip(self.images, self.labels.tolist(), strict=True)
-        each = sorted(
-            hashlib.sha256(image.tobytes() + label.to_bytes(8, "little")).digest()
-            for image, label in pairs
+        """SHA-256 of keys and labels, to know a published set at any image size."""
+        digest = hashlib.sha256(self.keys.astype("<u8").data)
+        digest.update(self.labels.astype("<i8").data)
+        return digest.hexdigest()
+
+    def canonical(self) -> "Examples":
+        """The same examples in the one order that every copy of them has: sorted by key, label."""
+        order = np.lexsort((self.labels, self.keys))
+        if np.array_equal(order, np.arange(len(order))):
+            return self
+        return replace(
+            self,
+            images=self.images[order],
+            labels=self.labels[order],
+            known_keys=self.keys[order],
         )
-        return hashlib.sha256(b"".join(each)).hexdigest()
+
+    def split(self, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
+        """Index of the training and of the validation images, as `splits.train_validation`."""
+        return train_validation(self.keys, self.labels, config)
+
+
+def keys_of(images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+    """Keys, uint64 (N,), of images (H, W, C) uint8 or uint16."""
+    return np.fromiter(map(key_of, images), np.uint64, len(images))
+
+
+def key_of(image: np.ndarray) -> int:
+    """64 bits of SHA-256 of an image's type, shape and pixels."""
+    digest = hashlib.sha256(f"{image.dtype} {image.shape}".encode())
+    digest.update(np.ascontiguousarray(image).data)
+    return int.from_bytes(digest.digest()[:8], "little")
 
 
 def from_arrays(
@@ -83,8 +121,9 @@ def from_arrays(
 ) -> Examples:
     """Examples from arrays: uint8 (N, H, W) or (N, H, W, C) of 1 or 3 channels, integers (N,).
 
-    Without `class_names` the classes are 0 to the largest label. Raises DataError for another
-    type or shape, unequal lengths, labels outside the classes and fewer than two classes.
+    They are sorted like all examples (`Examples.canonical`). Without `class_names` the classes are
+    0 to the largest label. Raises DataError for another type or shape, unequal lengths, labels
+    outside the classes and fewer than two classes.
     """
     images, labels = np.asarray(images), np.asarray(labels)
     shape = (*images.shape, 1) if images.ndim == 3 else images.shape
@@ -99,7 +138,8 @@ def from_arrays(
         )
     names = numbered(labels) if class_names is None else tuple(class_names)
     _check_labels("the arrays", labels, names)
-    return Examples(np.ascontiguousarray(images.reshape(shape)), labels.astype(np.int64), names)
+    images = np.ascontiguousarray(images.reshape(shape))
+    return Examples(images, labels.astype(np.int64), names).canonical()
 
 
 def resolve(config: DataConfig, root: Root = None) -> DataConfig:
@@ -139,6 +179,32 @@ def load_train(config: DataConfig, root: Root = None) -> Examples:
     return _load(config, root, "train")
 
 
+def find_again(config: DataConfig, root: Root = None) -> DataConfig:
+    """The config of a run's data with the place where it lies now, which may not be where it lay.
+
+    A folder or file that is gone is looked for by its name below the data root, and then the root
+    itself is taken for it. DataError where nothing is found, with the way to tell the place.
+    """
+    place = Path(config.dataset).expanduser()
+    if config.dataset in KNOWN or place.exists():
+        return config
+    for folder in _roots(root):
+        for found in (folder / place, folder / place.name):
+            if found.exists():
+                return replace(config, dataset=str(found))
+    if root is not None:
+        return replace(config, dataset=str(root))
+    raise DataError(
+        f"{config.dataset}, where the data of this run lay, is gone: tell where it is now with "
+        "--data-root FOLDER; that it is the same is checked"
+    )
+
+
+def draws_test(config: DataConfig, root: Root = None) -> bool:
+    """True if a set comes without a test split, so that one is drawn from all its images."""
+    return not _find(config.dataset, root).has_test
+
+
 def load_test(config: DataConfig, root: Root = None) -> Examples:
     """Read the test images in the config's form; the one door to them."""
     return _load(config, root, "test")
@@ -147,7 +213,8 @@ def load_test(config: DataConfig, root: Root = None) -> Examples:
 def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel of uint8 images (N, H, W, C), in 0..1.
 
-    Counting the values is exact, so neither order nor machine changes the result.
+    Counting the values is exact, so neither order nor machine changes the result. The deviation
+    of a channel of one value is given as 1, so that images can be divided by it.
     """
     counts = np.zeros((images.shape[-1], 256), np.int64)
     for start in range(0, len(images), 1024):
@@ -157,7 +224,8 @@ def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]
     shares = counts / counts.sum(axis=1, keepdims=True)
     mean = shares @ values
     variance = (shares * (values - mean[:, None]) ** 2).sum(axis=1)
-    return tuple(mean.tolist()), tuple(np.sqrt(variance).tolist())
+    std = np.where(counts.astype(bool).sum(axis=1) > 1, np.sqrt(variance), 1.0)
+    return tuple(mean.tolist()), tuple(std.tolist())
 
 
 def cache_folder() -> Path:
@@ -233,7 +301,7 @@ def _survey(config: DataConfig, source: Format) -> dict[str, Any]:
     if isinstance(items, np.ndarray):
         return {"image_size": items.shape[1:3], "channels": items.shape[3]}
     found = dict(_each(header, items, config))
-    sizes, channels = zip(*found.values(), strict=True)
+    sizes, channels, _ = zip(*found.values(), strict=True)
     if len(set(sizes)) > 1 and config.image_size is None:
         raise DataError(
             f"{config.dataset} has images of {len(set(sizes))} sizes, {min(sizes)} to {max(sizes)} "
@@ -268,35 +336,84 @@ def _load(config: DataConfig, root: Root, split: Split) -> Examples:
     examples = _recall(kept, source.class_names)
     if examples is None:
         examples = _decode(config, source, split)
-        if not examples.skipped:  # else the next reader would not hear of them
-            _keep(kept, examples)
-    known = KNOWN.get(config.dataset)
-    if known and (config.image_size, config.channels) == (known.image_size, known.channels):
-        _compare(config.dataset, examples, known, split)
+        if not examples.skipped and _keep(kept, examples):  # else nobody hears of them next time
+            # The disk's copy can leave the memory again.
+            examples = _recall(kept, source.class_names) or examples
+    if known := KNOWN.get(config.dataset):
+        _compare(config, examples, known, split)
     return examples
 
 
 def _decode(config: DataConfig, source: Format, split: Split) -> Examples:
     items, labels = _read(config, source, split if source.has_test else "train")
-    if not source.has_test:
-        rest, held = hold_out(labels, config, "test")
-        index = held if split == "test" else rest
-        items = items[index] if isinstance(items, np.ndarray) else [items[i] for i in index]
-        labels = labels[index]
-    size, channels = config.image_size, config.channels
+    size, channels, grey_range = config.image_size, config.channels, config.grey_range
     assert size and channels
-    if isinstance(items, np.ndarray) and items.shape[1:] == (*size, channels):
-        return Examples(np.ascontiguousarray(items), labels, source.class_names)
-    images = np.empty((len(items), *size, channels), np.uint8)
-    read = convert if isinstance(items, np.ndarray) else decode
+    try:
+        images = np.empty((len(items), *size, channels), np.uint8)
+    except MemoryError:
+        needed = len(items) * math.prod(size) * channels / 1e9
+        raise DataError(
+            f"{config.dataset}: {len(items):,} images of {size[0]} x {size[1]} pixels take "
+            f"{needed:.1f} GB, more than there is memory: make data.image_size smaller"
+        ) from None
+    keys = np.empty(len(items), np.uint64)
     places: list[int] = []
-    for place, image in _each(lambda item: read(item, size, channels, config.fit), items, config):
-        images[len(places)] = image
+    for place, pixels in _each(lambda item: _pixels(item, config), items, config):
+        if pixels.dtype == np.uint16 and grey_range is None:
+            grey_range = _grey_range(config, source)
+        keys[len(places)] = key_of(pixels)
+        images[len(places)] = convert(pixels, size, channels, config.fit, grey_range)
         places.append(place)
-    if skipped := len(items) - len(places):
-        images, labels = images[: len(places)], labels[places]
+    skipped = len(items) - len(places)
+    images, keys, labels = images[: len(places)], keys[: len(places)], labels[places]
+    if skipped:
         _check_present(config, labels, source, split)
-    return Examples(images, labels, source.class_names, skipped)
+    order = np.lexsort((labels, keys))
+    if not source.has_test:
+        rest, held = hold_out(keys[order], labels[order], config, "test")
+        order = order[held if split == "test" else rest]
+    return Examples(
+        _take(images, order), labels[order], source.class_names, skipped, grey_range, keys[order]
+    )
+
+
+def _pixels(item: Any, config: DataConfig) -> np.ndarray:
+    """The stored pixels of an item, which an array holds already."""
+    if isinstance(item, np.ndarray):
+        return item
+    assert config.image_size
+    return read(item, config.image_size, config.max_pixels)
+
+
+def _grey_range(config: DataConfig, source: Format) -> tuple[int, int]:
+    """The lowest and the highest value of the 16-bit images that are not the test split's own."""
+    low, high = 65535, 0
+    for item in source.read("train")[0]:
+        try:
+            pixels = _pixels(item, config)
+        except DataError:
+            continue  # is told when the images are read
+        if pixels.dtype == np.uint16:
+            low, high = min(low, int(pixels.min())), max(high, int(pixels.max()))
+    return low, max(high, low + 1)
+
+
+def _take(images: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """`images[order]` without a second copy of images that may fill half of the memory."""
+    chosen = np.zeros(len(images), bool)
+    chosen[order] = True
+    whole = np.concatenate([order, np.flatnonzero(~chosen)])
+    done = np.zeros(len(images), bool)
+    for start in range(len(images)):
+        place = start
+        first = images[start].copy() if whole[start] != start and not done[start] else None
+        while not done[place]:
+            done[place] = True
+            source = whole[place]
+            if first is not None:
+                images[place] = first if source == start else images[source]
+            place = source
+    return images[: len(order)]
 
 
 def _each(
@@ -336,11 +453,14 @@ def _each(
 
 def _kept(config: DataConfig, source: Format, split: Split) -> Path:
     """Where the decoded images of these very files, in this form, are kept."""
-    stats = [(str(p.absolute()), p.stat()) for p in source.files(split)]
+    # Values of 16 bits are scaled as the training images need it.
+    files = {*source.files(split), *source.files("train")}
+    stats = [(str(p.absolute()), p.stat()) for p in sorted(files)]
     identity = [
         DECODER,
         [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats],
         [split, source.class_names, config.image_size, config.channels, config.fit],
+        [config.grey_range, config.max_pixels],
         None if source.has_test else [config.test_fraction, config.split_seed],
     ]
     name = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
@@ -351,19 +471,32 @@ def _recall(kept: Path, class_names: tuple[str, ...]) -> Examples | None:
     """Examples whose images stay on the disk until somebody looks at them."""
     try:
         images = np.load(f"{kept}-images.npy", mmap_mode="c", allow_pickle=False)
-        return Examples(np.asarray(images), np.load(f"{kept}-labels.npy"), class_names)
+        facts = np.load(f"{kept}-facts.npz", allow_pickle=False)
+        grey_range = tuple(facts["grey_range"].tolist()) or None
+        return Examples(
+            np.asarray(images), facts["labels"], class_names, 0, grey_range, facts["keys"]
+        )
     except Exception:  # not there, or damaged in any way: decoded anew
         return None
 
 
-def _keep(kept: Path, examples: Examples) -> None:
+def _keep(kept: Path, examples: Examples) -> bool:
+    """Keep decoded images for the next time; False, with a warning, where that is impossible."""
+    assert examples.known_keys is not None
     try:
-        for name, array in (("images", examples.images), ("labels", examples.labels)):
-            buffer = io.BytesIO()
-            np.save(buffer, array, allow_pickle=False)
-            write_bytes(kept.with_name(f"{kept.name}-{name}.npy"), buffer.getvalue())
+        with replacing(kept.with_name(f"{kept.name}-images.npy")) as file:
+            np.save(file, examples.images, allow_pickle=False)
+        with replacing(kept.with_name(f"{kept.name}-facts.npz")) as file:
+            np.savez(
+                file,
+                labels=examples.labels,
+                keys=examples.known_keys,
+                grey_range=np.array(examples.grey_range or (), np.int64),
+            )
     except OSError as error:
         warnings.warn(f"decoded images are not kept for the next time: {error}", stacklevel=4)
+        return False
+    return True
 
 
 def _check_labels(dataset: str, labels: np.ndarray, class_names: tuple[str, ...]) -> None:
@@ -384,17 +517,18 @@ def _check_classes(dataset: str, class_names: tuple[str, ...]) -> None:
         )
 
 
-def _compare(dataset: str, examples: Examples, known: KnownSet, split: Split) -> None:
+def _compare(config: DataConfig, examples: Examples, known: KnownSet, split: Split) -> None:
     """Warn where a known set does not hold the published images."""
-    if known.mean is None or known.std is None or known.content.get(split) == examples.content:
+    if known.content.get(split) == examples.content:
         return
     found, published = f"{len(examples.labels):,} images", f"{getattr(known, split):,} images"
-    if split == "train":
+    as_published = (config.image_size, config.channels) == (known.image_size, known.channels)
+    if split == "train" and as_published and known.mean and known.std:
         found += _in_words(*statistics(examples.images))
         published += _in_words(known.mean, known.std)
-    if split in known.content or found != published:
+    if split in known.content or (known.mean and found != published):
         warnings.warn(
-            f"{dataset}: the {split} split is not the published one: {found}; published: "
+            f"{config.dataset}: the {split} split is not the published one: {found}; published: "
             f"{published}. Results will not compare; a JPEG copy, for one, costs 2 to 3 %",
             stacklevel=4,
         )

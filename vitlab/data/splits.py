@@ -1,8 +1,9 @@
 """Which images are trained on and which are only looked at: seeded, stratified splits.
 
-A split is a sorted index into the labels. Every class gives the same share, and what is
-drawn depends on the labels and `split_seed` alone, so all seeds of a study share one split.
-A smaller share is drawn from inside the larger.
+A split is a sorted index into the images. Every class gives the same share, and which images it
+gives depends on `split_seed` and the images' own pixels alone: not on the order or the names of
+files, so all seeds of a study and all forms of a data set share one split. An image that is added
+moves few others, and a smaller share is drawn from inside the larger.
 """
 
 import hashlib
@@ -14,23 +15,29 @@ from vitlab.config import DataConfig
 from vitlab.errors import DataError
 
 Part = Literal["test", "validation", "train"]
-STREAMS: dict[Part, int] = {"test": 0, "validation": 1, "train": 2}
 
 
-def train_validation(labels: np.ndarray, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Split labels (N,) into a training and a validation index, int64 and sorted.
+def train_validation(
+    keys: np.ndarray, labels: np.ndarray, config: DataConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split images into a training and a validation index, int64 and sorted.
 
     First `validation_fraction` of every class is set aside, then `train_fraction` of what is
     left is kept. Raises DataError where a class has too few images to be in both.
+
+    Args:
+        keys: uint64 (N,), `sources.Examples.keys`.
+        labels: int64 (N,).
     """
-    rest, validation = hold_out(labels, config, "validation")
-    return rest[draw(labels[rest], config.train_fraction, config.split_seed, "train")], validation
+    rest, validation = hold_out(keys, labels, config, "validation")
+    kept = draw(keys[rest], labels[rest], config.train_fraction, config.split_seed, "train")
+    return rest[kept], validation
 
 
 def hold_out(
-    labels: np.ndarray, config: DataConfig, part: Literal["test", "validation"]
+    keys: np.ndarray, labels: np.ndarray, config: DataConfig, part: Literal["test", "validation"]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Split labels (N,) into the index of the rest and the index of the part held out."""
+    """Split images into the index of the rest and the index of the part held out."""
     fraction = {"test": config.test_fraction, "validation": config.validation_fraction}[part]
     counts = np.bincount(labels, minlength=config.classes or 0)
     least = 1 if fraction == 0 else 2
@@ -40,27 +47,41 @@ def hold_out(
             f"too few images: classes {small.tolist()} have {counts[small].tolist()}, but "
             f"data.{part}_fraction={fraction} needs at least {least} of every class"
         )
-    held = draw(labels, fraction, config.split_seed, part)
+    held = draw(keys, labels, fraction, config.split_seed, part)
     return np.setdiff1d(np.arange(len(labels)), held), held
 
 
-def draw(labels: np.ndarray, fraction: float, seed: int, part: Part) -> np.ndarray:
-    """Draw the same share of every class: a sorted int64 index into labels (N,).
+def draw(
+    keys: np.ndarray, labels: np.ndarray, fraction: float, seed: int, part: Part
+) -> np.ndarray:
+    """Draw the same share of every class: a sorted int64 index into images.
 
-    A share is rounded to whole images; below 1 it is neither none nor, where a class has two
-    images, all of them.
+    Of every class those with the smallest numbers are drawn, and an image's number is a function
+    of its key, the seed and the part. A share is rounded to whole images; below 1 it is neither
+    none nor, where a class has two images, all of them.
     """
+    numbers = mix(keys ^ address(seed, part))
     drawn = [np.empty(0, np.int64)]
     for label in np.unique(labels) if fraction else ():
         places = np.flatnonzero(labels == label)
         count = round(fraction * len(places))
         if fraction < 1:
             count = max(1, min(count, len(places) - 1))
-        # Uniform numbers are sorted because numpy keeps their stream from version to
-        # version, which it does not promise of its shuffles.
-        stream = np.random.default_rng([seed, STREAMS[part], int(label)])
-        drawn.append(places[stream.random(len(places)).argsort()[:count]])
+        drawn.append(places[numbers[places].argsort(kind="stable")[:count]])
     return np.sort(np.concatenate(drawn))
+
+
+def address(seed: int, part: Part) -> np.uint64:
+    """64 bits that stand for a seed and a part."""
+    digest = hashlib.sha256(f"{seed} {part}".encode()).digest()
+    return np.uint64(int.from_bytes(digest[:8], "little"))
+
+
+def mix(words: np.ndarray) -> np.ndarray:
+    """Scramble uint64 words, each by itself (the finaliser of SplitMix64, Steele et al., 2014)."""
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
 
 
 def index_sha256(index: np.ndarray) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vitlab.card import temperature
+from vitlab.card import grey_range, temperature
 from vitlab.data import Examples, index_sha256
 from vitlab.data.augment import normalize
 from vitlab.data.batches import resize
@@ -171,7 +171,7 @@ def _files(run: Run, files: Sequence[str | os.PathLike[str]]) -> Iterator[Pictur
     assert config.image_size and config.channels
     taken = set()
     for path in map(Path, files):
-        (height, width), _ = header(path)
+        (height, width), *_ = header(path, config.max_pixels)
         shrink = min(1, LONGEST / max(height, width))
         own = max(1, round(height * shrink)), max(1, round(width * shrink))
         name = stem = re.sub(r"[^\w.-]+", "-", path.stem)[:80].strip("-.") or "image"
@@ -180,8 +180,9 @@ def _files(run: Run, files: Sequence[str | os.PathLike[str]]) -> Iterator[Pictur
             number += 1
             name = f"{stem}-{number}"
         taken.add(name)
-        pixels = decode(path, config.image_size, config.channels, config.fit)
-        yield Picture(name, short(plain(path.name), 60), decode(path, own, 3), pixels)
+        form = config.fit, config.max_pixels, grey_range(run)
+        pixels = decode(path, config.image_size, config.channels, *form)
+        yield Picture(name, short(plain(path.name), 60), decode(path, own, 3, *form), pixels)
 
 
 def _drawn(examples: Examples, places: np.ndarray, split: str) -> list[Picture]:

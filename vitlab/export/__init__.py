@@ -24,7 +24,6 @@ from torch import nn
 
 from vitlab import __version__
 from vitlab.card import Terms, card, terms
-from vitlab.data import train_validation
 from vitlab.errors import RunError, VitlabError
 from vitlab.export import hub, parity, timm
 from vitlab.export.onnx import Session, needed, to_int8, to_onnx
@@ -90,7 +89,7 @@ def write_onnx(job: Job, folder: Path) -> dict[str, Ask]:
 def write_int8(job: Job, folder: Path) -> dict[str, Ask]:
     """Write int8 ONNX, calibrated on training images."""
     examples = open_examples(job.run, job.data, job.data_root)
-    train, _ = train_validation(examples.labels, job.run.config.data)
+    train, _ = job.run.split.index
     places = np.random.default_rng(CALIBRATION_SEED).permutation(train)[:CALIBRATION_IMAGES]
     images = torch.from_numpy(np.ascontiguousarray(examples.images[np.sort(places)]))
     pixels = images.permute(0, 3, 1, 2).contiguous()

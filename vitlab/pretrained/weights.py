@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
+from vitlab.config import DataConfig
 from vitlab.errors import RunError
 from vitlab.pretrained import names, shipped
 from vitlab.run import Run
@@ -24,8 +26,6 @@ def read_weights(source: str) -> dict[str, Tensor]:
         RunError: nothing there, or a pickle, which is never opened.
     """
     path = Path(source)
-    if source in names() and not (path / "config.json").is_file():
-        return from_run(shipped(source))
     if source.startswith("hf:"):
         return read_tensors(on_the_hub(source.removeprefix("hf:")))
     if path.suffix in PICKLES:
@@ -36,12 +36,32 @@ def read_weights(source: str) -> dict[str, Tensor]:
         )
     if path.suffix == ".safetensors":
         return read_tensors(path)
-    if path.is_dir():
-        return from_run(Run(path))
+    if (run := run_of(source)) is not None:
+        return from_run(run)
     raise RunError(
         f"{source} holds no weights to start from: give a run's folder, a .safetensors file, "
         f"hf:NAME or a shipped model ({', '.join(names())})"
     )
+
+
+def run_of(source: str) -> Run | None:
+    """The run that a source is, or None if it is a file or a model of the Hub."""
+    path = Path(source)
+    if source in names() and not (path / "config.json").is_file():
+        return shipped(source)
+    return Run(path) if path.is_dir() else None
+
+
+def trained_on(source: str) -> np.ndarray:
+    """Keys, uint64 (M,), of the images that a source was trained on; none where it is no run."""
+    run = run_of(source)
+    return np.empty(0, np.uint64) if run is None else run.split.trained
+
+
+def data_of(source: str) -> DataConfig | None:
+    """The data that a source was trained on, if it is a run."""
+    run = run_of(source)
+    return run and run.config.data
 
 
 def from_run(run: Run) -> dict[str, Tensor]:

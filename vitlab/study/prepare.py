@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from vitlab.config import AugmentConfig, Config, DataConfig, OptimConfig, field_help
-from vitlab.data import load_train, resolve, train_validation
+from vitlab.data import load_train, resolve
 from vitlab.device import choose_device
 from vitlab.errors import ConfigError, RunError, VitlabError
 from vitlab.models import explain
@@ -227,7 +227,7 @@ class Clock:
         if source not in self._examples:
             self._examples[source] = load_train(source, self._root)
         examples = self._examples[source]
-        training, validation = map(len, train_validation(examples.labels, data))
+        training, validation = map(len, examples.split(data))
 
         batch = config.train.batch_size
         if self._device.type == "cpu":

@@ -33,6 +33,7 @@ from vitlab.device import (
 from vitlab.errors import DataError, DivergenceError, Interrupted, VitlabError
 from vitlab.measured import remark
 from vitlab.models.cost import cost
+from vitlab.predict import open_examples
 from vitlab.pretrained.weights import read_weights
 from vitlab.recipes import command, recipe
 from vitlab.run import Run
@@ -46,6 +47,8 @@ from vitlab.train.origin import (
     origin_of,
     peak_memory,
     reset_peak_memory,
+    seen_before,
+    split_of,
 )
 from vitlab.train.preflight import alarm, copies, refuse, warnings_for
 from vitlab.train.ranks import Ranks, join
@@ -127,9 +130,12 @@ def resume(
         narrator.say(f"{run.path} is already complete")
         return run
     with ranks.reopen(run.path) as run:
-        with ranks.in_turn():
-            _, examples = _open(run.config, data, data_root)
         begun = bool(run.checkpoints())
+        with ranks.in_turn():
+            if begun:
+                examples = open_examples(run, data, data_root)
+            else:
+                _, examples = _open(run.config, data, data_root)
         settings = stored(run.origin, where) if begun else None
         work = Work(run.config, examples, where, ranks, narrator, tensorboard, clock, settings)
         return _train(work, nullcontext(run), command(run.config), begun)
@@ -211,6 +217,7 @@ def _train(
     In this order, because what cannot be built should leave no run behind.
     """
     config, examples, narrator = work.config, work.examples, work.narrator
+    before, seen = (np.empty(0, np.uint64), 0) if begun else seen_before(config, examples)
     weights = None if begun else _weights(config)
     with _sitting(config, work.ranks) as stop:
         session = Session.build(config, examples, work.device, work.ranks, weights, work.settings)
@@ -221,7 +228,9 @@ def _train(
                 session.learn_from(_teacher(run, work))
                 clock.skip()
             with narrator:
-                _take_up(run, session, work, words, begun)
+                if not begun:
+                    run.write_split(split_of(examples, config, before))
+                _take_up(run, session, work, words, begun, seen)
                 journal = Journal(run, work.tensorboard and work.ranks.first)
                 with journal, _looking_back(run):
                     reason = _loop(run, session, narrator, journal, stop)
@@ -297,10 +306,12 @@ def teacher_of(config: Config) -> Config:
     return replace(teacher, data=config.data, train=train)
 
 
-def _take_up(run: Run, session: Session, work: Work, words: str | None, begun: bool) -> None:
+def _take_up(
+    run: Run, session: Session, work: Work, words: str | None, begun: bool, seen: int
+) -> None:
     """Bring the session to where the run stands, and say what was chosen."""
     config, state, batches, narrator = run.config, session.state, session.batches, work.narrator
-    origin = origin_of(session, work.examples, words)
+    origin = origin_of(session, work.examples, words, seen)
     session.meter.read()
     reset_peak_memory(session.device)
     if begun:
@@ -520,7 +531,7 @@ def _open(
     if data is None:
         config = replace(config, data=resolve(config.data, root))
         return config, load_train(config.data, root)
-    examples = data if isinstance(data, Examples) else from_arrays(*data)
+    examples = data.canonical() if isinstance(data, Examples) else from_arrays(*data)
     height, width, channels = examples.images.shape[1:]
     found = {
         "image_size": (height, width),

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,23 @@ import numpy as np
 import torch
 
 import vitlab
+from vitlab.config import Config, DataConfig
 from vitlab.data import Examples
 from vitlab.device import Choice
-from vitlab.errors import DataError
+from vitlab.errors import ConfigError
+from vitlab.pretrained.weights import data_of, trained_on
+from vitlab.run import TRAINED, VALIDATED, Split
 from vitlab.train.session import Session
 
 
-def origin_of(session: Session, examples: Examples, command: str | None) -> dict[str, Any]:
-    """What origin.json holds: no user, host or home folder."""
+def origin_of(
+    session: Session, examples: Examples, command: str | None, seen: int = 0
+) -> dict[str, Any]:
+    """What origin.json holds: no user, host or home folder.
+
+    Args:
+        seen: validation images that the weights it starts from were trained on.
+    """
     return {
         "command": command,
         "vitlab": vitlab.__version__,
@@ -48,10 +57,62 @@ def origin_of(session: Session, examples: Examples, command: str | None) -> dict
             "train_images": len(session.images),
             "validation_images": len(session.validation),
             "skipped_images": examples.skipped,
+            "grey_range": examples.grey_range,
+            "validation_seen": seen,
             "split_sha256": session.split,
         },
         **({} if session.start is None else {"weights": asdict(session.start)}),
     }
+
+
+def split_of(examples: Examples, config: Config, before: np.ndarray) -> Split:
+    """What split.npz holds.
+
+    Args:
+        before: keys of the images that the weights it starts from were trained on.
+    """
+    part = np.zeros(len(examples.labels), np.uint8)
+    for number, index in zip((TRAINED, VALIDATED), examples.split(config.data), strict=True):
+        part[index] = number
+    return Split(examples.keys, part, before)
+
+
+def seen_before(config: Config, examples: Examples) -> tuple[np.ndarray, int]:
+    """Images that the weights to start from were trained on, and how many are to validate.
+
+    Returns:
+        Their keys, uint64 (M,), and the number of validation images among them.
+
+    Raises:
+        ConfigError: there are such validation images, and `train.overlap` does not allow it.
+    """
+    if config.train.weights is None:
+        return np.empty(0, np.uint64), 0
+    before = trained_on(config.train.weights)
+    seen = overlap(before, examples, config.data)
+    if not seen or config.train.overlap == "allow":
+        return before, seen
+    ways = ["--train.overlap=allow, which every table will tell"]
+    if (source := data_of(config.train.weights)) is not None:
+        same = ("validation_fraction", "test_fraction", "train_fraction", "split_seed")
+        differing = [name for name in same if getattr(source, name) != getattr(config.data, name)]
+        if source.dataset == config.data.dataset and differing:
+            ways.insert(0, " ".join(f"--data.{name}={getattr(source, name)}" for name in differing))
+    images = len(examples.split(config.data)[1])
+    raise ConfigError(
+        [
+            f"train.weights={config.train.weights} were trained on {seen:,} of the {images:,} "
+            "validation images, so that the validation accuracy would say nothing about new "
+            f"images: {', or '.join(ways)}"
+        ]
+    )
+
+
+def overlap(before: np.ndarray, examples: Examples, config: DataConfig) -> int:
+    """Validation images with these keys, of which the training images hold no copy anyway."""
+    training, validation = examples.split(config)
+    keys = examples.keys[validation]
+    return int((np.isin(keys, before) & ~np.isin(keys, examples.keys[training])).sum())
 
 
 def determinism(session: Session) -> Choice:
@@ -64,13 +125,7 @@ def determinism(session: Session) -> Choice:
 
 
 def differences(stored: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
-    """Yield what makes a resumed run differ in its last bits; DataError for other images."""
-    if stored["data"]["fingerprint"] != now["data"]["fingerprint"]:
-        raise DataError(
-            "the data set is not the one this run began with "
-            f"(fingerprint {now['data']['fingerprint'][:12]}, "
-            f"not {stored['data']['fingerprint'][:12]}): point --data-root at the original"
-        )
+    """Yield what makes a resumed run differ in its last bits."""
     for name in ("threads", "processes", "torch", "device", "cpu_capability"):
         # Runs from before there could be several processes do not say how many they had.
         before = stored.get(name, 1)

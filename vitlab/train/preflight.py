@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from vitlab.config import Config, ViTConfig
-from vitlab.data import KNOWN, Examples, train_validation
+from vitlab.data import KNOWN, Examples
 from vitlab.data.duplicates import duplicates_warning
 from vitlab.errors import ConfigError
 from vitlab.models import build_model
@@ -33,7 +33,7 @@ def refuse(config: Config, examples: Examples, world: int = 1) -> None:
         examples: all images that are not the test split.
         world: number of processes that train together.
     """
-    images = len(train_validation(examples.labels, config.data)[0])
+    images = len(examples.split(config.data)[0])
     if problems := list(problems_of(config, images, world)):
         raise ConfigError(problems)
 
@@ -89,7 +89,7 @@ def copies(config: Config, examples: Examples) -> str | None:
     """Warn of validation images that are also trained on, in data that nobody has looked at."""
     if config.data.dataset in KNOWN:
         return None
-    training, validation = train_validation(examples.labels, config.data)
+    training, validation = examples.split(config.data)
     return duplicates_warning(examples.images[training], examples.images[validation])
 
 

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from vitlab.config import Config
-from vitlab.run import Run
+from vitlab.run import Run, Split
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,9 @@ class Watched(Run):
     """A run that rank 0 writes: to write it from here does nothing."""
 
     def write_origin(self, origin: Mapping[str, Any]) -> None:
+        """Leave it to rank 0."""
+
+    def write_split(self, split: Split) -> None:
         """Leave it to rank 0."""
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from vitlab.config import Config
-from vitlab.data import Examples, index_sha256, statistics, train_validation
+from vitlab.data import Examples, index_sha256, statistics
 from vitlab.data.augment import normalize
 from vitlab.data.batches import Batches, Images, resize
 from vitlab.data.sampling import class_weights
@@ -122,7 +122,7 @@ class Session:
             settings: how steps are computed, if that was decided before.
         """
         seed = config.train.seed
-        train_index, validation_index = train_validation(examples.labels, config.data)
+        train_index, validation_index = examples.split(config.data)
         mean, std = statistics(examples.images[train_index])
         images = Images(examples, train_index, device)
         batches = Batches(images, config, mean, std)
