@@ -16,8 +16,10 @@ import vitlab
 from vitlab import classifier as module
 from vitlab import evaluate as evaluation
 from vitlab.classifier import Classifier, is_source, open_classifier
-from vitlab.data import load_train, train_validation
+from vitlab.data import load_train
 from vitlab.data.formats import Folder
+from vitlab.data.images import read
+from vitlab.data.sources import key_of
 from vitlab.errors import RunError, VitlabError
 from vitlab.files import sha256, write_json
 from vitlab.metrics import log_softmax
@@ -106,9 +108,11 @@ def asked(trained) -> Classifier:
 
 def validation_files(run: Run) -> list[Path]:
     """The files that are the run's validation images, in order."""
-    files = Folder(Path(run.config.data.dataset)).files("train")
-    index = train_validation(load_train(run.config.data).labels, run.config.data)[1]
-    return [files[place] for place in index]
+    data = run.config.data
+    files = Folder(Path(data.dataset)).files("train")
+    examples = load_train(data)
+    keys = {key_of(read(file, data.image_size)): file for file in files}
+    return [keys[key] for key in examples.keys[examples.split(data)[1]].tolist()]
 
 
 def test_what_enters_the_model_is_bit_for_bit_what_evaluation_lets_in(trained, monkeypatch):

@@ -4,7 +4,6 @@ import csv
 import json
 import re
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,13 +11,13 @@ import pytest
 import vitlab
 from vitlab import evaluate as module
 from vitlab import pretrained
-from vitlab.data import Examples, index_sha256, load_test, load_train, train_validation
+from vitlab.data import Examples, index_sha256, load_test, load_train
 from vitlab.errors import DataError, RunError, VitlabError
 from vitlab.evaluate import evaluate, evaluate_robustness
 from vitlab.figures import style
-from vitlab.files import Lock, write_json
+from vitlab.files import Lock
 from vitlab.ledger import LEDGER
-from vitlab.run import Run
+from vitlab.run import TRAINED, Run
 
 DRAW = module._draw
 SMALL = {
@@ -114,7 +113,7 @@ def test_logits_labels_and_indices_are_kept(run):
     result = evaluate(run)
     examples = load_train(run.config.data)
     with np.load(run.predictions("validation"), allow_pickle=False) as kept:
-        expected = train_validation(examples.labels, run.config.data)[1]
+        expected = examples.split(run.config.data)[1]
         assert np.array_equal(kept["indices"], expected)
         assert np.array_equal(kept["labels"], examples.labels[expected])
         assert kept["logits"].shape == (len(expected), 10) and kept["logits"].dtype == np.float32
@@ -251,7 +250,9 @@ def test_other_training_images_are_refused(run):
     examples = load_train(run.config.data)
     images = examples.images.copy()
     images[0, 0, 0] ^= 1
-    with pytest.raises(DataError, match=r"not the images .*\(fingerprint .*--data-root"):
+    with pytest.raises(
+        DataError, match=r"not the images .*: 1 of .* are gone and 1 are new.*--data-root"
+    ):
         evaluate(run, data=Examples(images, examples.labels, examples.class_names))
     assert run.results == {}
 
@@ -293,8 +294,7 @@ def test_test_images_of_another_kind_are_refused_unopened(
 
 
 def test_a_run_without_validation_split_says_so(run):
-    config = replace(run.config, data=replace(run.config.data, validation_fraction=0.0))
-    write_json(run.path / "config.json", config.to_dict())
+    run.write_split(run.split._replace(part=np.full_like(run.split.part, TRAINED)))
     with pytest.raises(RunError, match="no validation split"):
         evaluate(run.path)
 

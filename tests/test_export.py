@@ -17,7 +17,7 @@ from vitlab import evaluate as evaluation
 from vitlab.classifier import open_classifier
 from vitlab.cli import main
 from vitlab.config import CNN6Config, Config, DataConfig, ViTConfig
-from vitlab.data import load_train, train_validation
+from vitlab.data import load_train
 from vitlab.errors import RunError, VitlabError
 from vitlab.export import Session, export, hub, parity, to_int8, to_onnx
 from vitlab.export.timm import arguments, installed, read, tensors, write
@@ -320,7 +320,7 @@ def test_the_shipped_model_loses_nothing_on_real_images(cifar10, tmp_path, monke
     monkeypatch.setenv("VITLAB_RUNS", str(tmp_path))
     run = open_run("cpu")
     examples = load_train(run.config.data, cifar10)
-    places = train_validation(examples.labels, run.config.data)[1][:2000]
+    places = examples.split(run.config.data)[1][:2000]
     images, labels = examples.images[places], examples.labels[places]
 
     def accuracy(classifier) -> float:

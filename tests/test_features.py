@@ -10,14 +10,14 @@ import torch
 
 import vitlab
 from vitlab.cli import main
-from vitlab.data import Examples, train_validation
+from vitlab.data import Examples
 from vitlab.data.augment import normalize
 from vitlab.embeddings import separation
 from vitlab.errors import DataError, RunError
 from vitlab.features import default_folder, features
 from vitlab.figures import style
 from vitlab.predict import open_model
-from vitlab.run import Run
+from vitlab.run import TRAINED, Run
 
 NAMES = ("<b>$x_1$", "cat", "🐿 /a|b")
 MEASURES = ["within", "between", "ratio", "linear_probe", "neighbors"]
@@ -40,7 +40,7 @@ def examples():
     labels = np.arange(120) % 3
     images = draw.integers(0, 120, (120, 8, 16, 1))
     images[np.arange(120), :, 5 * labels] += 130
-    return Examples(images.astype(np.uint8), labels, NAMES)
+    return Examples(images.astype(np.uint8), labels, NAMES).canonical()
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_every_layer_is_measured_and_only_a_vit_has_a_cls_token(found):
 
 def test_numbers_are_those_of_the_models_own_tokens_on_validation_images(found, trained, examples):
     run = trained["vit"]
-    _, validation = train_validation(examples.labels, run.config.data)
+    _, validation = examples.split(run.config.data)
     model = open_model(run, run.checkpoint(), torch.device("cpu"))
     pixels = torch.from_numpy(examples.images[validation]).permute(0, 3, 1, 2)
     origin, trace = run.origin["data"], {}
@@ -163,7 +163,8 @@ def test_runs_that_cannot_stand_beside_each_other_are_refused(trained, examples,
     vit = trained["vit"]
     with pytest.raises(RunError, match="beside itself"):
         features(vit, vit.path, data=examples)
-    other = copy(vit, tmp_path / "split", {"data": {"split_seed": 1}})
+    other = copy(vit, tmp_path / "split", {})
+    other.write_split(vit.split._replace(part=np.roll(vit.split.part, 1)))
     with pytest.raises(RunError, match=r"different splits.*split_seed"):
         features(vit, other, data=examples)
     moved = copy(vit, tmp_path / "moved", {})
@@ -171,7 +172,8 @@ def test_runs_that_cannot_stand_beside_each_other_are_refused(trained, examples,
     moved.write_origin(origin)
     with pytest.raises(RunError, match="trained on different images"):
         features(vit, moved, data=examples)
-    bare = copy(vit, tmp_path / "bare", {"data": {"validation_fraction": 0.0}})
+    bare = copy(vit, tmp_path / "bare", {})
+    bare.write_split(vit.split._replace(part=np.full_like(vit.split.part, TRAINED)))
     with pytest.raises(RunError, match="no validation split"):
         features(bare, data=examples)
 

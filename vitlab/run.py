@@ -31,9 +31,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from vitlab.config import Config
 from vitlab.errors import ConfigError, RunError
@@ -49,6 +47,9 @@ from vitlab.files import (
     write_json,
     write_text,
 )
+
+if TYPE_CHECKING:
+    import numpy as np
 
 KEEP = 2
 """Newest checkpoints kept beside the best: two, so that a damaged one has a predecessor."""
@@ -122,21 +123,25 @@ class Checkpoint:
 class Split(NamedTuple):
     """Which images a run was given, by their keys (`vitlab.data.Examples.keys`)."""
 
-    keys: np.ndarray
+    keys: "np.ndarray"
     """uint64 (N,), in the order of the examples."""
-    part: np.ndarray
+    part: "np.ndarray"
     """uint8 (N,): TRAINED, VALIDATED, or 0 for an image that was left out."""
-    before: np.ndarray
+    before: "np.ndarray"
     """uint64 (M,): images that the weights it started from were trained on."""
 
     @property
-    def trained(self) -> np.ndarray:
+    def trained(self) -> "np.ndarray":
         """Keys of all images that its weights were ever trained on."""
+        import numpy as np
+
         return np.union1d(self.keys[self.part == TRAINED], self.before)
 
     @property
-    def index(self) -> tuple[np.ndarray, np.ndarray]:
+    def index(self) -> "tuple[np.ndarray, np.ndarray]":
         """Index of the training and of the validation images into the examples."""
+        import numpy as np
+
         return np.flatnonzero(self.part == TRAINED), np.flatnonzero(self.part == VALIDATED)
 
 
@@ -189,6 +194,8 @@ class Run:
     @property
     def split(self) -> "Split":
         """Which images it was trained and validated on; RunError where that is not known."""
+        import numpy as np  # here, because the command line shows help without it
+
         try:
             with np.load(self.path / "split.npz", allow_pickle=False) as stored:
                 return Split(**{name: stored[name] for name in Split._fields})
@@ -325,6 +332,8 @@ class Run:
 
     def write_split(self, split: "Split") -> None:
         """Store which images the run was given."""
+        import numpy as np
+
         with _storing(self.path), replacing(self.path / "split.npz") as file:
             np.savez(file, **split._asdict())
 

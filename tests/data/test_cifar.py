@@ -78,8 +78,10 @@ def check(root, dataset="cifar10"):
     config = DataConfig(dataset=dataset)
     train, test = data.load_train(config, root), data.load_test(config, root)
     images = PIXELS.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    assert np.array_equal(train.images, images[:20]) and np.array_equal(test.images, images[20:])
-    assert np.array_equal(train.labels, LABELS[:20]) and np.array_equal(test.labels, LABELS[20:])
+    for found, part in ((train, slice(20)), (test, slice(20, None))):
+        expected = data.from_arrays(images[part], LABELS[part])
+        assert np.array_equal(found.images, expected.images)
+        assert np.array_equal(found.labels, expected.labels)
     assert train.images.flags.c_contiguous
 
 

@@ -85,8 +85,9 @@ def check(name, root):
     config = data.resolve(DataConfig(dataset=name), root)
     for split, load in (("train", data.load_train), ("test", data.load_test)):
         examples = load(config, root)
-        assert np.array_equal(examples.images, PIXELS[name][split])
-        assert np.array_equal(examples.labels, LABELS[split])
+        expected = data.from_arrays(PIXELS[name][split], LABELS[split], examples.class_names)
+        assert np.array_equal(examples.images, expected.images)
+        assert np.array_equal(examples.labels, expected.labels)
         assert examples.class_names == KNOWN[name].class_names
 
 

@@ -11,8 +11,11 @@ from vitlab.data import batches, from_arrays
 from vitlab.data.batches import Batches, Images
 from vitlab.data.sampling import class_weights
 
-LABELS = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [70, 25, 5]))
-PIXELS = np.random.default_rng(1).integers(0, 256, (100, 8, 8, 1), np.uint8)
+EXAMPLES = from_arrays(
+    np.random.default_rng(1).integers(0, 256, (100, 8, 8, 1), np.uint8),
+    np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [70, 25, 5])),
+)
+PIXELS, LABELS = EXAMPLES.images, EXAMPLES.labels
 CONFIG = Config(
     data=DataConfig(image_size=(8, 8), channels=1, classes=3),
     model=ViTConfig(patch_size=4),

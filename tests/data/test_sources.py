@@ -151,9 +151,10 @@ def test_a_folder_of_class_folders_becomes_training_and_test_images(tmp_path):
     assert (config.image_size, config.channels, config.classes) == ((6, 8), 3, 2)
     train, test = data.load_train(config), data.load_test(config)
     assert train.class_names == ("cat", "dog")
-    assert train.labels.tolist() == test.labels.tolist() == [0] * 5 + [1] * 5
+    assert np.bincount(train.labels).tolist() == np.bincount(test.labels).tolist() == [5, 5]
     with Image.open(path / "test" / "dog" / "0.png") as image:
-        assert np.array_equal(test.images[5], np.asarray(image))
+        (place,) = np.flatnonzero((test.images == np.asarray(image)).all((1, 2, 3)))
+    assert test.class_names[test.labels[place]] == "dog"
 
 
 def test_a_folder_without_a_test_split_gives_up_a_stratified_share(tmp_path):
@@ -213,7 +214,8 @@ def test_images_of_another_shape_fit_alike_in_every_format(tmp_path, fit):
     wish = {"image_size": (8, 8), "channels": 3, "fit": fit}
     read = [train_of(tmp_path / name, **wish) for name in ("set", "set.csv", "parquet")]
     assert len({examples.fingerprint for examples in read}) == 1
-    assert np.array_equal(read[0].images[0], decode(files[2], (8, 8), 3, fit))
+    own = [decode(path, (8, 8), 3, fit) for path in files if path.parts[-3] == "train"]
+    assert all((read[0].images == image).all((1, 2, 3)).any() for image in own)
 
 
 def test_grey_images_make_a_grey_set_and_one_coloured_image_makes_it_colour(tmp_path):
@@ -276,8 +278,8 @@ def test_parquet_is_read_by_its_schema_whatever_the_columns_are_called(tmp_path)
     images = parquet(tmp_path / "data" / "train-0.parquet", [1, 0, 1], ["no", "yes"])
     parquet(tmp_path / "data" / "test-0.parquet", [0], ["no", "yes"])
     train = train_of(tmp_path)
-    assert np.array_equal(train.images, images)
-    assert train.labels.tolist() == [1, 0, 1] and train.class_names == ("no", "yes")
+    expected = data.from_arrays(images, np.array([1, 0, 1]), ("no", "yes"))
+    assert train.fingerprint == expected.fingerprint
     assert len(data.load_test(DataConfig(dataset=str(tmp_path))).labels) == 1
 
 
@@ -396,14 +398,17 @@ def test_the_real_training_images_have_the_published_statistics_and_split_evenly
     mean, std = data.statistics(train.images)
     assert np.allclose(mean, KNOWN["cifar10"].mean or (), atol=1e-7)
     assert np.allclose(std, KNOWN["cifar10"].std or (), atol=1e-7)
-    parts = data.train_validation(train.labels, config)
+    parts = train.split(config)
     assert [np.bincount(train.labels[part]).tolist() for part in parts] == [[4500] * 10, [500] * 10]
 
 
-def test_content_is_the_same_in_any_order():
+def test_examples_have_one_order_whatever_order_they_come_in():
     images, labels = pixels(5, 3, 3, 3), np.array([0, 1, 2, 0, 1])
+    images[4] = images[0]  # a copy of another class
     first, turned = data.from_arrays(images, labels), data.from_arrays(images[::-1], labels[::-1])
-    assert first.content == turned.content and first.fingerprint != turned.fingerprint
+    assert first.content == turned.content and first.fingerprint == turned.fingerprint
+    assert np.array_equal(first.images, turned.images)
+    assert np.array_equal(first.labels, turned.labels)
     assert data.from_arrays(images, labels[::-1]).content != first.content
 
 
@@ -426,7 +431,7 @@ def test_a_known_name_over_something_else_is_refused_before_any_download(tmp_pat
 def test_images_are_decoded_once(tmp_path, monkeypatch):
     folder(tmp_path / "pets")
     first = train_of(tmp_path / "pets", image_size=(8, 8), channels=3)
-    monkeypatch.setattr(sources, "decode", lambda *_: pytest.fail("decoded twice"))
+    monkeypatch.setattr(sources, "read", lambda *_: pytest.fail("decoded twice"))
     again = train_of(tmp_path / "pets", image_size=(8, 8), channels=3)
     assert again.fingerprint == first.fingerprint and again.images.flags.writeable
 
@@ -480,10 +485,10 @@ def test_a_class_of_which_nothing_can_be_read_is_refused_all_the_same(tmp_path):
 
 def test_a_damaged_cache_mends_itself(tmp_path, cache):
     folder(tmp_path / "pets")
-    first = train_of(tmp_path / "pets")
+    first = train_of(tmp_path / "pets").fingerprint
     for path in (cache / "decoded").iterdir():
         path.write_bytes(path.read_bytes()[:100])
-    assert train_of(tmp_path / "pets").fingerprint == first.fingerprint
+    assert train_of(tmp_path / "pets").fingerprint == first
 
 
 def test_a_cache_that_cannot_be_written_costs_a_warning_only(tmp_path, cache):

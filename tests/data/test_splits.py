@@ -8,10 +8,11 @@ from vitlab.data.splits import hold_out, index_sha256, train_validation
 from vitlab.errors import DataError
 
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 500))
+KEYS = np.random.default_rng(1).integers(0, 2**64, 5_000, np.uint64, endpoint=False)
 
 
-def split(labels=LABELS, **fields):
-    return train_validation(labels, DataConfig(classes=10, **fields))
+def split(labels=LABELS, keys=KEYS, **fields):
+    return train_validation(keys[: len(labels)], labels, DataConfig(classes=10, **fields))
 
 
 def test_every_class_gives_the_same_share_to_validation():
@@ -34,8 +35,10 @@ def test_a_split_follows_its_seed_and_nothing_else():
 
 def test_a_split_is_the_same_on_every_machine():
     labels = np.arange(40) % 4
-    _, validation = train_validation(labels, DataConfig(classes=4, validation_fraction=0.2))
-    assert validation.tolist() == [5, 9, 14, 16, 27, 28, 34, 39]
+    keys = np.arange(40, dtype=np.uint64) << np.uint64(40)
+    config = DataConfig(classes=4, validation_fraction=0.2)
+    _, validation = train_validation(keys, labels, config)
+    assert validation.tolist() == [0, 2, 5, 13, 20, 26, 27, 35]
 
 
 def test_without_a_validation_share_everything_is_trained_on():
@@ -55,7 +58,7 @@ def test_a_smaller_training_share_lies_inside_a_larger_one_and_beside_validation
 def test_every_class_keeps_an_image_in_both_parts_however_small_the_share():
     labels = np.array([0, 0, 1, 1, 1])
     config = DataConfig(classes=2, validation_fraction=0.9, train_fraction=0.01)
-    train, validation = train_validation(labels, config)
+    train, validation = train_validation(KEYS[:5], labels, config)
     assert np.bincount(labels[train]).tolist() == [1, 1]
     assert np.bincount(labels[validation]).tolist() == [1, 2]
 
@@ -64,11 +67,33 @@ def test_every_class_keeps_an_image_in_both_parts_however_small_the_share():
 def test_a_class_too_small_to_be_split_is_named(labels):
     config = DataConfig(classes=3 if 2 in labels else 2)
     with pytest.raises(DataError, match=r"classes \[1\] .*validation_fraction=0.1 .*at least 2"):
-        train_validation(np.array(labels), config)
+        train_validation(KEYS[: len(labels)], np.array(labels), config)
 
 
 def test_test_and_validation_are_drawn_apart():
     config = DataConfig(classes=10, test_fraction=0.1, validation_fraction=0.1)
-    _, test = hold_out(LABELS, config, "test")
-    _, validation = hold_out(LABELS, config, "validation")
+    _, test = hold_out(KEYS, LABELS, config, "test")
+    _, validation = hold_out(KEYS, LABELS, config, "validation")
     assert not np.array_equal(test, validation)
+
+
+def test_the_order_of_images_moves_none_across_the_split():
+    _, before = split()
+    order = np.random.default_rng(2).permutation(len(KEYS))
+    _, after = split(LABELS[order], KEYS[order])
+    assert set(KEYS[before]) == set(KEYS[order][after])
+
+
+def test_images_that_are_added_or_removed_move_few_others():
+    held = set(KEYS[split()[1]])
+    fewer = set(KEYS[100:][split(LABELS[100:], KEYS[100:])[1]])
+    assert len(fewer - held) <= 20  # the places of the removed, and no more
+    gone = set(KEYS[:100])
+    assert len(held - fewer - gone) <= 10
+
+
+def test_shares_are_drawn_evenly_over_keys_that_are_anything_but_random():
+    keys = np.arange(5_000, dtype=np.uint64)
+    places = split(keys=keys)[1]
+    tenths = np.bincount(places // 500, minlength=10)
+    assert tenths.min() > 25 and tenths.max() < 80

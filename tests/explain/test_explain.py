@@ -11,7 +11,7 @@ from PIL import Image
 import vitlab
 from vitlab import explain as module
 from vitlab.cli import main
-from vitlab.data import load_train, train_validation
+from vitlab.data import load_train
 from vitlab.errors import ConfigError, DataError, RunError
 from vitlab.explain import explain, faithfulness
 from vitlab.ledger import LEDGER
@@ -66,7 +66,7 @@ def test_a_run_is_explained_on_validation_images_and_only_its_own_folder_is_writ
     before = files(run.path)
     found = explain(run, methods=FEW, count=1)
     examples = load_train(run.config.data)
-    index = train_validation(examples.labels, run.config.data)[1]
+    index = examples.split(run.config.data)[1]
     (picture,) = found["pictures"]
     place = int(picture["name"].removeprefix("validation-"))
     assert place in index
