@@ -271,7 +271,8 @@ def test_a_run_on_arrays_is_evaluated_on_the_arrays_it_is_given(trained_on_array
     assert result["accuracy"] == pytest.approx(run.finished["validation"]["accuracy"])
     # Test images of a single class know their place among the run's classes.
     dark = labels == 0
-    test = evaluate(run, "test", data=(images[dark], labels[dark]))
+    with pytest.warns(UserWarning, match="36 of 40 test images are copies of images that"):
+        test = evaluate(run, "test", data=(images[dark], labels[dark]))
     assert test["images"] == 40 and test["absent_classes"] == ["1"]
     assert test["mean_auc"] is None
 
