@@ -501,20 +501,28 @@ def _is_foreign(path: Path) -> bool:
     return path.suffix.lower() in FOREIGN
 
 
-def _entries(path: Path) -> list[Path]:
-    """What lies in a folder, sorted and without what is hidden."""
+def _entries(path: Path, folders: bool) -> list[str]:
+    """The folders in a folder, or else what is none, sorted and without what is hidden."""
     try:
-        return sorted(p for p in path.iterdir() if not _is_hidden(p.name))
+        with os.scandir(path) as entries:  # which knows the folders without asking file by file
+            found = [e.name for e in entries if _is_folder(e) == folders and not _is_hidden(e.name)]
     except OSError as error:
         raise _unlisted(error) from error
+    return sorted(found)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    if entry.is_symlink():
+        return os.path.isdir(entry.path)  # which a circle of links does not upset
+    return entry.is_dir()
 
 
 def _folders(path: Path) -> list[str]:
-    return [entry.name for entry in _entries(path) if entry.is_dir()] if path.is_dir() else []
+    return _entries(path, folders=True) if path.is_dir() else []
 
 
 def _files(path: Path) -> list[Path]:
-    return [entry for entry in _entries(path) if not entry.is_dir()]
+    return [path / name for name in _entries(path, folders=False)]
 
 
 def _unlisted(error: OSError) -> DataError:
@@ -560,7 +568,7 @@ def contents(folder: Path) -> Contents:
             kind = found.hidden if _is_hidden(name) else found.others
             (found.pictures if _is_picture(name) else kind).append(Path(where, name))
     for paths in found:
-        paths.sort()
+        paths.sort(key=lambda path: path.parts)
     return found
 
 
