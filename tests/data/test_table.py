@@ -92,8 +92,8 @@ def test_an_edited_table_is_read_anew(photos):
     ("lines", "message"),
     [
         ([], "no column path and no column label among ''"),
-        (["path;label", "0.png;a"], "no column path and no column label among 'path;label'"),
-        (["file,label", "0.png,a"], "no column path among 'file, label'"),
+        (["path:label", "0.png:a"], "no column path and no column label among 'path:label'"),
+        (["place,label", "0.png,a"], "no column path among 'place, label'"),
         (["path,label"], "no training images"),
         (["path,label", "0.png,a", "x.png,b"], "line 3: x.png is not a file below"),
         (["path,label", "more,a"], "line 2: more is not a file"),
@@ -101,18 +101,93 @@ def test_an_edited_table_is_read_anew(photos):
         (["path,label", "0.png,a", "1.png, "], "line 3: no label"),
         (["path,label", "0.png,a", "1.png"], "line 3: no label"),
         (["path,label", "0.png,a", "1.png,b", "0.png,b"], "line 4: 0.png is on line 2 already"),
-        (["path,label,split", "0.png,a,dev"], "line 2: split 'dev' is not one of train, test"),
+        (["path,label,split", "0.png,a,odd"], "line 2: split 'odd' is not one of train, test"),
         (["path,label,split", "0.png,a,"], "line 2: split '' is not one of"),
         (["path,label,split", "0.png,a,test"], "no training images"),
         (["path,label,split", "0.png,a,train", "1.png,emu,test"], "training images: emu"),
         (["path,label", "0.png,a", "1.png,a"], "one class, a"),
-        (["path,label", "0.png,Cat", "1.png,cat"], "Cat and cat differ only in case"),
+        (["path,label", "0.png,Cat", "1.png,cat"], "'Cat' and 'cat' differ only in case"),
         (["path,label", "0.png,a", "1.png,b\x1b"], r"'b\\x1b' cannot be printed"),
     ],
 )
 def test_a_table_that_cannot_be_learned_from_is_refused(photos, lines, message):
     with pytest.raises(DataError, match=message):
         train_of(table(photos, *lines), image_size=(4, 4), channels=1)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("path", "label", "split"), ("Filename", "Class", "subset"),
+        ("image_path", "category", "Set"), ("file name", "target", "data set"),
+        ("filepaths", "labels", "phase"), ("image", "class_name", "Split"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_usual_names_of_columns_and_separators_are_read(photos, names, separator):
+    lines = names, ("0.png", "a", "Train"), ("1.png", "b", "TRAINING"), ("2.png", "b", "Test")
+    path = table(photos, *map(separator.join, lines))
+    assert shown(train_of(path)) == [(0, "a"), (1, "b")]
+    assert shown(data.load_test(DataConfig(dataset=str(path)))) == [(2, "b")]
+    columns = "paths from column {}, labels from column {}, splits from column {}".format(*names)
+    assert data.describe(DataConfig(dataset=str(path))) == [columns]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message", "way_out"),
+    [
+        (["file,image,label", "0.png,x,a", "1.png,y,b"], "'file' and 'image' may all be",
+         ["path,image,label", "0.png,x,a", "1.png,y,b"]),
+        (["path,class,category", "0.png,a,b"], "'class' and 'category' may all be",
+         ["path,label,category", "0.png,a,b", "1.png,b,b"]),
+        (["path,label,kind", "0.png,a,train", "1.png,b,val"], "column 'kind' looks like",
+         ["path,label,split", "0.png,a,train", "1.png,b,train"]),
+        (["path,label,subset", "0.png,a,train", "1.png,b,odd"], "split 'odd' is not one of",
+         ["path,label,subset", "0.png,a,train", "1.png,b,train"]),
+        (["path,label,split", "0.png,a,train", "./0.png,a,test"], r"\./0.png is on line 2",
+         ["path,label,split", "0.png,a,train", "./1.png,b,train"]),
+        (["path,label", "more/4.png,a", "more/../more/4.png,b"], "on line 2 already",
+         ["path,label", "more/4.png,a", "more/../more/5.png,b"]),
+        (["path,label", "0.png,0.5", "1.png,1.0"], r"labels such as 0\.5 are not whole",
+         ["path,label", "0.png,half", "1.png,1.0"]),
+        (["path,label", "0.png,a", "1.png,big, b"], "line 3: more cells than columns",
+         ["path,label", "0.png,a", '1.png,"big, b"']),
+        (["path,label", "4.png,a", "1.png,b"], "4.png is not a file below .*, but more/4.png is",
+         ["path,label", "more/4.png,a", "1.png,b"]),
+        (["path,label", "0,a", "1.png,b"], "0 is not a file below .*, but 0.png is",
+         ["path,label", "0.png,a", "1.png,b"]),
+    ],
+)  # fmt: skip
+def test_what_is_not_sure_is_refused_and_the_way_out_works(photos, lines, message, way_out):
+    with pytest.raises(DataError, match=message):
+        Table(table(photos, *lines))
+    assert len(Table(table(photos, *way_out)).train) >= 1
+
+
+def test_a_linked_file_is_the_same_file(photos):
+    (photos / "link.png").symlink_to(photos / "0.png")
+    with pytest.raises(DataError, match=r"link\.png is on line 2 already as 0\.png"):
+        Table(table(photos, "path,label,split", "0.png,a,train", "link.png,a,test"))
+
+
+def test_what_is_read_otherwise_than_written_is_told(photos):
+    path = table(photos, "path,label,width", r"more\4.png,1.0,4", "1.png,2,4", "2.png,1,4")
+    notes = Table(path).notes
+    assert Table(path).class_names == ("1", "2")
+    assert notes == [
+        "columns that are not used: width",
+        "backslashes are read as slashes in 1 path",
+        "labels are read as whole numbers, such as 1.0 as 1",
+    ]
+
+
+def test_validation_rows_beside_test_rows_are_told_of(photos):
+    lines = ["0.png,a,train", "1.png,b,train", "2.png,b,test", "3.png,a,Valid"]
+    notes = Table(table(photos, "path,label,split", *lines)).notes
+    assert "rows (1 image of the validation split) is not used" in notes[0]
+    notes = Table(table(photos, "path,label,split", *lines[:2], lines[3])).notes
+    assert notes == ["validation rows stand in for test images, which are missing"]
 
 
 def test_everything_wrong_is_told_at_once_up_to_ten_lines(photos):

@@ -8,6 +8,8 @@ from vitlab.data.known import KNOWN
 from vitlab.data.sources import (
     ARRAYS,
     Examples,
+    class_counts,
+    describe,
     find_again,
     from_arrays,
     load_test,
@@ -21,7 +23,9 @@ __all__ = [
     "ARRAYS",
     "KNOWN",
     "Examples",
+    "class_counts",
     "decode",
+    "describe",
     "find_again",
     "from_arrays",
     "index_sha256",

@@ -12,6 +12,7 @@ import math
 import pickle
 import tarfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -32,6 +33,7 @@ class Cifar:
     """CIFAR-10 or CIFAR-100 (fine labels) in an archive or in a folder of its batches."""
 
     has_test = True
+    notes: Sequence[str] = ()
 
     def __init__(self, path: Path, known: KnownSet):
         assert known.batches
@@ -39,6 +41,7 @@ class Cifar:
         self.known = known
         self.batches: Batches = known.batches
         self.class_names = known.class_names
+        self.uses = f"training and test images from {path.name}"
 
     def files(self, split: str) -> list[Path]:
         """The archive, or the batches of a split that are there."""

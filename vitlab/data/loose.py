@@ -8,6 +8,7 @@ have it, and a header's promise is checked against what follows.
 import gzip
 import math
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +26,13 @@ class Loose:
     """A known set in a folder of its official files."""
 
     has_test = True
+    notes: Sequence[str] = ()
 
     def __init__(self, folder: Path, known: KnownSet):
         self.folder = folder
         self.known = known
         self.class_names = known.class_names
+        self.uses = f"training and test images from the official files in {folder.name}/"
 
     def files(self, split: str) -> list[Path]:
         """The files of a split, each of which must be there, gzipped or not."""

@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+import stat
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -40,14 +41,26 @@ from vitlab.data.splits import hold_out, train_validation
 from vitlab.data.table import Table
 from vitlab.errors import DataError
 from vitlab.files import replacing
+from vitlab.words import plain
 
 Root = str | os.PathLike[str] | None
 
 ARRAYS = "arrays"
 """What `config.data.dataset` says of images that were handed in as arrays."""
 
+SHOWN_CLASSES = 12
+"""Classes that are told one by one; of more only the smallest and the largest."""
+
 DECODER = 2
 """Number of the way images are decoded; arrays kept under another are not used."""
+
+
+class _UnreadableError(DataError):
+    """Images that cannot be read, and the way out."""
+
+    def __init__(self, told: str, way_out: str):
+        self.told = told
+        super().__init__(f"{told}\n{way_out}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,7 +220,15 @@ def draws_test(config: DataConfig, root: Root = None) -> bool:
 
 def load_test(config: DataConfig, root: Root = None) -> Examples:
     """Read the test images in the config's form; the one door to them."""
-    return _load(config, root, "test")
+    try:
+        return _load(config, root, "test")
+    except _UnreadableError as error:
+        # Without an image other ones would be drawn, some of which were trained on.
+        way_out = "Replace or remove" if _find(config.dataset, root).has_test else "Replace"
+        raise DataError(
+            f"test images of {error.told}\n{way_out} them; a run keeps data.unreadable, so leaving "
+            "them out takes a training with data.unreadable=skip"
+        ) from error
 
 
 def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -259,18 +280,58 @@ def _find(dataset: str, root: Root) -> Format:
         assert source, "what was fetched is found"
         return source
     for place in (Path(dataset).expanduser(), *(folder / dataset for folder in roots)):
-        if (place.suffix == ".parquet" and place.is_file()) or any(parquet_files(place)):
+        ending = place.suffix.lower()
+        if (ending == ".parquet" and place.is_file()) or any(parquet_files(place)):
             return Parquet(place)
-        if place.suffix == ".csv" and place.is_file():
+        if ending in (".csv", ".tsv") and place.is_file():
             return Table(place)
         if place.is_dir():
+            if name := next((n for n, one in KNOWN.items() if holds_batches(place, one)), None):
+                raise DataError(
+                    f"{place} holds {name}: give data.dataset={name} and "
+                    f"{place.absolute().parent} as --data-root"
+                )
             return Folder(place)
+    if Path(dataset).is_file():
+        raise DataError(
+            f"{dataset} is no .csv, .tsv or .parquet file: unpack an archive and give its folder"
+        )
     close = difflib.get_close_matches(dataset, KNOWN, n=1)
     raise DataError(
         f"no data set {dataset!r}{f': did you mean {close[0]}?' if close else ''}\n"
         f"known: {', '.join(KNOWN)}; or the path of a folder of class folders or Parquet files, "
         "or of a CSV file, or its name below the data root"
     )
+
+
+def describe(config: DataConfig, root: Root = None) -> list[str]:
+    """What of a data set is used for what, and a sentence for each thing that is not, and why."""
+    source = _find(config.dataset, root)
+    share = f"{100 * config.test_fraction:g} % of every class"
+    told = [source.uses + ("" if source.has_test else f", test images drawn: {share}")]
+    told += source.notes
+    if config.dataset in KNOWN:
+        used = [path.resolve() for path in source.files("train")[:1]]
+        places = Path(config.dataset), *(folder / config.dataset for folder in _roots(root))
+        for place in dict.fromkeys(places):
+            if place.is_dir() and not any(path.is_relative_to(place.resolve()) for path in used):
+                told.append(f"the folder {place} is not used: for it give {_as_path(place)}")
+    return told
+
+
+def class_counts(labels: np.ndarray, class_names: Sequence[str]) -> str:
+    """How many of labels (N,) are of which class; of many classes only the extremes."""
+    counts = np.bincount(labels, minlength=len(class_names)).tolist()
+    by_class = [f"{plain(name)} {n:,}" for name, n in zip(class_names, counts, strict=True)]
+    if len(by_class) <= SHOWN_CLASSES:
+        return ", ".join(by_class)
+    few, most = np.argmin(counts), np.argmax(counts)
+    return f"{len(by_class)}, the smallest {by_class[few]}, the largest {by_class[most]}"
+
+
+def _as_path(folder: Path) -> str:
+    """A folder as a word that is no name of a known set."""
+    return str(folder) if len(folder.parts) > 1 else os.path.join(os.curdir, folder)
 
 
 def _find_known(folder: Path, known: KnownSet) -> Format | None:
@@ -291,7 +352,7 @@ def _find_known(folder: Path, known: KnownSet) -> Format | None:
         expected = known.local if known.batches else [file.name for file in known.official]
         raise DataError(
             f"{folder} holds neither Parquet files nor {', '.join(expected)}: add them "
-            "or move the folder away. A folder of class folders is given by its path"
+            f"or move the folder away. For a folder of class folders give {_as_path(folder)}"
         )
     return None
 
@@ -300,7 +361,7 @@ def _survey(config: DataConfig, source: Format) -> dict[str, Any]:
     items, _ = _read(config, source, "train")
     if isinstance(items, np.ndarray):
         return {"image_size": items.shape[1:3], "channels": items.shape[3]}
-    found = dict(_each(header, items, config))
+    found = dict(_each(lambda item: header(item, config.max_pixels), items, config))
     sizes, channels, _ = zip(*found.values(), strict=True)
     if len(set(sizes)) > 1 and config.image_size is None:
         raise DataError(
@@ -433,6 +494,7 @@ def _each(
     with bar:
         for place, item in enumerate(bar.track(items, description=f"reading {config.dataset}")):
             try:
+                _check_file(item)
                 result = function(item)
             except DataError as error:
                 failures.append(f"  {place}: {error}" if isinstance(item, bytes) else f"  {error}")
@@ -448,7 +510,20 @@ def _each(
             way_out = "Replace or remove them"
             if len(failures) < len(items):
                 way_out += ", or leave them out: data.unreadable=skip"
-            raise DataError("\n".join([f"{head}:", *failures[:10], *more, way_out]))
+            raise _UnreadableError("\n".join([f"{head}:", *failures[:10], *more]), way_out)
+
+
+def _check_file(item: Any) -> None:
+    """Refuse what would be waited for, and what is not there, in words."""
+    if not isinstance(item, Path):
+        return
+    try:
+        regular = stat.S_ISREG(item.stat().st_mode)
+    except OSError as error:
+        link = f"a broken link to {os.readlink(item)!r}" if item.is_symlink() else error.strerror
+        raise DataError(f"{str(item)!r}: {link}") from error
+    if not regular:
+        raise DataError(f"{str(item)!r}: not a file: a pipe, a socket or a device")
 
 
 def _kept(config: DataConfig, source: Format, split: Split) -> Path:

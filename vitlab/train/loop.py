@@ -9,7 +9,7 @@ the step it stopped at. The test split cannot be reached from here.
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 
 from vitlab.config import Config
-from vitlab.data import ARRAYS, Examples, from_arrays, load_train, resolve
+from vitlab.data import ARRAYS, Examples, class_counts, describe, from_arrays, load_train, resolve
 from vitlab.data.augment import normalize
 from vitlab.data.batches import resize
 from vitlab.device import (
@@ -103,7 +103,8 @@ def train(
     refuse(config, examples, ranks.world)
     if config.train.teacher is not None:
         refuse(teacher_of(config), examples, ranks.world)
-    work = Work(config, examples, where, ranks, narrator, tensorboard, clock)
+    told = [] if config.data.dataset == ARRAYS else describe(config.data, data_root)
+    work = Work(config, examples, where, ranks, narrator, tensorboard, clock, told=told)
     return _train(work, ranks.create(Path(ranks.told(str(path))), config), words)
 
 
@@ -207,6 +208,8 @@ class Work:
     """Runs since the images were asked for."""
     settings: Settings | None = None
     """How a run that is resumed was computed from its beginning."""
+    told: Sequence[str] = ()
+    """What of the data set is used for what, and what is not."""
 
 
 def _train(
@@ -343,6 +346,8 @@ def _take_up(
                 f"{config.data.dataset}: {len(session.images):,} training and "
                 f"{len(session.validation):,} validation images, {config.data.classes} classes",
             ),
+            ("classes", class_counts(work.examples.labels, work.examples.class_names)),
+            *(("" if place else "images", line) for place, line in enumerate(work.told)),
             ("model", f"{config.model.kind}: {whole.parameters:,} parameters, "
                       f"{whole.macs / 1e6:.1f} M multiply-adds per image"),
             ("steps", f"{batches.steps:,}: {config.train.epochs} epochs of "
