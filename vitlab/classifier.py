@@ -174,6 +174,7 @@ def open_classifier(
     *,
     device: str = "auto",
     threads: int = 0,
+    export: Callable[[Run], Path] = exported,
 ) -> Classifier:
     """Open a model to ask it about pictures.
 
@@ -185,6 +186,7 @@ def open_classifier(
             another checkpoint. An export is always computed by ONNX Runtime.
         device: where torch computes; ONNX Runtime computes on the CPU.
         threads: CPU threads of ONNX Runtime; 0 lets it choose.
+        export: maps a run to the folder of its ONNX export.
 
     Raises:
         RunError: nothing of the kind there, or damaged.
@@ -202,7 +204,7 @@ def open_classifier(
         return _with_torch(_readable(source), device, TORCH_ANSWERS.format("it is not installed"))
     try:
         run = open_run(source)
-        folder = exported(run)
+        folder = export(run)
     except VitlabError as error:
         if engine == "onnx":
             raise

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from asking import draw, error, received
-from checks import awaited
+from checks import awaited, flat_png, jpeg_of
 from PIL import Image
 
 from vitlab.classifier import open_classifier
 from vitlab.cli import main
-from vitlab.errors import VitlabError
+from vitlab.errors import ConfigError, VitlabError
 from vitlab.explain import METHODS as EXPLAINED
 from vitlab.serve.app import PAGES, build_app
 from vitlab.serve.explaining import METHODS
@@ -100,6 +100,8 @@ def test_a_picture_lies_as_its_exif_says(served):
         (b"", "/api/predict", "image/png", 422, "the body is empty"),
         (draw()[:60], "/api/predict", "image/png", 422, "cannot read this picture"),
         (draw(), "/api/predict", "text/plain", 415, "image/png or image/jpeg or image/webp"),
+        (jpeg_of(12_000, 9_000), "/api/predict", "image/jpeg", 422, "larger --max-pixels"),
+        (flat_png(6_000, 5_000), "/api/predict", "image/png", 422, "25,000,000 of a PNG or WebP"),
         (draw(), "/api/predict?top=0", "image/png", 422, "greater than or equal to 1"),
         (draw(), "/api/explain", "image/png", 422, "method"),
         (draw(), "/api/explain?method=magic", "image/png", 422, "attention"),
@@ -110,6 +112,30 @@ def test_what_is_wrong_is_said_in_words(served, file, path, kind, status, words)
     reply = served.send(file, path, kind)
     assert reply.status == status
     assert words in error(reply)
+
+
+def test_a_file_of_too_many_bytes_is_told_what_raises_the_limit(served):
+    head = "POST /api/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\n"
+    reply = served.raw(f"{head}Content-Length: 30000001\r\n\r\n".encode())
+    assert reply.status == 413 and "more than 30 MB" in error(reply)
+    assert "larger --max-bytes" in error(reply)
+
+
+def test_a_photo_of_fifty_megapixels_is_answered(served):
+    file = io.BytesIO()
+    Image.new("RGB", (8160, 6144), "grey").save(file, "JPEG")
+    assert len(answer(served.send(file.getvalue(), kind="image/jpeg"))["top"]) == 3
+
+
+def test_a_limit_that_is_raised_takes_along_what_it_needs():
+    assert Limits.of(Limits.upload, Limits.pixels) == Limits()
+    raised = Limits.of(90_000_000, 200_000_000)
+    assert raised.uploads == 270_000_000
+    assert raised.decoder_memory == 2 * Limits.decoder_memory
+    assert raised.decode_seconds == 2 * Limits.decode_seconds
+    assert Limits.of(1000, 1000).decoder_memory == Limits.decoder_memory
+    with pytest.raises(ConfigError, match=r"2 problems.*\n--max-bytes 0: .*\n--max-pixels -1: "):
+        Limits.of(0, -1)
 
 
 def test_a_packed_body_is_refused(served):

@@ -22,7 +22,7 @@ DROP = """([data, type]) => {
 
 LARGE = """() => {
   const transfer = new DataTransfer();
-  transfer.items.add(new File([new Uint8Array(10000001)], "large.png", { type: "image/png" }));
+  transfer.items.add(new File([new Uint8Array(30000001)], "large.png", { type: "image/png" }));
   document.body.dispatchEvent(new DragEvent("drop", { bubbles: true, dataTransfer: transfer }));
 }"""
 
@@ -151,11 +151,23 @@ def test_a_bad_file_is_a_friendly_sentence_and_the_next_picture_works(browser, s
     visit.give(b"GIF89a", kind="image/gif")
     assert alert.inner_text() == "This is not a PNG, JPEG or WebP picture."
     visit.page.evaluate(LARGE)
-    assert "10 MB are the most" in alert.inner_text()
+    assert "30 MB are the most" in alert.inner_text()
     visit.give(draw(), "paste")
     page.wait_for_selector(".bar >> nth=2")
     assert not alert.is_visible()
     assert page.locator("b").count() == 0, "a file's name became markup"
+    visit.leave()
+
+
+def test_a_proxy_that_answers_in_html_is_told_of_in_words(browser, served):
+    visit = Visit(browser, served)
+    visit.page.route(
+        "**/api/predict*", lambda route: route.fulfill(status=413, body="<html>Too Large</html>")
+    )
+    visit.give(draw())
+    visit.page.wait_for_function("() => document.getElementById('problem').textContent")
+    assert "too large for the proxy" in visit.page.get_by_role("alert").inner_text()
+    visit.complaints.clear()  # the browser's own, of the response
     visit.leave()
 
 

@@ -19,6 +19,7 @@ from vitlab.cli.using import export, predict
 from vitlab.config import MODELS, Config, field_help, fields_of, hints, unknown
 from vitlab.errors import ConfigError
 from vitlab.recipes import RECIPES, recipe
+from vitlab.serve.limits import Limits
 
 
 class Verb(NamedTuple):
@@ -65,7 +66,13 @@ VERBS = {
         export,
         ("run", "--to", "--out", "--push", "--data-root", "--json"),
     ),
-    "serve": Verb(serve, ("[source]", "--port", "--host", "--allow-host")),
+    "serve": Verb(
+        serve,
+        (
+            "[source]", "--port", "--host", "--allow-host", "--root-path", "--max-bytes",
+            "--max-pixels",
+        ),
+    ),
     "compare": Verb(compare, ("runs", "--split", "--out", "--json")),
     "report": Verb(report, ("subjects", "--slides", "--out")),
     "leaderboard": Verb(leaderboard, ("[folder]", "--sort", "--where", "--json")),
@@ -146,6 +153,26 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "default": [],
         "metavar": "NAME",
         "help": "another name under which the service is asked; may be given several times",
+    },
+    "--root-path": {
+        "default": "",
+        "metavar": "PATH",
+        "help": "path before all addresses, such as /vit, under which a proxy shows the service",
+    },
+    "--max-bytes": {
+        "type": int,
+        "default": Limits.upload,
+        "metavar": "N",
+        "help": "largest picture file; memory is taken for three of them at once; default "
+        f"{Limits.upload:,}",
+    },
+    "--max-pixels": {
+        "type": int,
+        "default": Limits.pixels,
+        "metavar": "N",
+        "help": "largest JPEG; a PNG or WebP may have a quarter of it. Each of the two processes "
+        "that decode may take 10 bytes of memory and 50 nanoseconds for a pixel; default "
+        f"{Limits.pixels:,}",
     },
     "study": {"help": "name of a study, a .toml file, or a study's folder; none lists them"},
     "--recipe": {"help": "baseline of a study"},
@@ -259,14 +286,16 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError([message])
 
 
-def build_parser() -> Parser:
-    """The parser of all verbs."""
+def build_parser(only: str | None = None) -> Parser:
+    """The parser of all verbs; with the arguments of one alone it is made at once."""
     parser = Parser(prog="vitlab", description="Vision Transformers from scratch, on small images.")
     parser.add_argument("--version", action="version", version=f"vitlab {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")
     for name, verb in VERBS.items():
         about = verb.act.__doc__
         one = verbs.add_parser(name, help=about, description=about)
+        if only not in (None, name):
+            continue
         for argument in verb.arguments:
             bare = argument.strip("[]")
             more = {} if bare.startswith("-") else {"metavar": bare.upper()}
@@ -329,7 +358,7 @@ def parse(words: Sequence[str]) -> Namespace:
     if verb is not None and verb not in VERBS:
         raise ConfigError([unknown(verb, VERBS)])
     end = words.index("--") if "--" in words else len(words)
-    args, extra = build_parser().parse_known_args([spelt(word) for word in words[:end]])
+    args, extra = build_parser(verb).parse_known_args([spelt(word) for word in words[:end]])
     options = vars(args)
     # A list goes on behind an option, and behind -- whatever its words look like.
     many = next((name for name in options if ARGUMENTS.get(name, {}).get("nargs")), None)

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -34,8 +34,8 @@ from vitlab.pretrained import open_run
 from vitlab.run import Checkpoint, Run
 
 __all__ = [
-    "MODEL", "TARGETS", "Session", "export", "exported", "needed", "read_export", "to_int8",
-    "to_onnx",
+    "MODEL", "TARGETS", "Session", "discard_unfinished", "export", "exported", "needed",
+    "read_export", "to_int8", "to_onnx",
 ]  # fmt: skip
 
 MODEL = "model.onnx"
@@ -184,6 +184,18 @@ def exported(run: Run) -> Path:
     return folder
 
 
+def discard_unfinished(run: Run) -> None:
+    """Remove what is left of a run's own ONNX export whose process was killed.
+
+    Nothing is removed while another process writes it.
+    """
+    folder = run.exports / "onnx"
+    with suppress(RunError, OSError):
+        if unfinished(folder).exists():
+            with writing(folder):
+                shutil.rmtree(unfinished(folder), ignore_errors=True)
+
+
 def current(folder: Path, checkpoint: Checkpoint) -> bool:
     """True if an export is of this checkpoint and its files are as they were written."""
     try:
@@ -300,6 +312,16 @@ def through(module: nn.Module) -> Ask:
     return ask
 
 
+def unfinished(folder: Path) -> Path:
+    """The hidden folder in which an export is written."""
+    return folder.with_name(f".{folder.name}.tmp")
+
+
+def writing(folder: Path) -> Lock:
+    """What keeps others from writing the same export."""
+    return Lock(folder.with_name(f".{folder.name}.lock"))
+
+
 @contextmanager
 def appearing(folder: Path) -> Iterator[Path]:
     """A hidden folder that takes the place of another once the block is done, or vanishes.
@@ -310,8 +332,8 @@ def appearing(folder: Path) -> Iterator[Path]:
         if folder.exists() and not (folder / PARITY).is_file() and any(folder.iterdir()):
             raise RunError(f"{folder} holds something that is no export: choose another --out")
         folder.parent.mkdir(parents=True, exist_ok=True)
-        hidden = folder.with_name(f".{folder.name}.tmp")
-        with Lock(folder.with_name(f".{folder.name}.lock")):
+        hidden = unfinished(folder)
+        with writing(folder):
             try:
                 shutil.rmtree(hidden, ignore_errors=True)
                 hidden.mkdir()

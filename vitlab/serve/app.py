@@ -82,7 +82,7 @@ class Upload(BaseModel):
     """What a picture may be."""
 
     bytes: int
-    pixels: int
+    pixels: int = Field(description="of a JPEG; PNG and WebP may have a quarter of them")
     types: list[str]
 
 
@@ -153,12 +153,13 @@ UNTOLD: Any = {"tracing": False, "metrics": False, "logs": False, "auto_configur
 """FastAPI would tell OpenTelemetry of every request where a program has set that up."""
 
 
-def build_app(service: Service, hosts: frozenset[str]) -> Guard:
+def build_app(service: Service, hosts: frozenset[str], root: str = "") -> Guard:
     """The application: all routes, guarded.
 
     Args:
         service: what answers.
         hosts: names that requests may give this service.
+        root: path before all addresses where a proxy has put the service, /vit or nothing.
     """
     app = FastAPI(
         title="vitlab",
@@ -167,6 +168,7 @@ def build_app(service: Service, hosts: frozenset[str]) -> Guard:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        root_path=root,
         telemetry=UNTOLD,
         exception_handlers={
             Refusal: refused,
@@ -222,8 +224,8 @@ def build_app(service: Service, hosts: frozenset[str]) -> Guard:
         return JSONResponse({"status": "ready"})
 
     for address, (name, kind) in PAGES.items():
-        app.add_route(address, static(name, kind), include_in_schema=False)
-    return Guard(app, hosts)
+        app.add_route(address, static(name, kind, root), include_in_schema=False)
+    return Guard(app, hosts, root, [getattr(route, "path", "") for route in app.routes])
 
 
 @asynccontextmanager
@@ -248,9 +250,15 @@ async def answered(
         return Response(status_code=400)  # which nobody will see
 
 
-def static(name: str, kind: str) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-    """What serves one file of the page, read once; no request ever names a file."""
+def static(name: str, kind: str, root: str) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    """What serves one file of the page, read once; no request ever names a file.
+
+    Its addresses are relative, so that they hold below any path. A root that is known goes before
+    them: they hold then at /vit as they do at /vit/.
+    """
     content = files("vitlab.serve").joinpath("page", name).read_bytes()
+    if root:
+        content = content.replace(b'="./', f'="{root}/'.encode())
 
     async def page(request: Request) -> Response:
         return Response(content, media_type=kind, headers={"cache-control": "no-cache"})
@@ -280,6 +288,7 @@ async def failed(request: Request, error: Exception) -> Response:
 async def unknown(request: Request, error: Exception) -> Response:
     """An address or a verb that is not here."""
     assert isinstance(error, HTTPException)
-    words = {404: "there is nothing here: see /docs", 405: "this address takes another method"}
+    docs = request.scope["root_path"] + "/docs"
+    words = {404: f"there is nothing here: see {docs}", 405: "this address takes another method"}
     text = words.get(error.status_code, "this request does not fit")
     return JSONResponse({"error": text}, error.status_code, error.headers)

@@ -40,6 +40,10 @@ class Batcher:
         self._arrived.set()
         return await answer
 
+    def stop(self) -> None:
+        """Compute nothing new."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
     async def work(self) -> None:
         """Answer what is in the queue, forever."""
         loop = asyncio.get_running_loop()

@@ -6,14 +6,18 @@ A picture's file comes in, its pixels uint8 (H, W, C) go out. Memory, processor 
 limited, so that a picture made to do harm ends this process and nothing else.
 """
 
+import io
 import math
 import resource
 import sys
 from typing import Any, get_args
 
-from vitlab.data.images import Fit, decode
+import PIL.Image
+
+from vitlab.data.images import FORMATS, Fit, decode
 from vitlab.errors import DataError
 from vitlab.serve.child import Message, attend
+from vitlab.serve.limits import JPEG_ALONE
 
 
 def main(words: list[str]) -> None:
@@ -24,14 +28,13 @@ def main(words: list[str]) -> None:
     def answer(head: dict[str, Any], body: bytes) -> Message:
         allow(seconds)
         try:
-            image = decode(body, (height, width), channels, fit, pixels)
+            image = decode(body, (height, width), channels, fit, most(body, pixels))
         except DataError as error:
             raise DataError(reason(error)) from error
         return {}, image.tobytes()
 
-    import PIL.Image
-
     PIL.Image.init()  # loaded before the limits bite
+    PIL.Image.MAX_IMAGE_PIXELS = None  # ours are asked first
     limit(memory)
     attend(answer, {"decodes": True})
 
@@ -52,8 +55,31 @@ def allow(seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (spent + seconds, most))
 
 
+def most(file: bytes, pixels: int) -> int:
+    """Pixels that a picture's file may have, fewer where it has to be decoded in full.
+
+    DataError if its header tells of more.
+    """
+    try:
+        with PIL.Image.open(io.BytesIO(file), formats=FORMATS) as image:
+            (width, height), jpeg = image.size, image.format in ("JPEG", "MPO")
+    except Exception:  # `decode` says what is wrong
+        return pixels
+    if not jpeg:
+        pixels //= JPEG_ALONE
+    if width * height > pixels:
+        kind = "" if jpeg else " of a PNG or WebP"
+        raise DataError(
+            f"{len(file)} bytes: {width} x {height} pixels are more than {pixels:,}{kind}: send a "
+            "smaller one, or start the service with a larger --max-pixels"
+        )
+    return pixels
+
+
 def reason(error: DataError) -> str:
     """Why a picture cannot be read, without what is only of use to programmers."""
+    if isinstance(error.__cause__, MemoryError):
+        return "it takes too much memory to decode"
     words = str(error).partition(": ")[2]
     told = 0 < len(words) < 200 and words.isprintable() and "<" not in words
     return words if told else "it is damaged"

@@ -6,9 +6,13 @@ One ASGI application around all routes, so that none can be forgotten.
 import ipaddress
 import json
 import logging
+import re
 from collections.abc import Iterable
+from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from vitlab.errors import ConfigError
 
 LOG = logging.getLogger("vitlab.serve")
 
@@ -34,6 +38,9 @@ EVERYWHERE = ("0.0.0.0", "::")
 """Addresses that mean all of a machine's, so that no request can name them."""
 
 
+ROOT = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
+
+
 def host_names(host: str, allowed: Iterable[str]) -> frozenset[str]:
     """The names under which a service may be asked: this machine's own, and those allowed."""
     own = () if host in EVERYWHERE else (host,)
@@ -46,6 +53,22 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host.lower() == "localhost"
+
+
+def root_of(path: str) -> str:
+    """The path before all addresses as addresses have it, /vit; nothing for none.
+
+    ConfigError if it is no path.
+    """
+    root = f"/{path.strip('/')}".rstrip("/")
+    if root and not ROOT.fullmatch(root):
+        raise ConfigError(
+            [
+                f"--root-path {path!r}: give the path alone, such as /vit, without host and query; "
+                "it may have letters, digits and - . _ ~"
+            ]
+        )
+    return root
 
 
 def named(value: bytes) -> str:
@@ -68,10 +91,15 @@ class Guard:
         app: what is guarded.
         hosts: names that the Host header may have. They keep a web page elsewhere from asking this
             service under a name of its own (DNS rebinding).
+        root: path before all addresses, as `root_of` has it. Requests come with it or without it:
+            some proxies take it away.
+        own: addresses of the app, without it.
     """
 
-    def __init__(self, app: ASGIApp, hosts: frozenset[str]):
-        self.app, self.hosts = app, hosts
+    def __init__(
+        self, app: ASGIApp, hosts: frozenset[str], root: str = "", own: Iterable[str] = ()
+    ):
+        self.app, self.hosts, self.root, self.own = app, hosts, root, frozenset(own)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request of the server's."""
@@ -104,12 +132,30 @@ class Guard:
         if named(headers.get(b"host", b"")) not in self.hosts:
             await refuse(sending, 400, "this host name is not served here: see --allow-host")
             return
+        if scope["path"] == self.root and self.root not in self.own:
+            await redirect(sending, f"{self.root}/", scope["query_string"])
+            return
         try:
-            await self.app(scope, receiving, sending)
+            await self.app(self._below(scope), receiving, sending)
         except Exception:
             LOG.exception("a request failed")
             if not started:
                 await refuse(sending, 500, "something went wrong here")
+
+    def _below(self, scope: Scope) -> dict[str, Any]:
+        """A scope whose path begins with the root, as ASGI wants it."""
+        path = scope["path"]
+        if path in self.own or not path.startswith(f"{self.root}/"):
+            path = self.root + path
+        return {**scope, "path": path, "root_path": self.root}
+
+
+async def redirect(send: Send, path: str, query: bytes) -> None:
+    """Send whoever asks to another path of the same host, whatever proxies call that."""
+    location = path.encode() + (b"?" + query if query else b"")
+    headers = [(b"location", location), (b"content-length", b"0")]
+    await send({"type": "http.response.start", "status": 308, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def refuse(send: Send, status: int, message: str) -> None:

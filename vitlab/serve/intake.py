@@ -32,7 +32,11 @@ async def picture(request: Request, service: Service) -> AsyncIterator[bytes]:
     if request.headers.get("content-encoding", "identity") != "identity":
         raise Refusal(415, "send the picture without a content encoding")
     most = service.limits.upload
-    too_large = Refusal(413, f"the picture has more than {most / 1e6:g} MB")
+    too_large = Refusal(
+        413,
+        f"the picture has more than {most / 1e6:g} MB: send a smaller one, or start the service "
+        "with a larger --max-bytes",
+    )
     declared = request.headers.get("content-length", "0")
     # Long before digits become a number that takes time to read.
     if len(declared) > 15 or int(declared) > most:

@@ -5,12 +5,15 @@ import errno
 import functools
 import gc
 import logging
+import math
 import os
 import resource
-import signal
 import socket
 import struct
-from collections.abc import Callable, Sequence
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext, suppress
 from http import HTTPStatus
 from typing import Any
@@ -20,13 +23,14 @@ import h11
 from vitlab.errors import VitlabError
 from vitlab.serve.limits import Limits
 from vitlab.serve.service import Service
+from vitlab.serve.stopping import on_stop
 
 try:
     import uvicorn
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
     from vitlab.serve.app import build_app
-    from vitlab.serve.guard import ENCODED, error_body, host_names, is_loopback
+    from vitlab.serve.guard import ENCODED, error_body, host_names, is_loopback, root_of
 except ModuleNotFoundError as missing:
     raise VitlabError(f"{missing.name} is not installed: pip install 'vitlab[serve]'") from missing
 
@@ -39,6 +43,9 @@ THREADS = 4
 LAST_SECONDS = 2
 """From the end of draining to the end of every connection."""
 
+STOP_SECONDS = 9.5
+"""From a signal to the end of every thread; then the process ends without them."""
+
 
 def serve(
     source: str | os.PathLike[str] | None = None,
@@ -46,23 +53,29 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     allow_hosts: Sequence[str] = (),
+    root_path: str = "",
     limits: Limits | None = None,
     tell: Callable[[str], None] = print,
 ) -> None:
-    """Serve a page and an API over one model until SIGTERM or Ctrl-C.
+    """Serve a page and an API over one model until SIGTERM, SIGHUP or Ctrl-C.
+
+    To be called in the main thread. Returns within ten seconds of the signal; where a thread that
+    loads or computes takes longer, the whole process ends, with exit code 0.
 
     Args:
         source: a run, a shipped model's name, or an ONNX export; None means the shipped model.
         host: address to listen on. Others than this machine's own are open to everybody there.
         port: to listen on; 0 takes a free one.
         allow_hosts: more names under which the service may be asked.
+        root_path: path before all addresses, such as /vit, where a proxy has put the service.
         limits: how much it takes.
         tell: what is called with the address, and with what there is to know later.
 
     Raises:
+        ConfigError: a `root_path` that is no path.
         VitlabError: an address that cannot be listened on, or a source that is no model.
     """
-    limits = limits or Limits()
+    limits, root = limits or Limits(), root_of(root_path)
     with reserve(host, port) as listening:
         # Takes seconds in which nothing else can be answered, so it comes before the first request.
         from vitlab.classifier import open_classifier
@@ -75,10 +88,26 @@ def serve(
         tell("loading the model; a run is exported to ONNX once, which takes up to a minute")
         room_for(limits.connections)
         threads = min(THREADS, max(1, (os.cpu_count() or 1) - 1))
-        service = Service(lambda: open_classifier(source, threads=threads), limits)
-        server = Server(service, host_names(host, allow_hosts))
+        service = Service(functools.partial(open_classifier, source, threads=threads), limits)
+        server = Server(service, host_names(host, allow_hosts), root)
+        others = set(threading.enumerate())
         with asyncio.Runner() as runner:
             runner.run(server.run_until_stopped(listening, tell))
+        finish(set(threading.enumerate()) - others, server.leave_at)
+
+
+def finish(threads: Iterable[threading.Thread], leave_at: float) -> None:
+    """Wait for threads, and end the process if they take longer than to `leave_at` on the clock.
+
+    A thread inside native code can neither be stopped nor left behind: Python would abort.
+    """
+    for thread in threads:
+        thread.join(max(0, leave_at - time.monotonic()))
+    if any(thread.is_alive() for thread in threads):
+        for file in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                file.flush()
+        os._exit(0)
 
 
 def reserve(host: str, port: int) -> socket.socket:
@@ -222,12 +251,12 @@ def canned(status: int, message: str, retry: int) -> bytes:
 class Server(uvicorn.Server):
     """A server that answers what is under way before it stops."""
 
-    def __init__(self, service: Service, hosts: frozenset[str]):
+    def __init__(self, service: Service, hosts: frozenset[str], root: str = ""):
         limits = service.limits
         protocol = type("LimitedConnection", (Connection,), {"limits": limits})
         super().__init__(
             uvicorn.Config(
-                build_app(service, hosts),
+                build_app(service, hosts, root),
                 http=protocol,
                 ws="none",
                 lifespan="off",
@@ -244,6 +273,8 @@ class Server(uvicorn.Server):
         # Strangers must not fill the terminal; what goes wrong here is told by the guard.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         self.service = service
+        self.leave_at = math.inf
+        """When the process has to end, on the monotonic clock."""
 
     def capture_signals(self) -> nullcontext[None]:
         """Leave signals to `run_until_stopped`."""
@@ -260,10 +291,18 @@ class Server(uvicorn.Server):
 
         def stop() -> None:
             self.force_exit = stopped.is_set()
+            self.leave_at = time.monotonic() + (0 if self.force_exit else STOP_SECONDS)
             stopped.set()
 
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop)
+        put_back = on_stop(lambda: loop.call_soon_threadsafe(stop))
+        try:
+            await self._until(stopped, listening, tell)
+        finally:
+            put_back()
+
+    async def _until(
+        self, stopped: asyncio.Event, listening: socket.socket, tell: Callable[[str], None]
+    ) -> None:
         serving = asyncio.create_task(self.serve([listening]))
         starting = asyncio.create_task(self._start(tell))
         stopping = asyncio.create_task(stopped.wait())

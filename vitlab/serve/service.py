@@ -11,22 +11,27 @@ import contextlib
 import io
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
 from vitlab.errors import VitlabError
 from vitlab.serve.batching import Batcher
-from vitlab.serve.child import Lost, Pool, Refused
+from vitlab.serve.child import Child, Lost, Pool, Refused
 from vitlab.serve.explaining import METHODS
 from vitlab.serve.limits import TYPES, Limits
 
 if TYPE_CHECKING:
     from vitlab.classifier import Classifier
+    from vitlab.run import Run
 
 T = TypeVar("T")
 
 State = Literal["starting", "ready", "draining"]
+
+EXPORT_SECONDS = 600
+"""For a run's first export, which takes up to a minute on a machine that is not busy."""
 
 
 class Refusal(Exception):
@@ -41,11 +46,12 @@ class Service:
     """One model and what is asked of it.
 
     Args:
-        open_model: makes the classifier; called in a thread.
+        open_model: makes the classifier; called in a thread, with `export`, which maps a run to
+            the folder of its ONNX export.
         limits: how much is taken.
     """
 
-    def __init__(self, open_model: Callable[[], "Classifier"], limits: Limits):
+    def __init__(self, open_model: Callable[..., "Classifier"], limits: Limits):
         self.limits = limits
         self.state: State = "starting"
         self.requests = 0
@@ -58,8 +64,9 @@ class Service:
         """Words of METHODS that this model has."""
         self._open = open_model
         self._classifier: Classifier | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: list[asyncio.Task[Any]] = []
         self._pools: list[Pool] = []
+        self._batcher: Batcher | None = None
         self._explainers: Pool | None = None
 
     @property
@@ -71,7 +78,12 @@ class Service:
 
     async def start(self) -> None:
         """Load the model, start the decoders and let a picture pass through all of it."""
-        classifier = await aside(self._open)
+        loop = asyncio.get_running_loop()
+
+        def export(run: "Run") -> Path:
+            return asyncio.run_coroutine_threadsafe(self._export(run), loop).result()
+
+        classifier = await aside(lambda: self._open(export=export))
         (height, width), limits = classifier.image_size, self.limits
         words = [
             str(height), str(width), str(classifier.channels), classifier.fit, str(limits.pixels),
@@ -108,11 +120,14 @@ class Service:
             self._tasks.append(asyncio.create_task(self._meet_explainer(self._explainers)))
 
     async def stop(self) -> None:
-        """End what was started."""
+        """End what was started. A thread may still be computing."""
+        self.state = "draining"
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(pool.stop() for pool in self._pools))
+        if self._batcher is not None:
+            self._batcher.stop()
 
     async def drain(self) -> None:
         """Take nothing new and wait until what is inside is answered, or for too long."""
@@ -209,6 +224,29 @@ class Service:
         if name is not None and name not in self.classifier.class_names:
             raise Refusal(422, "this model has no such class: GET /api/model lists them")
 
+    async def _export(self, run: "Run") -> Path:
+        """The folder of a run's ONNX export, written by a process that ends with the service."""
+        from vitlab.export import discard_unfinished
+
+        if self.state != "starting":
+            raise asyncio.CancelledError  # the thread asks too late
+        task = asyncio.current_task()
+        assert task
+        self._tasks.append(task)
+        child = Child("vitlab.serve.exporting", [str(run.path)], EXPORT_SECONDS)
+        try:
+            head, _ = await child.ask({}, b"")
+        except Refused as refused:
+            raise VitlabError(str(refused)) from None
+        except Lost:
+            raise VitlabError(
+                f"its export ended early: `vitlab export {run.path} --to onnx` tells why"
+            ) from None
+        finally:
+            await child.stop()
+            discard_unfinished(run)
+        return Path(head["folder"])
+
     async def _meet_explainer(self, explainers: Pool) -> None:
         try:
             self.methods = (await explainers.start())["methods"]
@@ -226,6 +264,7 @@ class Service:
         return np.frombuffer(pixels, np.uint8).reshape(shape)
 
     async def _probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        assert self._batcher is not None
         return await self._batcher.ask(pixels)
 
     async def _asked(self, pool: Pool, head: dict[str, Any], body: bytes) -> tuple[Any, bytes]:

@@ -9,6 +9,9 @@ function element(kind, name, ...inside) {
   return made;
 }
 
+// Wherever a proxy has put the service, this file lies beside what it asks for.
+const here = (path) => new URL(path, import.meta.url).href;
+
 const list = (items) => element("ul", "", ...items.map((inside) => element("li", "", ...inside)));
 
 function resolve(api, schema) {
@@ -29,7 +32,7 @@ function kind(api, schema) {
 function example(method, path, operation) {
   const needed = (operation.parameters ?? []).filter((one) => one.required);
   const query = needed.map((one) => `${one.name}=${one.schema.enum?.[0] ?? ""}`).join("&");
-  const address = `${location.origin}${path}${query ? `?${query}` : ""}`;
+  const address = `${here(`.${path}`)}${query ? `?${query}` : ""}`;
   if (method !== "post") return `curl ${address}`;
   return `curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' '${address}'`;
 }
@@ -58,7 +61,7 @@ function describe(api, path, method, operation) {
   return element("section", "api", ...parts);
 }
 
-const api = await (await fetch("/openapi.json")).json();
+const api = await (await fetch(here("openapi.json"))).json();
 at("version").textContent = `${api.info.title} ${api.info.version}`;
 at("about").textContent = api.info.description;
 at("operations").append(...Object.entries(api.paths).flatMap(([path, methods]) =>

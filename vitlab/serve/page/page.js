@@ -22,20 +22,29 @@ function element(kind, name, ...inside) {
   return made;
 }
 
+const between = {
+  413: "this picture is too large for the proxy in front of the service",
+  502: "the proxy in front does not reach the service: is it still running",
+  504: "the service took too long for the proxy in front of it",
+};
+
 const pause = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds));
 
 async function ask(address, options = {}) {
+  // Wherever a proxy has put the service, this file lies beside what it asks for.
+  const here = new URL(address, import.meta.url);
   for (let again = 0; ; again++) {
-    const reply = await fetch(address, options);
+    const reply = await fetch(here, options);
     // A full service says when to come back.
     if ((reply.status === 429 || reply.status === 503) && again < 5) {
       await pause(Number(reply.headers.get("retry-after")) || 1);
       if (options.signal?.aborted) throw new DOMException("", "AbortError");
       continue;
     }
-    const body = await reply.json();
-    if (!reply.ok) throw new Error(body.error);
-    return body;
+    const body = await reply.json().catch(() => null);
+    if (reply.ok && body) return body;
+    // A proxy in front answers in HTML.
+    throw new Error(body?.error ?? between[reply.status] ?? `a proxy in front of the service answered ${reply.status}`);
   }
 }
 
@@ -55,7 +64,7 @@ function friendly(error) {
 // The model
 
 async function meet() {
-  while (!(model = await ask("/api/model").catch(() => null))) await pause(1);
+  while (!(model = await ask("api/model").catch(() => null))) await pause(1);
   const count = model.classes.length, [height, width] = model.image_size;
   at("which").textContent = model.name;
   document.title = `${model.name}: vitlab`;
@@ -74,7 +83,7 @@ async function meet() {
   at("unmapped").hidden = model.explains;
   while (model.explains && !model.methods.length) {
     await pause(1);
-    model = (await ask("/api/model").catch(() => null)) ?? model;
+    model = (await ask("api/model").catch(() => null)) ?? model;
   }
   methods();
 }
@@ -144,7 +153,7 @@ async function take(blob) {
   if (!model) return problem("The model is still being loaded: try again in a moment.");
   if (!types.includes(blob.type)) return problem("This is not a PNG, JPEG or WebP picture.");
   if (blob.size > model.limits.bytes)
-    return problem(`This picture has ${(blob.size / 1e6).toFixed(1)} MB; ${model.limits.bytes / 1e6} MB are the most.`);
+    return problem(`This picture has ${(blob.size / 1e6).toFixed(1)} MB; ${model.limits.bytes / 1e6} MB are the most: take a smaller one, or start the service with a larger --max-bytes.`);
   current?.stop.abort();
   mapping?.abort();
   overlay.hidden = true;
@@ -153,7 +162,7 @@ async function take(blob) {
   waiting("Looking …");
   at("looks").hidden = true;
   try {
-    const answer = await post("/api/predict", blob, mine.stop.signal);
+    const answer = await post("api/predict", blob, mine.stop.signal);
     await display(blob);
     if (mine !== current) return;
     show(answer);
@@ -206,7 +215,7 @@ async function map() {
   const said = model.methods.find(({ name }) => name === chosen).shows;
   at("shows").textContent = "Drawing the map …";
   try {
-    const found = await post(`/api/explain?method=${encodeURIComponent(chosen)}`, current.blob, mine.signal);
+    const found = await post(`api/explain?method=${encodeURIComponent(chosen)}`, current.blob, mine.signal);
     if (mine !== mapping) return;
     draw(found.map);
     at("shows").textContent = `${said} Here for ${found.class}, most at the ${place(found.map)}.`;
