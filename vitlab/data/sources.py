@@ -530,16 +530,23 @@ def _kept(config: DataConfig, source: Format, split: Split) -> Path:
     """Where the decoded images of these very files, in this form, are kept."""
     # Values of 16 bits are scaled as the training images need it.
     files = {*source.files(split), *source.files("train")}
-    stats = [(str(p.absolute()), p.stat()) for p in sorted(files)]
     identity = [
         DECODER,
-        [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats],
+        [(str(path.absolute()), *_size_and_time(path)) for path in sorted(files)],
         [split, source.class_names, config.image_size, config.channels, config.fit],
         [config.grey_range, config.max_pixels],
         None if source.has_test else [config.test_fraction, config.split_seed],
     ]
     name = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
     return cache_folder() / "decoded" / name
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError:  # a broken link, which is told where images are read
+        return 0, 0
+    return found.st_size, found.st_mtime_ns
 
 
 def _recall(kept: Path, class_names: tuple[str, ...]) -> Examples | None:

@@ -1,6 +1,6 @@
 """A program that decodes pictures and can do little else.
 
-    python -m vitlab.serve.decoding HEIGHT WIDTH CHANNELS FIT PIXELS MEMORY SECONDS
+    python -m vitlab.serve.decoding HEIGHT WIDTH CHANNELS FIT PIXELS MEMORY SECONDS LOW HIGH
 
 A picture's file comes in, its pixels uint8 (H, W, C) go out. Memory, processor time and files are
 limited, so that a picture made to do harm ends this process and nothing else.
@@ -22,13 +22,14 @@ from vitlab.serve.limits import JPEG_ALONE
 
 def main(words: list[str]) -> None:
     """Decode what comes in, as the arguments have it."""
-    height, width, channels, pixels, memory, seconds = map(int, (*words[:3], *words[4:]))
+    numbers = map(int, (*words[:3], *words[4:]))
+    height, width, channels, pixels, memory, seconds, low, high = numbers
     fit = next(word for word in get_args(Fit) if word == words[3])
 
     def answer(head: dict[str, Any], body: bytes) -> Message:
         allow(seconds)
         try:
-            image = decode(body, (height, width), channels, fit, most(body, pixels))
+            image = decode(body, (height, width), channels, fit, most(body, pixels), (low, high))
         except DataError as error:
             raise DataError(reason(error)) from error
         return {}, image.tobytes()

@@ -88,6 +88,7 @@ class Service:
         words = [
             str(height), str(width), str(classifier.channels), classifier.fit, str(limits.pixels),
             str(limits.decoder_memory), str(max(1, round(limits.decode_seconds))),
+            *map(str, classifier.terms.grey_range or (0, 65535)),
         ]  # fmt: skip
         self._decoders = Pool(
             "vitlab.serve.decoding", words, count=limits.decoders, seconds=limits.decode_seconds
