@@ -71,6 +71,7 @@ FACTS = (
     "data_fingerprint",
     "index_sha256",
     "precision",
+    "validation_seen",
     "test_openings",
 )
 """What a result says of its logits, and the logits cannot say themselves."""
@@ -271,6 +272,8 @@ def _ready(
             "index_sha256": index_sha256(index),
             "precision": precision,
         }
+        if seen := data.get("validation_seen", 0) if split == "validation" else 0:
+            facts["validation_seen"] = seen
         if split == "test":
             facts["test_openings"] = record_opening(run, checkpoint)
         yield model, View(tuple(data["mean"]), tuple(data["std"]), size, precision), facts

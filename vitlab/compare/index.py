@@ -186,6 +186,7 @@ def _values(run: Run) -> dict[str, Any]:
         "recipe": plain(entry["recipe"]),
         "status": status,
         "reason": plain(reason) or None,
+        "split": _split(entry),
         "accuracy_low": low,
         "accuracy_high": high,
         "test_accuracy": test,
@@ -194,6 +195,12 @@ def _values(run: Run) -> dict[str, Any]:
         "peak_memory_mb": _scaled(entry["peak_memory_bytes"], 1e-6),
         "date": entry["started"],
     }
+
+
+def _split(entry: Entry) -> str:
+    """What a run is judged on, and how much of that its first weights were trained on."""
+    seen = entry["validation_seen"] if entry["split"] == "validation" else 0
+    return entry["split"] + (f", {seen:,} trained on before" if seen else "")
 
 
 def _scaled(value: float | None, factor: float) -> float | None:

@@ -32,7 +32,10 @@ def _accuracy(fact: Facts) -> str:
     if fact("accuracy") is None:
         return "-"
     interval = fact("accuracy_interval")
-    return percent(fact("accuracy")) + (f" ({between(interval)})" if interval else "")
+    told = percent(fact("accuracy")) + (f" ({between(interval)})" if interval else "")
+    if fact("validation_seen") and fact("split") == "validation":
+        told += f", {_text(fact('validation_seen'))} of the images trained on before"
+    return told
 
 
 def _worst(fact: Facts) -> str:
@@ -57,7 +60,7 @@ ROWS: dict[str, tuple[tuple[str, ...], Callable[[Facts], str]]] = {
     "status": (("status",), lambda fact: fact("status")),
     "images judged": (("split", "images"), lambda fact: f"{_text(fact('images'))} {fact('split')}"),
     "openings of the test split": (("test_openings",), lambda fact: _text(fact("test_openings"))),
-    "accuracy": (("accuracy", "accuracy_interval"), _accuracy),
+    "accuracy": (("accuracy", "accuracy_interval", "validation_seen"), _accuracy),
     "loss": (("loss",), lambda fact: scaled(fact("loss"), 1, "", 4)),
     "mean AUC": (("mean_auc",), lambda fact: scaled(fact("mean_auc"), 1, "", 4)),
     "mean F1": (("mean_f1",), lambda fact: scaled(fact("mean_f1"), 1, "", 4)),

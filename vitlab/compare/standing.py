@@ -80,6 +80,7 @@ SOURCES: dict[str, tuple[tuple[str, str], ...]] = {
     "python": (("origin.json", "python"),),
     "data_fingerprint": (("origin.json", "data.fingerprint"),),
     "train_images": (("origin.json", "data.train_images"),),
+    "validation_seen": (("origin.json", "data.validation_seen"),),
     "split_sha256": (
         ("results.json", "{split}.index_sha256"),
         ("origin.json", "data.split_sha256.{split}"),

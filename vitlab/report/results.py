@@ -122,7 +122,9 @@ def results(found: Sequence[Subject]) -> Iterator[Panel]:
 def interval_words(one: Subject) -> str:
     """An accuracy and its interval, shortly."""
     low, high = one.value("accuracy_interval")
-    return f"{percent(one.value('accuracy'))} ({points(low)} to {points(high)})"
+    told = f"{percent(one.value('accuracy'))} ({points(low)} to {points(high)})"
+    seen = one.value("split") == "validation" and one.value("validation_seen")
+    return told + (f", {seen:,} of the images trained on before" if seen else "")
 
 
 def headline_result(judged: Sequence[Subject]) -> Sentence:

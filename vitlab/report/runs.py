@@ -222,6 +222,10 @@ def data(one: Subject) -> Panel:
     if skipped := facts.get("skipped_images"):
         where = (one.at("origin.json", "data.skipped_images"),)
         rows.append(["left out", Number(whole(skipped), where), "could not be read", "-"])
+    if seen := facts.get("validation_seen"):
+        where = (one.at("origin.json", "data.validation_seen"),)
+        told = "validation images that the weights it started from were trained on"
+        rows.append(["seen before", Number(whole(seen), where), told, "-"])
     names = facts.get("class_names", [])
     headline = say(
         "{data}: {summary}",

@@ -348,6 +348,7 @@ def _take_up(
             ),
             ("classes", class_counts(work.examples.labels, work.examples.class_names)),
             *(("" if place else "images", line) for place, line in enumerate(work.told)),
+            *_greys(work.examples),
             ("model", f"{config.model.kind}: {whole.parameters:,} parameters, "
                       f"{whole.macs / 1e6:.1f} M multiply-adds per image"),
             ("steps", f"{batches.steps:,}: {config.train.epochs} epochs of "
@@ -355,6 +356,11 @@ def _take_up(
             ("time", f"about {duration(session.estimate())}, from two trial steps"),
         ]
     )  # fmt: skip
+    if seen:
+        narrator.warn(
+            f"{seen:,} of the {len(session.validation):,} validation images were trained on by "
+            f"{config.train.weights}: the validation accuracy says little about new images"
+        )
     if session.start is not None:
         report = str(session.start.report).splitlines()
         narrator.header([("weights", session.start.source), *(("", line) for line in report)])
@@ -365,6 +371,13 @@ def _take_up(
         narrator.warn(warning)
     if warning := copies(config, work.examples):
         narrator.warn(warning)
+
+
+def _greys(examples: Examples) -> Iterator[tuple[str, str]]:
+    """A line on what of 16 bits is looked at."""
+    if examples.grey_range:
+        low, high = examples.grey_range
+        yield "", f"16-bit grey levels {low:,} to {high:,} become 0 to 255: data.grey_range"
 
 
 def _loop(
