@@ -21,6 +21,7 @@ from vitlab.data.formats import Folder
 from vitlab.data.images import read
 from vitlab.data.sources import key_of
 from vitlab.errors import RunError, VitlabError
+from vitlab.export import export
 from vitlab.files import sha256, write_json
 from vitlab.metrics import log_softmax
 from vitlab.pretrained import shipped
@@ -160,8 +161,26 @@ def test_a_run_that_was_never_evaluated_says_that_it_is_not_calibrated(run):
     classifier = open_classifier(run, "torch")
     assert classifier.temperature == 1 and not classifier.calibrated
     assert any("not calibrated" in note for note in classifier.notes)
+    assert "`vitlab evaluate` does it" in classifier.notes[-1]
     assert "was not measured" in classifier.introduction
     assert classifier.card["validation_accuracy"] is None
+
+
+def test_a_way_to_calibrate_is_named_only_where_there_is_one(run, monkeypatch):
+    (run.path / "results.json").unlink()
+    monkeypatch.setattr(evaluation, "_draw", lambda *_: None)
+    shutil.rmtree(run.exports, ignore_errors=True)
+    alone, again = run.path / "alone", run.path / "again"
+    export(run, "onnx", out=alone)
+    assert "of its run does it, and then another export" in open_classifier(alone).notes[-1]
+    evaluation.evaluate(run)
+    assert open_classifier(run, "torch").calibrated
+    export(run, "onnx", out=again)
+    assert open_classifier(again).calibrated
+    (run.path / "results.json").unlink()
+    everything = run.config.override({"data.validation_fraction": 0.0})
+    write_json(run.path / "config.json", everything.to_dict())
+    assert "none is left for it" in open_classifier(Run(run.path), "torch").notes[-1]
 
 
 def test_a_result_of_other_weights_calibrates_nothing(run):
@@ -249,8 +268,17 @@ def test_where_nothing_can_be_written_torch_answers_and_says_so(run):
 def test_pixels_of_another_form_are_refused(asked):
     with pytest.raises(VitlabError, match=r"expected uint8 \(N, 12, 16, 3\)"):
         asked.logits(np.zeros((1, 16, 12, 3), np.uint8))
-    with pytest.raises(VitlabError, match="float64"):
-        asked.logits(np.zeros((1, 12, 16, 3)))
+    images = np.random.default_rng(0).integers(0, 256, (2, 12, 16, 3), np.uint8)
+    for given, code in (
+        (images / 255, "(images * 255).round().astype(np.uint8)"),
+        (images.transpose(0, 3, 1, 2), "images.transpose(0, 2, 3, 1)"),
+        (images[0], "images[None]"),
+    ):
+        with pytest.raises(VitlabError) as refusal:
+            asked.logits(given)
+        assert code in str(refusal.value)
+        answer = asked.logits(eval(code, {"images": given, "np": np}))
+        np.testing.assert_allclose(answer, asked.logits(images)[: len(answer)], atol=1e-5)
 
 
 def test_weights_that_have_diverged_give_no_answer(run):

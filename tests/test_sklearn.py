@@ -1,6 +1,7 @@
 """Protects the classifier's manners: what scikit-learn expects, and what it says of arrays."""
 
 import pickle
+import re
 import warnings
 
 import numpy as np
@@ -91,6 +92,144 @@ def test_images_of_another_shape_than_the_fitted_are_refused(fitted):
         fitted.predict(np.zeros((2, 6, 4), np.uint8))
 
 
+def followed(message, X):
+    """What the code that a refusal ends with makes of X."""
+    code = re.search(r"\(*(?:np\.asarray\()?X\b.*$", message.rpartition(": ")[2]).group()
+    code = (
+        code.partition(", with")[0].replace("LOW", str(np.min(X))).replace("HIGH", str(np.max(X)))
+    )
+    return eval(code, {"X": X, "np": np})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x[:, None],
+        lambda x: x.reshape(60, 16),
+        lambda x: x.reshape(60, 16).tolist(),
+        lambda x: x.astype(np.uint16) * 257,
+        lambda x: x.astype(float),
+        lambda x: x / 127.5 - 1,
+        lambda x: x.astype(int) - 128,
+        lambda x: np.stack([x, x], axis=-1),
+        lambda x: np.stack([x] * 4, axis=-1),
+        lambda x: (x / 255).astype(object),
+    ],
+    ids=["first", "flat", "lists", "16 bits", "0 to 255", "-1 to 1", "signed", "two", "four", "O"],
+)  # fmt: skip
+def test_what_a_refusal_of_images_advises_gives_the_images_that_were_meant(data, change):
+    images = data[0].copy()
+    images[0, 0, 0], images[0, 0, 1] = 0, 255
+    with pytest.raises(DataError) as refusal:
+        tiny().fit(change(images), data[1])
+    found = as_images(followed(str(refusal.value), change(images)))
+    assert (found == images[..., None]).all()
+
+
+def test_rows_of_cifar_are_told_from_rows_of_pixels():
+    colours = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
+    rows = colours.transpose(0, 3, 1, 2).reshape(5, 3072)
+    with pytest.raises(DataError, match="as CIFAR's are: ") as refusal:
+        as_images(rows)
+    planes = re.search(r"CIFAR's are: (.*?)\. If", str(refusal.value)).group(1)
+    assert (eval(planes, {"X": rows}) == colours).all()
+    assert (followed(str(refusal.value), colours.reshape(5, 3072)) == colours).all()
+
+
+def test_a_single_image_and_one_of_other_channels_are_refused_with_what_helps(fitted, data):
+    grey = data[0]
+    colour = np.repeat(grey[..., None], 3, axis=3)
+    to_grey = "(X @ [0.299, 0.587, 0.114])"
+    to_colour = "X.repeat(3, axis=-1)"
+    model = tiny().fit(colour, data[1])
+    for asked, given, code in (
+        (fitted, grey[0], "X[None]"),
+        (fitted, colour, f"{to_grey}.round().astype(np.uint8)"),
+        (fitted, colour / 255, to_grey),
+        (model, colour[0], "X[None]"),
+        (model, colour[0].transpose(2, 0, 1), "X.transpose(1, 2, 0)[None]"),
+        (model, grey, "X[..., None].repeat(3, axis=-1)"),
+        (model, grey[..., None], to_colour),
+    ):
+        with pytest.raises(DataError) as refusal:
+            asked.predict(given)
+        assert code in str(refusal.value)
+        answer = asked.predict_proba(eval(code, {"X": given, "np": np}))
+        meant = asked.predict_proba(grey if asked is fitted else colour)[: len(answer)]
+        np.testing.assert_allclose(answer, meant, atol=1e-6)
+
+
+def test_one_hot_labels_are_refused_with_what_helps(data):
+    images, labels = data
+    hot = (labels[:, None] == ["day", "night"]).astype(float)
+    with pytest.raises(DataError, match=r"y\.argmax\(axis=1\)$"):
+        tiny().fit(images, hot)
+    assert tiny().fit(images, hot.argmax(axis=1)).classes_.tolist() == [0, 1]
+
+
+# Weights of images
+
+
+def test_an_image_of_weight_zero_is_as_if_it_were_not_there(data):
+    images, labels = data
+    weights = np.arange(60) % 3 * 1.0
+    odd = np.where(weights == 0, "neither", labels)
+    kept = weights > 0
+    weighed = tiny(epochs=3).fit(images, odd, weights)
+    without = tiny(epochs=3).fit(images[kept], labels[kept], weights[kept])
+    assert weighed.classes_.tolist() == ["day", "night"]
+    assert (weighed.predict_proba(images) == without.predict_proba(images)).all()
+
+
+def test_equal_weights_are_as_none(data):
+    plain = tiny(epochs=2).fit(*data).predict_proba(data[0])
+    for equal in (7.5, [0.1] * 60):
+        assert (tiny(epochs=2).fit(*data, equal).predict_proba(data[0]) == plain).all()
+
+
+def test_of_contradicting_labels_those_that_weigh_more_are_learned():
+    images = np.random.default_rng(0).integers(0, 256, (16, 4, 4), np.uint8)
+    twice, labels = np.concatenate([images, images]), np.repeat(["this", "that"], 16)
+    weights = np.where(labels == "this", 3, 1)
+    fields = {**TINY, "optim.lr": 0.01, "train.batch_size": 32}
+    model = tiny(epochs=80, overrides=fields).fit(twice, labels, weights)
+    assert model.predict_proba(images)[:, 1].mean() == pytest.approx(0.75, abs=0.08)
+    assert model.score(twice, labels) == 0.5 and model.score(twice, labels, weights) == 0.75
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        (np.ones(59), r"the shape \(59,\): give each of 60 images one number"),
+        (np.ones((60, 2)), r"the shape \(60, 2\)"),
+        (-np.arange(60.0), r"\[-1.0, -2.0, .* at \[1, 2, .*0 leaves an image out"),
+        (np.full(60, np.inf), "finite"),
+        (np.full(60, np.nan), "finite"),
+        (np.zeros(60), "zero everywhere"),
+        (["heavy"] * 60, "no array of numbers"),
+    ],
+)
+def test_what_cannot_be_weights_is_refused(data, weights, words):
+    with pytest.raises(DataError, match=words):
+        tiny().fit(*data, weights)
+
+
+def test_a_search_and_a_pipeline_hand_weights_on(data):
+    weights = np.where(data[1] == "day", 1.0, 0.0) + np.arange(60) % 2
+    pipe = make_pipeline(FunctionTransformer(lambda x: x / 255), tiny())
+    pipe.fit(*data, vitclassifier__sample_weight=weights)
+    alone = tiny().fit(*data, weights)
+    np.testing.assert_allclose(pipe.predict_proba(data[0]), alone.predict_proba(data[0]), atol=1e-6)
+    once = ShuffleSplit(1, test_size=0.5, random_state=0)
+    search = GridSearchCV(tiny(), {"epochs": [1]}, cv=once).fit(*data, sample_weight=weights)
+    assert (search.predict_proba(data[0]) == alone.predict_proba(data[0])).all()
+
+
+def test_a_run_that_is_kept_knows_the_labels_as_its_class_names(data, tmp_path):
+    run = Run(tiny(folder=tmp_path).fit(*data).run_)
+    assert run.origin["data"]["class_names"] == ["day", "night"]
+
+
 @pytest.mark.parametrize("kind", [lambda y: np.where(y, -3, 7), lambda y: y.astype(bool)])
 def test_labels_may_be_of_any_type(data, kind):
     images, labels = data
@@ -177,10 +316,10 @@ def test_scikit_learns_checks_of_an_estimator_of_images_pass():
 class Rows(ViTClassifier):
     """Takes tables (N, F) and hands on images (N, 1, F), each column stretched to 0..1."""
 
-    def fit(self, X, y):
+    def fit(self, X, y, sample_weight=None):
         X, y = validate_data(self, X, y)
         self.low_, self.high_ = X.min(axis=0), X.max(axis=0)
-        return super().fit(self.stretched(X), y)
+        return super().fit(self.stretched(X), y, sample_weight)
 
     def predict_proba(self, X):
         check_is_fitted(self)
@@ -202,8 +341,11 @@ NOT_ASKED = {
 }
 """Checks that scikit-learn skips, and why."""
 
-CANNOT_APPLY: dict[str, str] = {}
-"""Checks that fail on tables as images, and why that is right. There are none."""
+CANNOT_APPLY = {
+    "check_sample_weight_equivalence_on_dense_data": "an image of weight 2 comes as often as two "
+    "of it, but in another order and in fewer steps, so the model is another one",
+}
+"""Checks that fail on tables as images, and why that is right."""
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from vitlab.card import Terms, card, terms
+from vitlab.data.arrays import check_images
 from vitlab.data.images import Fit, decode
 from vitlab.device import choose_device
 from vitlab.errors import RunError, VitlabError
@@ -57,7 +58,7 @@ class Classifier:
         """Who computes: onnx or torch."""
         self.run = run
         """The run, or None where only an export is there."""
-        self.notes = (*notes, *([] if terms.temperature else [NOT_CALIBRATED]))
+        self.notes = (*notes, *([] if terms.temperature else [not_calibrated(run)]))
         """What whoever asks should know, a sentence each."""
         self._ask = ask
 
@@ -116,12 +117,15 @@ class Classifier:
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Pixels uint8 (N, H, W, C) to logits (N, K) float32."""
         shape = (*self.image_size, self.channels)
-        if images.ndim != 4 or images.shape[1:] != shape or images.dtype != np.uint8:
+        if images.shape == shape:
+            raise VitlabError(f"images are a single one, {shape}: images[None] is an array of one")
+        batch = check_images(images)
+        if batch.shape[1:] != shape:
             raise VitlabError(
                 f"images of shape {images.shape} and type {images.dtype} do not fit {self.name}: "
-                f"expected uint8 (N, {', '.join(map(str, shape))})"
+                f"expected uint8 (N, {', '.join(map(str, shape))}). Its `pixels` reads a picture so"
             )
-        tensor = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).contiguous()
+        tensor = torch.from_numpy(np.ascontiguousarray(batch)).permute(0, 3, 1, 2).contiguous()
         return self._ask(tensor)
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
@@ -144,10 +148,17 @@ class Classifier:
         return {"top": best, "certainty": certainty(float(probabilities.max()))}
 
 
-NOT_CALIBRATED = (
-    "not calibrated: these weights were never evaluated on validation images, so how sure the "
-    "model is was not measured; `vitlab evaluate` does it"
-)
+def not_calibrated(run: Run | None) -> str:
+    """That how sure a model is was never measured, and what measures it; None is an export."""
+    way = "`vitlab evaluate` does it"
+    if run is None:
+        way = "`vitlab evaluate` of its run does it, and then another export"
+    elif run.config.data.validation_fraction == 0:
+        way = "it was trained on all images, so that none is left for it"
+    return (
+        "not calibrated: these weights were never evaluated on validation images, so how sure the "
+        f"model is was not measured; {way}"
+    )
 
 
 class Found(NamedTuple):

@@ -22,6 +22,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
+from vitlab.data import Examples
+from vitlab.data.arrays import channels_last, refuse_types, written
 from vitlab.device import choose_device
 from vitlab.errors import DataError
 from vitlab.predict import compute_logits, open_model
@@ -74,20 +76,35 @@ class ViTClassifier(ClassifierMixin, BaseEstimator):
         self.device = device
         self.folder = folder
 
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train on images X and labels y (N,).
+
+        Args:
+            X: images, as the class says.
+            y: labels of any type.
+            sample_weight: how often an image is shown beside others, (N,), at least 0. In an
+                epoch, which stays as long as it is without, an image of weight 2 comes in
+                expectation twice as often as one of weight 1. Weight 0 is as if the image were
+                not there; equal weights are as none. Of `metrics_` nothing is weighted.
 
         Raises:
             ConfigError: a recipe, a field or an image size that does not fit.
-            DataError: images or labels that are not what they should be.
+            DataError: images, labels or weights that are not what they should be.
         """
         images = as_images(X)
-        y = column_or_1d(y, warn=True)
+        y = as_labels(y)
         check_consistent_length(images, y)
         check_classification_targets(y)
+        weights = as_weights(sample_weight, len(images))
+        if weights is not None:
+            seen = weights > 0
+            images, y, weights = images[seen], y[seen], weights[seen]
+            weights = None if (weights == weights[0]).all() else weights
         classes, labels = np.unique(y, return_inverse=True)
         if len(classes) < 2:
             raise DataError(f"y has one class, {classes[0]}: a classifier needs at least two")
+        names = tuple(map(str, classes.tolist()))
+        examples = Examples(images, labels.astype(np.int64), names, weights=weights)
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         fields = {"data.validation_fraction": 0.0, **(self.overrides or {}), "train.seed": seed}
         if self.epochs is not None:
@@ -97,7 +114,7 @@ class ViTClassifier(ClassifierMixin, BaseEstimator):
             # A name of its own: several processes may fit into one folder at once.
             name = f"{config.recipe}-{uuid.uuid4().hex[:8]}"
             where = {"out": self.folder or passing, "name": name, "device": self.device}
-            run = train(config, data=(images, labels), quiet=True, **where)
+            run = train(config, data=examples, quiet=True, **where)
             self._remember(run)
         self.classes_ = classes
         self.image_shape_ = images.shape[1:]
@@ -121,11 +138,14 @@ class ViTClassifier(ClassifierMixin, BaseEstimator):
         Raises DataError for images of another shape than those it was fitted on.
         """
         check_is_fitted(self)
+        one = self.image_shape_[:2] if self.image_shape_[2] == 1 else self.image_shape_
+        if getattr(X, "shape", None) == one:
+            raise DataError(f"X is a single image: {written(X, 'X')}[None] is an array of one")
         images = as_images(X)
         if images.shape[1:] != self.image_shape_:
             raise DataError(
                 f"X has images of {images.shape[1:]}, but {type(self).__name__} was fitted on "
-                f"images of {self.image_shape_}: resize them first"
+                f"images of {self.image_shape_}: {self._way(X, images)}"
             )
         where = choose_device(self.device)
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2).to(where)
@@ -134,6 +154,21 @@ class ViTClassifier(ClassifierMixin, BaseEstimator):
         finally:
             self.model_.to("cpu")
         return logits.double().softmax(dim=1).cpu().numpy()
+
+    def _way(self, X: Any, images: np.ndarray) -> str:
+        """What brings images (N, H, W, C), which were given as X, to the shape of the fitted."""
+        (height, width, fitted), given, x = self.image_shape_, images.shape[3], written(X, "X")
+        if np.shape(X) == (fitted, height, width):
+            return f"a single image, channels last, is {x}.transpose(1, 2, 0)[None]"
+        if (given, fitted) == (1, 3):
+            x = f"{x}[..., None]" if np.ndim(X) == 3 else x
+            return f"grey images as colour ones are {x}.repeat(3, axis=-1)"
+        if (given, fitted) == (3, 1):
+            grey = f"({x} @ [0.299, 0.587, 0.114])"
+            return "colour images as grey ones are " + (
+                f"{grey}.round().astype(np.uint8)" if np.asarray(X).dtype.kind in "iu" else grey
+            )
+        return "resize them first"
 
     def predict(self, X: Any) -> np.ndarray:
         """The likeliest class of each image, (N,), as the labels it was fitted on."""
@@ -149,28 +184,51 @@ class ViTClassifier(ClassifierMixin, BaseEstimator):
 
 def as_images(X: Any) -> np.ndarray:
     """Arrays as images (N, H, W, C), uint8; DataError for what is not clearly images."""
-    array = np.asarray(X)
-    if array.ndim == 3:
-        array = array[..., None]
-    if array.ndim != 4 or array.shape[-1] not in (1, 3):
-        raise DataError(
-            f"X has the shape {np.shape(X)}: images are (N, H, W), or (N, H, W, C) with 1 or 3 "
-            "channels. Reshape your data, as in X.reshape(-1, 8, 8)"
-        )
-    if 0 in array.shape:
-        raise DataError(f"X has the shape {np.shape(X)}: there are no images in it")
+    array = channels_last(X, "X")
+    refuse_types(array, X, "X")
     whole = array.dtype.kind in "iu"
-    if not whole and array.dtype.kind != "f":
-        raise DataError(
-            f"X is of {array.dtype}: give whole numbers from 0 to 255, or floats from 0 to 1"
-        )
-    if not np.isfinite(array).all():
-        raise DataError("X holds NaN or infinity, and a pixel has neither: replace them first")
     low, high = array.min(), array.max()
     if low < 0 or high > (255 if whole else 1):
-        scale = "whole numbers from 0 to 255" if whole else "floats from 0 to 1"
-        raise DataError(
-            f"X reaches from {low:g} to {high:g}: {scale} are needed; divide by the largest value "
-            "that a pixel can have"
-        )
+        x, scale = written(X, "X"), "whole numbers from 0 to 255" if whole else "floats from 0 to 1"
+        way = "divide by the largest value that a pixel can have, as in "
+        way += f"{x} / {255 if high <= 255 else 65535}"
+        if low < 0:
+            way = f"({x} - LOW) / (HIGH - LOW), with the least and the largest value of a pixel"
+        raise DataError(f"X reaches from {low:g} to {high:g}: {scale} are needed; {way}")
     return np.ascontiguousarray(array if whole else np.rint(255 * array), dtype=np.uint8)
+
+
+def as_labels(y: Any) -> np.ndarray:
+    """Labels (N,) of any type; DataError for rows of several numbers."""
+    shape = np.shape(y)
+    if len(shape) == 2 and shape[1] > 1:
+        raise DataError(
+            f"y of the shape {shape}: give one label of each image, (N,). If these are one-hot "
+            f"rows: {written(y, 'y')}.argmax(axis=1)"
+        )
+    return column_or_1d(y, warn=True)
+
+
+def as_weights(sample_weight: Any, images: int) -> np.ndarray | None:
+    """Weights (N,) of so many images, float64; DataError for what cannot be weights."""
+    if sample_weight is None:
+        return None
+    try:
+        weights = np.asarray(sample_weight, np.float64)
+    except (TypeError, ValueError):
+        raise DataError("sample_weight is no array of numbers: give each image one") from None
+    if weights.ndim == 0:
+        weights = np.full(images, weights)
+    if weights.shape != (images,):
+        raise DataError(
+            f"sample_weight of the shape {weights.shape}: give each of {images} images one number"
+        )
+    if not (np.isfinite(weights).all() and (weights >= 0).all()):
+        places = np.flatnonzero(~(weights >= 0) | np.isinf(weights))[:5]
+        raise DataError(
+            f"sample_weight is {weights[places].tolist()} at {places.tolist()}: weights are finite "
+            "and at least 0; 0 leaves an image out"
+        )
+    if not weights.any():
+        raise DataError("sample_weight is zero everywhere: give some image a weight above 0")
+    return weights

@@ -9,7 +9,7 @@ import torch
 from vitlab.config import Config, DataConfig, TrainConfig, ViTConfig
 from vitlab.data import batches, from_arrays
 from vitlab.data.batches import Batches, Images
-from vitlab.data.sampling import class_weights
+from vitlab.data.sampling import class_weights, weighted_order
 
 EXAMPLES = from_arrays(
     np.random.default_rng(1).integers(0, 256, (100, 8, 8, 1), np.uint8),
@@ -78,3 +78,45 @@ def test_images_too_many_for_the_memory_are_gathered_to_the_same_batches(monkeyp
     monkeypatch.setattr(batches, "RESIDENT_SHARE", 0)
     gathered, same = steps_of().batch(2)
     assert torch.equal(images, gathered) and torch.equal(targets, same)
+
+
+def test_a_weighted_epoch_shows_images_as_often_as_they_weigh_and_is_no_longer_than_another():
+    weights = np.random.default_rng(0).permutation(np.repeat([0.25, 1, 5], [40, 50, 10]))
+    examples = replace(from_arrays(PIXELS, LABELS), weights=weights)
+    images = Images(examples, np.arange(100), torch.device("cpu"))
+    plain = replace(CONFIG, train=replace(CONFIG.train, sampler="shuffle", epochs=500))
+    steps = Batches(images, plain, (0.5,), (0.25,))
+    times = np.array([np.bincount(epoch(steps, number), minlength=100) for number in range(500)])
+    expected = weights / weights.mean()
+    assert (times.sum(axis=1) == 100).all()
+    assert (abs(times - expected) < 1).all()
+    assert abs(times.mean(axis=0) - expected).max() < 0.1
+    assert not np.array_equal(epoch(steps, 0), epoch(steps, 1))
+
+
+def test_equal_weights_show_every_image_once():
+    for scale in (1.0, 0.1, 1e-30):
+        shown = weighted_order(np.full(100, scale), np.random.default_rng(5))
+        assert np.array_equal(np.sort(shown), np.arange(100))
+
+
+def test_a_balanced_sampler_shows_classes_equally_often_and_within_them_by_weight():
+    weights = np.where(np.arange(100) % 2, 3.0, 1.0)
+    examples = replace(from_arrays(PIXELS, LABELS), weights=weights)
+    config = replace(CONFIG, train=replace(CONFIG.train, epochs=200))
+    steps = Batches(Images(examples, np.arange(100), torch.device("cpu")), config, (0.5,), (0.25,))
+    times = sum(np.bincount(epoch(steps, number), minlength=100) for number in range(200)) / 200
+    assert np.allclose(
+        [times[np.equal(LABELS, label)].sum() for label in range(3)], 100 / 3, atol=0.3
+    )
+    large = times[LABELS == 0], weights[LABELS == 0]
+    assert large[0][large[1] == 3].mean() / large[0][large[1] == 1].mean() == pytest.approx(3, 0.2)
+
+
+def test_weights_belong_to_the_fingerprint_for_they_change_what_is_learned():
+    examples = from_arrays(PIXELS, LABELS)
+    prints = {
+        replace(examples, weights=weights).fingerprint
+        for weights in (None, np.ones(100), np.arange(1.0, 101))
+    }
+    assert len(prints) == 3 and examples.fingerprint in prints

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from vitlab.config import Config, DataConfig, ResNet18Config, TrainConfig, ViTConfig
+from vitlab.config import CNN6Config, Config, DataConfig, ResNet18Config, TrainConfig, ViTConfig
 from vitlab.errors import RunError
 from vitlab.models import build_model
 from vitlab.models.weights import grid_of, load_weights, resample_filters
@@ -153,9 +153,11 @@ def test_another_width_is_refused_by_name_and_nothing_changes():
     before = model(IMAGES)
     with pytest.raises(RunError, match=r"fit 1 of 32 tensors.*1 x 1 x 32, here 1 x 1 x 16"):
         load_weights(model, vit(seed=1, width=32).state_dict())
-    with pytest.raises(RunError, match=r"fit 0 of 32 tensors\. Give"):
+    with pytest.raises(RunError, match=r"there somebody; here cls_token, .*the model\.kind"):
         load_weights(model, {"somebody": torch.zeros(3)})
     assert torch.equal(model(IMAGES), before)
+    # Followed, the advice helps.
+    load_weights(vit(width=32), vit(seed=1, width=32).state_dict())
 
 
 def test_a_model_that_computes_its_positions_leaves_learned_ones():
@@ -177,6 +179,64 @@ def test_other_kinds_of_model_are_filled_by_name_and_shape():
     report = load_weights(model, source.state_dict())
     assert torch.equal(model.eval()(IMAGES), source.eval()(IMAGES))
     assert not report.missing
+
+
+# Heads
+
+KINDS = {
+    "vit": ViTConfig(**SMALL, distill_token=True),
+    "resnet18": ResNet18Config(width=4),
+    "cnn6": CNN6Config(width=4),
+}
+FRUIT = ("apple", "fig", "kiwi", "lime", "plum")
+
+
+@pytest.fixture(params=KINDS)
+def pair(request):
+    """Two models of a kind, and their logits for the same images: those of two heads in a row."""
+    data = DataConfig(image_size=(16, 16), channels=3, classes=5)
+    config = Config(
+        data=data,
+        model=KINDS[request.param],
+        train=TrainConfig(teacher="resnet18" if request.param == "vit" else None),
+    )
+    source, model = (build_model(config).eval() for _ in "ab")
+
+    def ask(one):
+        return getattr(one, "heads", lambda images: (one(images),))(IMAGES)
+
+    return source, model, ask
+
+
+def test_a_head_for_classes_of_other_names_starts_anew(pair):
+    source, model, ask = pair
+    heads = {name: one.clone() for name, one in model.state_dict().items() if "head" in name}
+    report = load_weights(model, source.state_dict(), FRUIT, ("ant", "bee", "cow", "dog", "emu"))
+    said = "of the classes apple, fig, kiwi and 2 more, here ant, bee, cow and 2 more"
+    assert set(report.skipped.values()) == {said} and set(report.skipped) == set(report.missing)
+    assert len(report.skipped) == 2 * len(ask(model))  # weight and bias of what gives the logits
+    for name in report.skipped:
+        assert torch.equal(model.state_dict()[name], heads[name])
+    kept = [name for name in heads if name not in report.skipped]
+    assert all(torch.equal(model.state_dict()[name], source.state_dict()[name]) for name in kept)
+
+
+def test_a_head_for_the_same_classes_in_another_order_is_brought_to_ours(pair):
+    source, model, ask = pair
+    order = [3, 0, 4, 1, 2]
+    report = load_weights(model, source.state_dict(), FRUIT, [FRUIT[place] for place in order])
+    for ours, theirs in zip(ask(model), ask(source), strict=True):
+        torch.testing.assert_close(ours, theirs[:, order])
+    assert set(report.resized.values()) == {"rows in the order of the classes here"}
+    assert not report.skipped and not report.missing
+
+
+def test_a_head_is_taken_over_where_the_names_agree_or_are_not_known(pair):
+    source, model, ask = pair
+    for theirs, ours in ((FRUIT, FRUIT), (None, FRUIT)):
+        report = load_weights(model, source.state_dict(), theirs, ours)
+        assert set(report.matched) == set(model.state_dict())
+        assert all(torch.equal(a, b) for a, b in zip(ask(model), ask(source), strict=True))
 
 
 # The transformers library

@@ -1,5 +1,7 @@
 """Where weights to start from are read: runs, shipped models, files and the Hub."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file, save, save_file
@@ -9,7 +11,7 @@ from vitlab.errors import RunError
 from vitlab.models import build_model
 from vitlab.models.weights import load_weights
 from vitlab.pretrained import shipped
-from vitlab.pretrained.weights import read_weights
+from vitlab.pretrained.weights import read_class_names, read_weights
 from vitlab.run import Run
 
 
@@ -49,15 +51,34 @@ def test_a_file_and_a_folder_of_the_hubs_form_are_read(tmp_path):
         assert torch.equal(read_weights(source)["head.bias"], torch.ones(3))
 
 
+def test_class_names_are_read_where_a_source_says_them(tmp_path):
+    assert read_class_names("cpu")[3] == "cat"
+    assert read_class_names(str(shipped("cpu-plain").path))[3] == "cat"
+    assert read_class_names(str(tmp_path / "model.safetensors")) is None
+    assert read_class_names(f"hf:{tmp_path}") is None
+    for names, read in (
+        ({"1": "dog", "0": "cat"}, ("cat", "dog")),
+        ({"0": "LABEL_0", "1": "LABEL_1"}, None),  # how the transformers library says nothing
+        ("cat, dog", None),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps({"id2label": names}))
+        assert read_class_names(f"hf:{tmp_path}") == read
+
+
+@pytest.mark.parametrize("part", [None, "model", "state_dict"])
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin"])
-def test_pickles_are_refused_with_the_way_to_convert_them(tmp_path, suffix):
+def test_pickles_are_refused_with_the_way_to_convert_them(tmp_path, suffix, part):
     path = tmp_path / f"weights{suffix}"
-    torch.save({"head.bias": torch.ones(3)}, path)
+    tensors = {"head.bias": torch.ones(3)}
+    torch.save(tensors if part is None else {part: tensors}, path)
     with pytest.raises(RunError, match="is a pickle") as refusal:
         read_weights(str(path))
     _, _, code = str(refusal.value).partition("trust it: ")
     file = tmp_path / "weights.safetensors"
     code = code.replace("PATH", repr(str(path))).replace("'weights.safetensors'", repr(str(file)))
+    if part is not None:
+        assert f"['{part}']" in str(refusal.value)
+        code = code.replace("weights_only=True)", f"weights_only=True)['{part}']")
     exec(code, {"torch": torch, "safetensors": __import__("safetensors.torch")})
     assert torch.equal(load_file(file)["head.bias"], torch.ones(3))
 

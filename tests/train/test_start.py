@@ -8,6 +8,7 @@ from safetensors.numpy import load_file
 
 from vitlab import cli
 from vitlab.config import Config, OptimConfig, TrainConfig, ViTConfig
+from vitlab.data import from_arrays
 from vitlab.errors import ConfigError, RunError
 from vitlab.run import Run
 from vitlab.train import resume, train
@@ -65,6 +66,16 @@ def test_weights_are_taken_over_once_and_the_source_may_vanish(
     frozen = {name for name in given if name.startswith("blocks.0.")}
     assert frozen and all(np.array_equal(pairs[1][name], given[name]) for name in frozen)
     assert not np.array_equal(pairs[1]["head.weight"], given["head.weight"])
+
+
+def test_a_head_learned_for_other_classes_is_not_taken_over(data, source, tmp_path):
+    config = SOURCE.override({"train.weights": str(source.path)})
+    fates = {"matched": ("0", "1"), "resized": ("1", "0"), "skipped": ("ant", "bee")}
+    for fate, names in fates.items():
+        run = train(config, data=from_arrays(*data, names), out=tmp_path, name=fate, quiet=True)
+        report = run.origin["weights"]["report"]
+        assert {"head.weight", "head.bias"} <= set(report[fate]), fate
+    assert "of the classes 0, 1, here ant, bee" in report["skipped"]["head.bias"]
 
 
 def test_from_is_another_word_for_the_field():

@@ -18,7 +18,7 @@ from torch import Tensor
 from vitlab.config import Config
 from vitlab.data.augment import Moment, augment
 from vitlab.data.operations import to_device
-from vitlab.data.sampling import balanced_order, places_by_class
+from vitlab.data.sampling import balanced_order, places_by_class, weighted_order
 from vitlab.data.sources import Examples
 
 ORDER = 100
@@ -29,13 +29,17 @@ RESIDENT_SHARE = 0.25
 
 
 class Images:
-    """uint8 images (N, C, H, W) and labels (N,) of a set, fetched by index onto a device."""
+    """uint8 images (N, C, H, W) and labels (N,) of a set, fetched by index onto a device.
+
+    Weights (N,), where there are any, say how often an image is shown, and stay with the host.
+    """
 
     def __init__(self, examples: Examples, index: np.ndarray, device: torch.device):
         self._host = examples.images
         self._index = index
         self.device = device
         self.labels = torch.from_numpy(examples.labels[index]).to(device)
+        self.weights = None if examples.weights is None else examples.weights[index]
         bytes_needed = len(index) * math.prod(examples.images.shape[1:])
         resident = bytes_needed < RESIDENT_SHARE * memory(device)
         self._resident = self._fetch(index) if resident else None
@@ -81,7 +85,11 @@ class Batches:
         rounding = math.floor if config.train.drop_last else math.ceil
         self.steps_per_epoch = rounding(len(images) / config.train.batch_size)
         self.steps = self.steps_per_epoch * config.train.epochs
-        self._by_class = places_by_class(images.labels.cpu().numpy())
+        labels = images.labels.cpu().numpy()
+        self._by_class = places_by_class(labels)
+        self._weights = images.weights
+        if self._weights is not None and config.train.sampler == "balanced":
+            self._weights = self._weights / np.bincount(labels, self._weights)[labels]
         # The epoch at hand is asked for at each of its steps.
         self._order = lru_cache(maxsize=1)(self._draw_order)
 
@@ -101,6 +109,8 @@ class Batches:
 
     def _draw_order(self, epoch: int) -> np.ndarray:
         draws = np.random.default_rng([self.config.train.seed, epoch, ORDER])
+        if self._weights is not None:
+            return weighted_order(self._weights, draws)
         if self.config.train.sampler == "balanced":
             return balanced_order(self._by_class, draws)
         return draws.permutation(len(self.images))

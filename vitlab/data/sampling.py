@@ -51,3 +51,18 @@ def balanced_order(by_class: Sequence[np.ndarray], draws: np.random.Generator) -
         for places, count in zip(by_class, counts.tolist(), strict=True)
     ]
     return draws.permutation(np.concatenate(shown))
+
+
+def weighted_order(weights: np.ndarray, draws: np.random.Generator) -> np.ndarray:
+    """The order of an epoch that shows an image as often as it weighs: int64 (N,), drawn anew.
+
+    Weights (N,) are positive. An epoch stays as long as it is without. In expectation an image
+    comes weight / mean weight times, and really as often, rounded up or down at random.
+    """
+    images = len(weights)
+    places = draws.permutation(images)
+    ends = np.cumsum(weights[places])
+    ends *= images / ends[-1]
+    ends[-1] = images  # not a rounding error less, which would cost an image
+    counts = np.diff(np.floor(ends + draws.random()), prepend=0).astype(np.int64)
+    return draws.permutation(places.repeat(counts))

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from vitlab.config import DataConfig
+from vitlab.data.arrays import check_images, check_labels
 from vitlab.data.cifar import Cifar, holds_batches
 from vitlab.data.download import fetch
 from vitlab.data.formats import (
@@ -76,6 +77,8 @@ class Examples:
     """The values of 16-bit images that became 0 and 255; None for 8-bit images."""
     known_keys: np.ndarray | None = None
     """The keys, where they were computed before, from pixels of another size."""
+    weights: np.ndarray | None = None
+    """How often an image is shown beside others, positive (N,); None shows all equally often."""
 
     @cached_property
     def keys(self) -> np.ndarray:
@@ -87,10 +90,12 @@ class Examples:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of shape, class names, pixels and labels: equal data, equal fingerprint."""
+        """SHA-256 of shape, class names, pixels, labels, weights: equal data, equal fingerprint."""
         digest = hashlib.sha256(json.dumps([self.images.shape, self.class_names]).encode())
         digest.update(self.images.data)
         digest.update(self.labels.astype("<i8").data)
+        if self.weights is not None:
+            digest.update(self.weights.astype("<f8").data)
         return digest.hexdigest()
 
     @cached_property
@@ -102,7 +107,8 @@ class Examples:
 
     def canonical(self) -> "Examples":
         """The same examples in the one order that every copy of them has: sorted by key, label."""
-        order = np.lexsort((self.labels, self.keys))
+        weights = np.zeros(len(self.labels)) if self.weights is None else self.weights
+        order = np.lexsort((weights, self.labels, self.keys))
         if np.array_equal(order, np.arange(len(order))):
             return self
         return replace(
@@ -110,6 +116,7 @@ class Examples:
             images=self.images[order],
             labels=self.labels[order],
             known_keys=self.keys[order],
+            weights=None if self.weights is None else self.weights[order],
         )
 
     def split(self, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
@@ -135,24 +142,14 @@ def from_arrays(
     """Examples from arrays: uint8 (N, H, W) or (N, H, W, C) of 1 or 3 channels, integers (N,).
 
     They are sorted like all examples (`Examples.canonical`). Without `class_names` the classes are
-    0 to the largest label. Raises DataError for another type or shape, unequal lengths, labels
-    outside the classes and fewer than two classes.
+    0 to the largest label, and each needs an image. Raises DataError for another type or shape,
+    unequal lengths, labels outside the classes and fewer than two classes.
     """
-    images, labels = np.asarray(images), np.asarray(labels)
-    shape = (*images.shape, 1) if images.ndim == 3 else images.shape
-    if images.dtype != np.uint8 or len(shape) != 4 or shape[-1] not in (1, 3) or 0 in shape:
-        raise DataError(
-            f"images are {images.dtype} {images.shape}: give uint8 of 0 to 255, (N, H, W) or "
-            "(N, H, W, C) with 1 or 3 channels"
-        )
-    if labels.shape != shape[:1] or not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(
-            f"labels are {labels.dtype} {labels.shape}: give each of {shape[0]} images an integer"
-        )
-    names = numbered(labels) if class_names is None else tuple(class_names)
+    images = check_images(images)
+    labels = check_labels(labels, len(images), class_names)
+    names = numbered(labels) if class_names is None else tuple(map(str, class_names))
     _check_labels("the arrays", labels, names)
-    images = np.ascontiguousarray(images.reshape(shape))
-    return Examples(images, labels.astype(np.int64), names).canonical()
+    return Examples(np.ascontiguousarray(images), labels, names).canonical()
 
 
 def resolve(config: DataConfig, root: Root = None) -> DataConfig:

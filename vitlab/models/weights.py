@@ -8,7 +8,7 @@ C channels  D width  P, Q pixels on the side of a patch, before and after
 import math
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,9 +19,13 @@ from vitlab.errors import RunError
 from vitlab.models.patch import LinearPatch
 from vitlab.models.position import Grid, Learned, resample
 from vitlab.models.vit import ViT
+from vitlab.words import plain
 
 PREFIX = ("cls_token", "dist_token", "reg_token")
 """Learned tokens before the patches, in their order."""
+
+HEADS = ("head", "head_dist")
+"""What gives the logits, in every kind of model."""
 
 TRANSFORMERS = {
     "embeddings.cls_token": "cls_token",
@@ -49,7 +53,7 @@ class Report:
     matched: tuple[str, ...]
     """Tensors of the model that were taken over as they are."""
     resized: dict[str, str]
-    """Tensors of the model that were made from the source's, and how."""
+    """Tensors of the model that were made from the source's, and how: resampled, put in order."""
     skipped: dict[str, str]
     """Tensors of the source that found no place, and why."""
     missing: tuple[str, ...]
@@ -71,46 +75,71 @@ class Report:
 
 
 @torch.no_grad()
-def load_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> Report:
+def load_weights(
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    theirs: Sequence[str] | None = None,
+    ours: Sequence[str] | None = None,
+) -> Report:
     """Fill a model with weights of the same names, those of timm or of the transformers library.
 
     Learned positions are resampled to the model's present grid. The position of a token that has
     none here is added to the token itself, which comes to the same. Filters of linear patches are
     resampled to the model's patch size, and summed over the colours for grey images. A head for
-    another number of classes is skipped.
+    other classes is skipped, and one for the same in another order is brought to ours.
+
+    Args:
+        model: what is filled, in place.
+        tensors: by name, as the source calls them.
+        theirs: names of the source's classes, None where it does not say: then heads of equal
+            shape are taken for the same.
+        ours: names of the model's classes.
 
     Raises:
         RunError: fewer than half of the model's tensors match; nothing was changed then.
     """
-    ours, source = model.state_dict(), rename(tensors)
-    resized = {}
+    weights, source = model.state_dict(), rename(tensors)
+    resized: dict[str, str] = {}
+    strange: dict[str, str] = {}
     if isinstance(model, ViT) and isinstance(model.patch_embed, LinearPatch):
         resized |= fit_filters(model.patch_embed, source)
     if isinstance(model, ViT) and isinstance(model.pos_embed, Learned):
         resized |= fit_positions(model.pos_embed, source)
-    fitting = {
+    if theirs and ours and len(theirs) == len(ours):
+        if sorted(theirs) == sorted(ours):
+            resized |= fit_classes(model, source, theirs, ours)
+        else:
+            reason = f"of the classes {some(theirs)}, here {some(ours)}"
+            strange = {name: reason for name in rows_of_classes(model) if name in source}
+    shaped = {
         name: tensor
         for name, tensor in source.items()
-        if name in ours and tensor.shape == ours[name].shape
+        if name in weights and tensor.shape == weights[name].shape
     }
+    fitting = {name: tensor for name, tensor in shaped.items() if name not in strange}
     skipped = {
-        name: difference(name, tensor, ours.get(name))
+        name: strange.get(name) or difference(name, tensor, weights.get(name))
         for name, tensor in source.items()
         if name not in fitting
     }
-    if 2 * len(fitting) < len(ours):
-        examples = [f"{name}: {why}" for name, why in skipped.items() if name in ours]
+    if 2 * len(shaped) < len(weights):
+        examples = [f"{name}: {skipped[name]}. " for name in skipped if name in weights]
+        way = "Give the model the shape of the source: model.width, depth, heads, ffn_ratio, patch"
+        if not weights.keys() & source.keys():
+            way = (
+                f"No name is the same: there {some(list(source))}; here {some(list(weights))}. "
+                "Choose the model.kind of the source, or call its tensors as timm does"
+            )
         raise RunError(
-            f"these weights are of another model: they fit {len(fitting)} of {len(ours)} tensors. "
-            + (f"{examples[0]}. " if examples else "")
-            + "Give the model the shape of the source: model.width, depth, heads, ffn_ratio, patch"
+            f"these weights are of another model: they fit {len(shaped)} of {len(weights)} "
+            f"tensors. {''.join(examples[:1])}{way}"
         )
     model.load_state_dict(fitting, strict=False)
     return Report(
         matched=tuple(name for name in fitting if name not in resized),
         resized={name: how for name, how in resized.items() if name in fitting},
         skipped=skipped,
-        missing=tuple(name for name in ours if name not in fitting),
+        missing=tuple(name for name in weights if name not in fitting),
     )
 
 
@@ -181,6 +210,26 @@ def fit_positions(place: Learned, source: dict[str, Tensor]) -> dict[str, str]:
     return {"pos_embed.weight": how, **done}
 
 
+def fit_classes(
+    model: nn.Module, source: dict[str, Tensor], theirs: Sequence[str], ours: Sequence[str]
+) -> dict[str, str]:
+    """Bring the rows of a source's heads to another order of the same classes, in place."""
+    order = [theirs.index(name) for name in ours]
+    if order == list(range(len(ours))):
+        return {}
+    names = [name for name in rows_of_classes(model) if len(source.get(name, ())) == len(order)]
+    for name in names:
+        source[name] = source[name][order]
+    return dict.fromkeys(names, "rows in the order of the classes here")
+
+
+def rows_of_classes(model: nn.Module) -> list[str]:
+    """Names of the tensors that have a row per class: the last linear layer of each head."""
+    linear = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
+    heads = [[name for name in linear if name.split(".")[0] == head] for head in HEADS]
+    return [f"{head[-1]}.{kind}" for head in heads if head for kind in ("weight", "bias")]
+
+
 def grid_of(count: int, like: Grid) -> Grid | None:
     """Rows and columns of so many patches: of the proportions of another grid, else a square."""
     for rows, columns in (like, (1, 1)):
@@ -220,7 +269,7 @@ def times(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
 
 
-def some(names: list[str] | tuple[str, ...]) -> str:
+def some(names: Sequence[str]) -> str:
     """The first of many names, and how many there are besides."""
-    shown = ", ".join(names[:3])
+    shown = ", ".join(map(plain, names[:3]))
     return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown

@@ -1,5 +1,6 @@
 """Where weights to start a training from are read: a word on the command line -> tensors."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -26,26 +27,46 @@ def read_weights(source: str) -> dict[str, Tensor]:
         RunError: nothing there, or a pickle, which is never opened.
     """
     path = Path(source)
+    if (run := run_of(source)) is not None:
+        return from_run(run)
     if source.startswith("hf:"):
-        return read_tensors(on_the_hub(source.removeprefix("hf:")))
+        return read_tensors(on_the_hub(source.removeprefix("hf:"), "model.safetensors"))
     if path.suffix in PICKLES:
         raise RunError(
-            f"{source} is a pickle, which can run any code when it is opened. Convert it where you "
-            "trust it: safetensors.torch.save_file(torch.load(PATH, weights_only=True), "
+            f"{source} is a pickle, which can run any code when it is opened. Convert it, with "
+            "['model'] or ['state_dict'] after torch.load(...) if that is where the tensors are, "
+            "where you trust it: safetensors.torch.save_file(torch.load(PATH, weights_only=True), "
             "'weights.safetensors')"
         )
     if path.suffix == ".safetensors":
         return read_tensors(path)
-    if (run := run_of(source)) is not None:
-        return from_run(run)
     raise RunError(
         f"{source} holds no weights to start from: give a run's folder, a .safetensors file, "
         f"hf:NAME or a shipped model ({', '.join(names())})"
     )
 
 
+def read_class_names(source: str) -> tuple[str, ...] | None:
+    """Names of the classes of a source's head, in order; None where it does not say.
+
+    A run and a shipped model say it, and of hf:NAME its config.json, unless its names are those
+    that the transformers library gives to classes without any.
+    """
+    if (run := run_of(source)) is not None:
+        return tuple(run.origin["data"]["class_names"])
+    if not source.startswith("hf:"):
+        return None
+    try:
+        config = json.loads(on_the_hub(source.removeprefix("hf:"), "config.json").read_bytes())
+        found = {int(place): str(name) for place, name in config["id2label"].items()}
+    except (RunError, OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+    unnamed = all(name == f"LABEL_{place}" for place, name in found.items())
+    return None if unnamed else tuple(found[place] for place in sorted(found))
+
+
 def run_of(source: str) -> Run | None:
-    """The run that a source is, or None if it is a file or a model of the Hub."""
+    """The run that a word names by its folder or, if it ships, by its name."""
     path = Path(source)
     if source in names() and not (path / "config.json").is_file():
         return shipped(source)
@@ -71,10 +92,10 @@ def from_run(run: Run) -> dict[str, Tensor]:
     return read_tensors(checkpoint.average if averaged else checkpoint.model)
 
 
-def on_the_hub(name: str) -> Path:
-    """The model.safetensors of a folder, or of a model on the Hub, fetched if it is not cached."""
+def on_the_hub(name: str, file: str) -> Path:
+    """A file of a folder, or of a model on the Hub, fetched if it is not cached."""
     if Path(name).is_dir():
-        return Path(name) / "model.safetensors"
+        return Path(name) / file
     try:
         from huggingface_hub import hf_hub_download
     except ImportError:
@@ -82,7 +103,7 @@ def on_the_hub(name: str) -> Path:
             f"hf:{name} needs the Hugging Face libraries: pip install 'vitlab[pretrained]'"
         ) from None
     try:
-        return Path(hf_hub_download(name, "model.safetensors"))
+        return Path(hf_hub_download(name, file))
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise RunError(f"hf:{name} has no model.safetensors that can be read: {reason}") from error
+        raise RunError(f"hf:{name} has no {file} that can be read: {reason}") from error

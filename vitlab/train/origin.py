@@ -17,7 +17,7 @@ import vitlab
 from vitlab.config import Config, DataConfig
 from vitlab.data import Examples
 from vitlab.device import Choice
-from vitlab.errors import ConfigError
+from vitlab.errors import ConfigError, RunError
 from vitlab.pretrained.weights import data_of, trained_on
 from vitlab.run import TRAINED, VALIDATED, Split
 from vitlab.train.session import Session
@@ -88,7 +88,12 @@ def seen_before(config: Config, examples: Examples) -> tuple[np.ndarray, int]:
     """
     if config.train.weights is None:
         return np.empty(0, np.uint64), 0
-    before = trained_on(config.train.weights)
+    try:
+        before = trained_on(config.train.weights)
+    except RunError:  # of an earlier vitlab, which did not store it
+        if config.train.overlap == "allow":
+            return np.empty(0, np.uint64), 0
+        raise
     seen = overlap(before, examples, config.data)
     if not seen or config.train.overlap == "allow":
         return before, seen

@@ -8,6 +8,7 @@ import copy
 import hashlib
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -32,6 +33,7 @@ from vitlab.models import build_model
 from vitlab.models.attention import set_attention
 from vitlab.models.weights import Report, load_weights
 from vitlab.predict import compute_logits, open_model
+from vitlab.pretrained.weights import read_class_names
 from vitlab.run import Run
 from vitlab.train.energy import Meter
 from vitlab.train.optim import rate
@@ -68,11 +70,13 @@ class Start:
     report: Report
 
     @classmethod
-    def into(cls, model: nn.Module, weights: dict[str, Tensor], config: Config) -> "Start":
-        """Fill a model."""
-        report = load_weights(model, weights)
+    def into(
+        cls, model: nn.Module, weights: dict[str, Tensor], source: str, classes: Sequence[str]
+    ) -> "Start":
+        """Fill a model for classes of these names with the weights of a source, named as a word."""
+        report = load_weights(model, weights, read_class_names(source), classes)
         tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
-        return cls(str(config.train.weights), hashlib.sha256(save(tensors)).hexdigest(), report)
+        return cls(source, hashlib.sha256(save(tensors)).hexdigest(), report)
 
 
 @dataclass
@@ -145,7 +149,9 @@ class Session:
             some = np.random.default_rng(seed).permutation(len(images))[:START_IMAGES]
             learn(resize(normalize(images[some], mean, std), size))
         # Only now: weights that come from elsewhere bring their own whitening.
-        start = None if weights is None else Start.into(model, weights, config)
+        start = None
+        if weights is not None:
+            start = Start.into(model, weights, str(config.train.weights), examples.class_names)
         clean = np.random.default_rng(config.data.split_seed).permutation(len(images))
         state = TrainState.build(model, config.optim, size, precision.word)
         stepper = Stepper(
