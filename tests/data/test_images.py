@@ -1,6 +1,7 @@
 """The one decoder: every mode, size and orientation, and refusals instead of black images."""
 
 import io
+import resource
 import struct
 import zlib
 
@@ -142,3 +143,37 @@ def test_a_bomb_is_refused_by_its_header():
         assert side**2 > MAX_PIXELS
         with pytest.raises(DataError, match="pixels"):
             decode(bomb, (4, 4), 3)
+
+
+@pytest.mark.parametrize("value", [b"6\0\0\0", b"\xff\xff\0\0"], ids=["text", "no number"])
+def test_an_orientation_that_is_no_number_is_none(value):
+    tag = b"Exif\0\0II*\0\x08\0\0\0\x01\0" + struct.pack("<HHI", 0x0112, 2, 2) + value + b"\0" * 4
+    data = encoded(RAMP[:2], format="JPEG", exif=tag)
+    assert header(data) == ((2, 4), 3, 8)
+    assert decode(data, (2, 4), 3).shape == (2, 4, 3)
+
+
+def test_a_photo_of_a_telephone_is_read_at_a_fraction_of_its_size():
+    file = io.BytesIO()
+    photo = Image.new("RGB", (8160, 6144), "red")
+    photo.paste("blue", (4080, 0, 8160, 6144))
+    photo.save(file, "JPEG")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    pixels = decode(file.getvalue(), (32, 32), 3)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert pixels[:, :14, 0].min() > 240 and pixels[:, 18:, 2].min() > 240
+    assert grown < 100_000  # kB: whole, the photo has 150,000
+
+
+def test_a_limit_of_pixels_can_be_lowered_and_raised():
+    with pytest.raises(DataError, match=r"4 x 4 pixels are more than data\.max_pixels=15"):
+        decode(encoded(RAMP), (4, 4), 3, max_pixels=15)
+    assert Image.MAX_IMAGE_PIXELS  # Pillow's own limit is as it was
+    wide = encoded(np.zeros((1, 10_000), np.uint8))
+    assert decode(wide, (1, 1), 1, max_pixels=10_000).shape == (1, 1, 1)
+
+
+def test_grey_levels_of_16_bits_are_spread_over_a_range():
+    deep = encoded(np.array([[100, 101, 355, 400]], np.uint16))
+    assert decode(deep, (1, 4), 1, grey_range=(100, 355)).ravel().tolist() == [0, 1, 255, 255]
+    assert decode(deep, (1, 4), 1).ravel().tolist() == [0, 0, 1, 2]

@@ -498,3 +498,34 @@ def test_a_cache_that_cannot_be_written_costs_a_warning_only(tmp_path, cache):
     cache.touch()
     with pytest.warns(UserWarning, match="not kept"):
         assert len(train_of(tmp_path / "pets").labels) == 10
+
+
+# Grey levels and constant channels
+
+
+def test_12_bits_in_16_use_all_of_8(tmp_path):
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name in ("a", "b"):
+            place = tmp_path / split / name
+            place.mkdir(parents=True)
+            for number in range(3):
+                grey = rng.integers(2000, 2100, (8, 8)) + 50 * (split == "test")
+                grey[0, 0] = 1990
+                Image.fromarray(grey.astype(np.uint16)).save(place / f"{number}.png")
+    train = train_of(tmp_path)
+    assert train.grey_range is not None and train.grey_range[0] == 1990
+    assert train.images.min() == 0 and train.images.max() == 255
+    assert train_of(tmp_path).grey_range == train.grey_range  # from the cache too
+    test = data.load_test(DataConfig(dataset=str(tmp_path)))
+    assert test.grey_range == train.grey_range and test.images.max() == 255
+    wide = train_of(tmp_path, grey_range=(0, 65535))
+    assert wide.images.max() < 10 and wide.grey_range == (0, 65535)
+
+
+def test_a_channel_of_one_value_has_a_deviation_to_divide_by():
+    images = pixels(5, 4, 4, 3)
+    images[..., 1] = 7
+    mean, std = data.statistics(images)
+    assert std[1] == 1 and mean[1] == pytest.approx(7 / 255)
+    assert all(0 < one < 1 for one in (std[0], std[2]))
