@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from vitlab.config import Config
+from vitlab.config import Config, text
 from vitlab.data import ARRAYS, Examples, from_arrays, load_train, resolve
 from vitlab.data.augment import normalize
 from vitlab.data.batches import resize
@@ -34,7 +34,7 @@ from vitlab.errors import DataError, DivergenceError, Interrupted, VitlabError
 from vitlab.measured import remark
 from vitlab.models.cost import cost
 from vitlab.pretrained.weights import read_weights
-from vitlab.recipes import command, recipe
+from vitlab.recipes import command, recipe, shortened
 from vitlab.run import Run
 from vitlab.train.console import Narrator
 from vitlab.train.journal import Journal, require
@@ -55,6 +55,8 @@ from vitlab.train.stop import StopRequest, reason_to_stop, stop_request
 from vitlab.train.trial import Settings, rules, stored
 
 Data = Examples | tuple[np.ndarray, np.ndarray] | None
+
+NO_RUN = "stopped before the first step: no run was begun"
 
 
 def train(
@@ -86,7 +88,8 @@ def train(
         ConfigError, DataError: before anything is written.
         RunError: a name that is taken, or weights to start from that do not fit.
         DivergenceError: at a loss or gradient that is not finite.
-        Interrupted: after SIGINT or SIGTERM, once the checkpoint is written.
+        Interrupted: after SIGINT, SIGTERM or SIGHUP, once the checkpoint is written; before the
+            first step at once, and nothing is.
     """
     clock = Clock()
     if tensorboard:
@@ -95,13 +98,14 @@ def train(
     words = command(config)
     ranks, where = join(choose_device(device))
     narrator = Narrator(quiet or not ranks.first)
-    with ranks.in_turn():
-        config, examples = _open(config, data, data_root)
-    refuse(config, examples, ranks.world)
-    if config.train.teacher is not None:
-        refuse(teacher_of(config), examples, ranks.world)
-    work = Work(config, examples, where, ranks, narrator, tensorboard, clock)
-    return _train(work, ranks.create(Path(ranks.told(str(path))), config), words)
+    with stop_request(passed_on=ranks.world > 1) as stop:
+        with ranks.in_turn(), stop.at_once(NO_RUN):
+            config, examples = _open(config, data, data_root)
+            refuse(config, examples, ranks.world)
+            if config.train.teacher is not None:
+                refuse(teacher_of(config), examples, ranks.world)
+        work = Work(config, examples, where, ranks, narrator, tensorboard, clock, stop, NO_RUN)
+        return _train(work, ranks.create(path, config, numbered=name is None), words)
 
 
 def resume(
@@ -126,13 +130,16 @@ def resume(
     if run.finished is not None:
         narrator.say(f"{run.path} is already complete")
         return run
-    with ranks.reopen(run.path) as run:
-        with ranks.in_turn():
-            _, examples = _open(run.config, data, data_root)
+    with ranks.reopen(run.path) as run, stop_request(passed_on=ranks.world > 1) as stop:
+        early = _stopped_early(run)
+        with ranks.in_turn(), stop.at_once(early):
+            config, examples = run.config, _open(run.config, data, data_root)[1]
         begun = bool(run.checkpoints())
         settings = stored(run.origin, where) if begun else None
-        work = Work(run.config, examples, where, ranks, narrator, tensorboard, clock, settings)
-        return _train(work, nullcontext(run), command(run.config), begun)
+        work = Work(
+            config, examples, where, ranks, narrator, tensorboard, clock, stop, early, settings
+        )
+        return _train(work, nullcontext(run), command(config), begun)
 
 
 def overfit_one_batch(
@@ -199,6 +206,9 @@ class Work:
     tensorboard: bool
     clock: Clock
     """Runs since the images were asked for."""
+    stop: StopRequest
+    early: str
+    """What is said where a signal stops it before the run is open."""
     settings: Settings | None = None
     """How a run that is resumed was computed from its beginning."""
 
@@ -211,9 +221,12 @@ def _train(
     In this order, because what cannot be built should leave no run behind.
     """
     config, examples, narrator = work.config, work.examples, work.narrator
-    weights = None if begun else _weights(config)
-    with _sitting(config, work.ranks) as stop:
-        session = Session.build(config, examples, work.device, work.ranks, weights, work.settings)
+    with _sitting(config):
+        with work.stop.at_once(work.early):
+            weights = None if begun else _weights(config)
+            session = Session.build(
+                config, examples, work.device, work.ranks, weights, work.settings
+            )
         session.state.clock = clock = work.clock
         clock.prepared()
         with opening as run:
@@ -224,7 +237,7 @@ def _train(
                 _take_up(run, session, work, words, begun)
                 journal = Journal(run, work.tensorboard and work.ranks.first)
                 with journal, _looking_back(run):
-                    reason = _loop(run, session, narrator, journal, stop)
+                    reason = _loop(run, session, narrator, journal, work.stop)
                 run.finish(_final_numbers(run, session, reason))
             narrator.say(f"finished {run.path} in {duration(session.state.clock.wall)}")
             if work.ranks.first and (words_on_it := remark(run)):
@@ -234,15 +247,14 @@ def _train(
 
 
 @contextmanager
-def _sitting(config: Config, ranks: Ranks) -> Iterator[StopRequest]:
+def _sitting(config: Config) -> Iterator[None]:
     """What holds while a model is built and trained; running out of memory brings advice."""
     with (
         enough_memory(_memory(config)),
         torch.random.fork_rng(),
         deterministic(config.train.deterministic),
-        stop_request(passed_on=ranks.world > 1) as stop,
     ):
-        yield stop
+        yield
 
 
 @contextmanager
@@ -299,7 +311,7 @@ def teacher_of(config: Config) -> Config:
 
 def _take_up(run: Run, session: Session, work: Work, words: str | None, begun: bool) -> None:
     """Bring the session to where the run stands, and say what was chosen."""
-    config, state, batches, narrator = run.config, session.state, session.batches, work.narrator
+    state, batches, narrator = session.state, session.batches, work.narrator
     origin = origin_of(session, work.examples, words)
     session.meter.read()
     reset_peak_memory(session.device)
@@ -317,6 +329,15 @@ def _take_up(run: Run, session: Session, work: Work, words: str | None, begun: b
         return
     run.truncate_metrics(-1)
     run.write_origin(origin)
+    with work.stop.at_once(_stopped_early(run)):
+        _introduce(run, session, work)
+    if session.start is not None:
+        state.save(run)  # from here on the run does not need its source again
+
+
+def _introduce(run: Run, session: Session, work: Work) -> None:
+    """Say what was chosen for a new run, how long it will take and what may go wrong."""
+    config, batches, narrator = run.config, session.batches, work.narrator
     whole = cost(config)
     narrator.header(
         [
@@ -336,19 +357,26 @@ def _take_up(run: Run, session: Session, work: Work, words: str | None, begun: b
                       f"{whole.macs / 1e6:.1f} M multiply-adds per image"),
             ("steps", f"{batches.steps:,}: {config.train.epochs} epochs of "
                       f"{batches.steps_per_epoch:,} batches of {config.train.batch_size}"),
+            *(
+                ("", f"{name}={text(value)} in proportion, {text(whole_value)} in the recipe")
+                for name, (whole_value, value) in shortened(config).items()
+            ),
             ("time", f"about {duration(session.estimate())}, from two trial steps"),
         ]
     )  # fmt: skip
     if session.start is not None:
         report = str(session.start.report).splitlines()
         narrator.header([("weights", session.start.source), *(("", line) for line in report)])
-        state.save(run)  # from here on the run does not need its source again
     if config.train.precision not in ("auto", session.settings.precision.word):
         narrator.warn(f"train.precision is {session.settings.precision}")
     for warning in warnings_for(config, len(session.images)):
         narrator.warn(warning)
     if warning := copies(config, work.examples):
         narrator.warn(warning)
+
+
+def _stopped_early(run: Run) -> str:
+    return f"stopped before a step was taken; go on with `vitlab train --resume {run.path}`"
 
 
 def _loop(
@@ -546,9 +574,7 @@ def _new_path(config: Config, out: str | os.PathLike[str] | None, name: str | No
         if name in ("", ".", "..") or Path(name).name != name or name.startswith("."):
             raise VitlabError(f"name {name!r} is no folder name: use letters, digits, - and _")
         return folder / name
-    stem = f"{config.recipe}-seed{config.train.seed}"
-    candidates = (folder / stem, *(folder / f"{stem}-{number}" for number in range(2, 10_000)))
-    return next(path for path in candidates if not path.exists())
+    return folder / f"{config.recipe}-seed{config.train.seed}"
 
 
 def duration(seconds: float) -> str:
