@@ -1,5 +1,6 @@
 """The command line: every verb, every complaint, and nothing printed where it does not belong."""
 
+import io
 import json
 import os
 import shlex
@@ -227,6 +228,26 @@ def test_a_missing_run_is_an_error_without_traceback(capsys, tmp_path):
     assert out == "" and err.startswith("vitlab: ") and "is not a run" in err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "digits", *QUICK, "--quiet"],
+        ["evaluate", "cpu"],
+        ["leaderboard"],
+        ["reproduce", "digits", "--minutes", "0"],
+        ["explore", "digits", "--out", "{file}/explored", "--device", "cpu"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_folder_of_runs_that_is_a_file_is_one_clear_error(words, capsys, tmp_path, monkeypatch):
+    file = tmp_path / "file"
+    file.write_text("")
+    monkeypatch.setenv("VITLAB_RUNS", str(file))
+    assert main([word.format(file=file) for word in words]) == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith("vitlab: ") and str(file) in told
+
+
 def test_an_interrupt_exits_with_130(monkeypatch):
     def interrupted(args):
         raise KeyboardInterrupt
@@ -240,6 +261,33 @@ def test_a_reader_that_leaves_early_is_no_error():
     script = f"{show} | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+def test_what_a_stream_cannot_show_is_escaped(monkeypatch, encoding):
+    names = ["K\u00e4fer", "\u8702", "\U0001f41d", "\udcff.png"]
+
+    def naming(args):
+        cli.listing.print_rows(("name",), [(name,) for name in names], args)
+        for name in names:
+            print(name)
+            print(name, file=sys.stderr)
+        raise vitlab.errors.DataError(f"no {names[1]}")
+
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2)]
+    monkeypatch.setattr(sys, "stdout", streams[0])
+    monkeypatch.setattr(sys, "stderr", streams[1])
+    monkeypatch.setitem(cli.VERBS, "recipes", cli.Verb(naming, ("--json",)))
+    assert main(["recipes"]) == main(["recipes", "--json"]) == 1
+    for stream in streams:
+        stream.flush()
+        text = stream.buffer.getvalue().decode(encoding)
+        shown = "\u8702" if encoding == "utf-8" else r"\u8702"
+        assert shown in text and r"\udcff.png" in text
+        assert ("K\u00e4fer" in text) == (encoding != "ascii")
+    printed = streams[0].buffer.getvalue().decode(encoding)
+    told, _ = json.JSONDecoder().raw_decode(printed[printed.index("[") :])
+    assert [row["name"] for row in told] == names
 
 
 def test_warnings_are_told_in_one_line(capsys, monkeypatch):

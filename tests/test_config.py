@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+import shlex
 from dataclasses import FrozenInstanceError, fields
 
 import pytest
@@ -24,7 +26,7 @@ from vitlab.config import (
     text,
 )
 from vitlab.errors import ConfigError
-from vitlab.recipes import RECIPES, recipe
+from vitlab.recipes import RECIPES, command, recipe, shortened
 
 
 def problems_of(make, *args, **kwargs) -> list[str]:
@@ -223,10 +225,144 @@ def test_sections_that_contradict_each_other_are_refused(sections, told):
 
 
 def test_two_sizes_in_one_run_need_both_numbers():
-    assert "set both or neither" in problems_of(TrainConfig, small_epochs=3)[0]
-    assert "leaves no epoch" in problems_of(
+    assert "set both, or small_epochs=0" in problems_of(TrainConfig, small_epochs=3)[0]
+    assert "leaves none of epochs=3 at full size: set fewer than 3" in problems_of(
         TrainConfig, epochs=3, small_epochs=3, small_size=(24, 24)
     )[0]  # fmt: skip
+
+
+def test_durations_that_do_not_fit_into_fewer_epochs_follow_in_proportion():
+    short = recipe("cpu").override({"train.epochs": "5"})
+    assert (short.train.small_epochs, short.train.small_size) == (2, (24, 24))
+    assert short.optim.warmup_epochs == 2  # it fits
+    shorter = recipe("cpu").override({"train.epochs": 1})
+    assert (shorter.train.small_epochs, shorter.train.small_size) == (0, None)
+    assert shorter.optim.warmup_epochs == pytest.approx(2 / 54)
+    for config in (short, shorter):
+        words = shlex.split(str(command(config)))[3:]
+        pairs = zip(words[::2], words[1::2], strict=True)
+        again = recipe("cpu").override({name[2:]: value for name, value in pairs})
+        assert again == config
+    assert shortened(short) == {"train.small_epochs": (31, 2)}
+    assert shortened(recipe("cpu")) == {}
+
+
+def test_a_value_that_was_given_is_never_made_to_fit():
+    given = {"train.epochs": 5, "train.small_epochs": 31, "optim.warmup_epochs": 9}
+    (problem,) = problems_of(recipe("cpu").override, given)
+    assert problem.startswith("train.small_epochs=31 leaves none of epochs=5")
+    kept = recipe("cpu").override({"train.epochs": 40, "optim.warmup_epochs": 50})
+    assert (kept.train.small_epochs, kept.optim.warmup_epochs) == (31, 50)
+
+
+SCHEDULED = {"optim.schedule": "plateau", "data.validation_fraction": 0}
+
+
+@pytest.mark.parametrize(
+    ("start", "wrong", "told", "ways_out"),
+    [
+        ("digits", {"data.dataset": ""}, "give a known name", [{"data.dataset": "cifar10"}]),
+        (
+            "cpu",
+            {"train.epochs": 5, "train.small_epochs": 9},
+            "set fewer than 5, or small_epochs=0 and small_size=none",
+            [{"train.small_epochs": 4}, {"train.small_epochs": 0, "train.small_size": "none"}],
+        ),
+        ("cpu", {"train.small_epochs": 0, "train.small_size": (24, 24)}, "set both", [
+            {"train.small_epochs": 3}, {"train.small_size": "none"}
+        ]),
+        ("digits", {"model.patch": "conv", "model.patch_size": 3}, "a power of two up to 8", [
+            {"model.patch_size": size} for size in (1, 2, 4, 8)
+        ]),
+        ("digits", {"model.patch": "cct", "model.patch_size": 3}, "patch_size is 2, 4 or 8", [
+            {"model.patch_size": size} for size in (2, 4, 8)
+        ]),
+        ("digits", {"model.patch": "whitened", "model.patch_size": 1}, "is 2, 4 or 8", [
+            {"model.patch_size": size} for size in (2, 4, 8)
+        ]),
+        ("digits", {"model.patch": "spt", "model.patch_size": 3}, "2 must divide", [
+            {"model.patch_size": 6}
+        ]),
+        ("digits", {"model.pool": "cls"}, "needs cls_token=True", [{"model.cls_token": "on"}]),
+        (
+            "digits",
+            {"augment.resized_crop": 0.5, "augment.crop_padding": 1},
+            "set one of them to 0",
+            [{"augment.resized_crop": 0}, {"augment.crop_padding": 0}],
+        ),
+        ("digits", {"optim.betas": "0.9,1"}, "below 1", [{"optim.betas": "0.9,0.999"}]),
+        ("digits", {"optim.schedule": "steps"}, "needs step_epochs and step_factors", [
+            {"optim.step_epochs": "3,5", "optim.step_factors": "0.5,0.1"}
+        ]),
+        ("digits", {"optim.nesterov": "on", "optim.momentum": 0}, "momentum above 0", [
+            {"optim.momentum": 0.9}
+        ]),
+        ("digits", {"train.teacher_epochs": 2}, "needs a teacher", [
+            {"train.teacher": "cnn-teacher", "model.distill_token": "on"}
+        ]),
+        ("digits", {"train.teacher": "cnn-teacher"}, "go together", [
+            {"model.distill_token": "on"}, {"train.teacher": "none"}
+        ]),
+        ("resnet18", {"train.teacher": "cnn-teacher"}, "set train.teacher=none", [
+            {"train.teacher": "none"}
+        ]),
+        (
+            "digits",
+            {"train.stop_patience": 3, "data.validation_fraction": 0},
+            "data.validation_fraction above 0, or train.stop_accuracy=0 and train.stop_patience=0",
+            [
+                {"data.validation_fraction": 0.1},
+                {"train.stop_accuracy": 0, "train.stop_patience": 0},
+            ],
+        ),
+        ("digits", SCHEDULED, "validation_fraction above 0, or use schedule='cosine'", [
+            {"data.validation_fraction": 0.1}, {"optim.schedule": "cosine"}
+        ]),
+        (
+            "digits",
+            {"data.image_size": (9, 9)},
+            "choose another size or set model.pad_to_patch=on",
+            [{"data.image_size": (10, 10)}, {"model.pad_to_patch": "on"}],
+        ),
+        ("cpu", {"model.kind": "cnn6"}, "set train.small_size=none and train.small_epochs=0", [
+            {"train.small_size": "none", "train.small_epochs": 0}
+        ]),
+        ("cnn6", {"data.image_size": (28, 28)}, "8 must divide it", [
+            {"data.image_size": (24, 32)}
+        ]),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_the_way_out_that_an_error_names_is_one(start, wrong, told, ways_out):
+    assert told in "\n".join(problems_of(recipe(start).override, wrong))
+    for way_out in ways_out:
+        recipe(start).override({**wrong, **way_out})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("model.depth", 1_000_000),
+        ("model.width", 10**9),
+        ("model.heads", 10**9),
+        ("model.patch_size", 10**9),
+        ("model.registers", 10**9),
+        ("model.ffn_ratio", 1e13),
+        ("data.image_size", [10**6, 10**6]),
+        ("data.classes", 10**9),
+        ("train.epochs", 10**12),
+        ("train.batch_size", 10**400),
+        ("train.small_size", [10**6, 10**6]),
+        ("optim.lr", 10**400),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_no_experiment_needs_is_refused_by_name_and_limit(name, value):
+    tree = Config().to_dict()
+    section, _, field = name.partition(".")
+    tree[section][field] = value
+    told = "\n".join(problems_of(Config.from_dict, tree))
+    assert re.search(rf"{name}=.*(at most [\d.]+|1 to 4096|must be finite)", told), told
 
 
 def test_derived_numbers_follow_an_override():

@@ -3,6 +3,8 @@
 import json
 import math
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -126,6 +128,7 @@ def test_metrics_after_the_checkpoint_are_forgotten(run):
     ("content", "complaint"),
     [
         ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
         (json.dumps({"schema": 99}), "schema 99 is not"),
         (json.dumps({**Config().to_dict(), "modell": {}}), "did you mean model"),
     ],
@@ -144,9 +147,26 @@ def test_a_missing_field_is_refused(run):
         Run(run.path)
 
 
+def test_runs_without_a_name_that_begin_at_once_get_one_each(tmp_path):
+    begun = threading.Barrier(8)
+
+    def claim(_: int) -> str:
+        begun.wait()
+        with Run.claim_free(tmp_path / "runs" / "digits-seed0") as path:
+            begun.wait()
+            return Run.create(path, Config()).name
+
+    with ThreadPoolExecutor(8) as pool:
+        names = list(pool.map(claim, range(8)))
+    assert sorted(names) == ["digits-seed0", *(f"digits-seed0-{number}" for number in range(2, 9))]
+
+
 def test_a_folder_that_is_no_run_is_named(tmp_path):
     with pytest.raises(RunError, match=r"holds no config\.json"):
         Run(tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot write a run"), Run.claim(tmp_path / "file"):
+        pass
+    inside = tmp_path / "file" / "run"
+    with pytest.raises(RunError, match=r"Not a directory.*VITLAB_RUNS"), Run.claim_free(inside):
         pass

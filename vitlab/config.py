@@ -9,6 +9,7 @@ Only the standard library is imported here: `vitlab --help` must not wait for to
 """
 
 import ast
+import contextlib
 import dataclasses
 import difflib
 import functools
@@ -54,6 +55,11 @@ ADDED = {
 }
 """Fields by the schema that brought them. Each defaults to what earlier versions did, so that is
 what a run of an earlier schema has."""
+
+
+PIXELS, WIDTH, DEPTH, CLASSES, EPOCHS = 4_096, 65_536, 256, 100_000, 1_000_000
+"""Limits that no experiment of ours comes near: a config beyond them is damaged or a slip, and
+would keep a machine busy or take all its memory before anything is trained or read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,13 +116,12 @@ class DataConfig(Section):
     def _problems(self) -> Iterator[str]:
         if not self.dataset:
             yield "dataset='' names nothing: give a known name or a folder"
-        if self.image_size is not None and min(self.image_size) < 1:
-            yield f"image_size={self.image_size} needs two positive numbers of pixels"
+        yield from pixels(self, "image_size")
         if self.grey_range is not None and not 0 <= self.grey_range[0] < self.grey_range[1]:
             yield f"grey_range={self.grey_range} needs a low and a higher value, 0 or more"
         yield from within(self, "max_pixels", 1)
-        if self.classes is not None and self.classes < 2:
-            yield f"classes={self.classes}: a classifier needs at least two"
+        if self.classes is not None and not 2 <= self.classes <= CLASSES:
+            yield f"classes={self.classes}: a classifier needs at least two, at most {CLASSES}"
         yield from within(self, "validation_fraction", 0, 1, open_end=True)
         yield from within(self, "test_fraction", 0, 1, open_start=True, open_end=True)
         yield from within(self, "train_fraction", 0, 1, open_start=True)
@@ -197,14 +202,16 @@ class ViTConfig(Section):
     """Start value of a learned scale on each branch; 0 is off."""
 
     def _problems(self) -> Iterator[str]:
-        for name in ("patch_size", "width", "depth", "heads"):
-            yield from within(self, name, 1)
+        yield from within(self, "patch_size", 1, PIXELS)
+        yield from within(self, "width", 1, WIDTH)
+        yield from within(self, "depth", 1, DEPTH)
+        yield from within(self, "heads", 1, WIDTH)
         for name in ("dropout", "attention_dropout", "embed_dropout", "drop_path"):
             yield from within(self, name, 0, 1, open_end=True)
-        yield from within(self, "registers", 0)
+        yield from within(self, "registers", 0, 1_000)
         yield from within(self, "layer_scale", 0)
         yield from within(self, "init_std", 0)
-        yield from within(self, "ffn_ratio", 0, open_start=True)
+        yield from within(self, "ffn_ratio", 0, 10**12, open_start=True)
         if self.heads > 0 and self.width % self.heads:
             yield f"width={self.width} is not a multiple of heads={self.heads}"
         elif self.position == "rope" and self.head_width % 4:
@@ -288,8 +295,8 @@ class HybridConfig(ViTConfig):
     """Pixels a position of the stage spans on each side; `patch_size` is a multiple of it."""
 
     def _problems(self) -> Iterator[str]:
-        for name in ("stage_width", "stage_depth"):
-            yield from within(self, name, 1)
+        yield from within(self, "stage_width", 1, WIDTH)
+        yield from within(self, "stage_depth", 1, DEPTH)
         if self.stage_size < 1 or self.stage_size & (self.stage_size - 1):
             yield f"stage_size={self.stage_size}: the stage halves the image, so 1, 2, 4, 8, ..."
         elif self.patch_size % self.stage_size:
@@ -315,7 +322,7 @@ class ResNet18Config(Section):
     """Channels of the first stage; each later stage doubles them."""
 
     def _problems(self) -> Iterator[str]:
-        yield from within(self, "width", 1)
+        yield from within(self, "width", 1, WIDTH)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -328,7 +335,7 @@ class CNN6Config(Section):
     """Channels of the first convolution; all other layers keep their published ratios to it."""
 
     def _problems(self) -> Iterator[str]:
-        yield from within(self, "width", 1)
+        yield from within(self, "width", 1, WIDTH)
 
 
 ModelConfig = ViTConfig | HybridConfig | ResNet18Config | CNN6Config
@@ -370,7 +377,10 @@ class AugmentConfig(Section):
     """Share of the target spread evenly over all classes."""
 
     def _problems(self) -> Iterator[str]:
-        for name in ("crop_padding", "policy_operations", "cutout", "mixup", "cutmix"):
+        for name in ("crop_padding", "cutout"):
+            yield from within(self, name, 0, PIXELS)
+        yield from within(self, "policy_operations", 0, 100)
+        for name in ("mixup", "cutmix"):
             yield from within(self, name, 0)
         yield from within(self, "policy_magnitude", 0, 30)
         yield from within(self, "erasing", 0, 1)
@@ -445,7 +455,7 @@ class OptimConfig(Section):
         if self.hold_epochs and self.schedule not in ("cosine", "linear"):
             yield f"hold_epochs={self.hold_epochs:g} has no meaning with schedule={self.schedule!r}"
         if not all(0 <= beta < 1 for beta in self.betas):
-            yield f"betas={self.betas} lie between 0 and 1"
+            yield f"betas={self.betas} must be at least 0 and below 1"
         if len(self.step_epochs) != len(self.step_factors):
             yield (
                 f"step_epochs={self.step_epochs} and step_factors={self.step_factors} "
@@ -513,8 +523,10 @@ class TrainConfig(Section):
     """Epochs between two checkpoints: what a crash can cost at most."""
 
     def _problems(self) -> Iterator[str]:
-        for name in ("epochs", "batch_size", "log_steps"):
-            yield from within(self, name, 1)
+        yield from within(self, "epochs", 1, EPOCHS)
+        yield from within(self, "batch_size", 1, 1_000_000)
+        yield from within(self, "log_steps", 1)
+        yield from pixels(self, "small_size")
         for name in ("evaluate_epochs", "checkpoint_epochs"):
             yield from within(self, name, 0, open_start=True)
         yield from within(self, "seed", 0)
@@ -526,7 +538,7 @@ class TrainConfig(Section):
         if self.accumulate > self.batch_size >= 1:
             yield f"accumulate={self.accumulate} parts are more than batch_size={self.batch_size}"
         if self.teacher_epochs is not None:
-            yield from within(self, "teacher_epochs", 1)
+            yield from within(self, "teacher_epochs", 1, EPOCHS)
             if self.teacher is None:
                 yield f"teacher_epochs={self.teacher_epochs} needs a teacher"
         if isinstance(self.class_weights, tuple) and not all(w > 0 for w in self.class_weights):
@@ -534,12 +546,13 @@ class TrainConfig(Section):
         if (self.small_size is None) != (self.small_epochs == 0):
             yield (
                 f"small_size={self.small_size} and small_epochs={self.small_epochs} "
-                "go together: set both or neither"
+                "go together: set both, or small_epochs=0 and small_size=none"
             )
         if self.small_epochs and self.small_epochs >= self.epochs:
+            fewer = f"fewer than {self.epochs}, or " if self.epochs > 1 else ""
             yield (
-                f"small_epochs={self.small_epochs} leaves no epoch at full size: "
-                f"epochs={self.epochs}"
+                f"small_epochs={self.small_epochs} leaves none of epochs={self.epochs} at full "
+                f"size: set {fewer}small_epochs=0 and small_size=none"
             )
 
 
@@ -571,31 +584,44 @@ class Config(Section):
                 if size[0] % 8 or size[1] % 8:
                     yield f"{name}={size}: cnn6 halves the image three times, so 8 must divide it"
                 if name == "train.small_size":
-                    yield f"{name}={size}: the linear layers of cnn6 are made for one image size"
+                    yield (
+                        f"{name}={size}: the linear layers of cnn6 are made for one image size: "
+                        "set train.small_size=none and train.small_epochs=0"
+                    )
         given = self.train.class_weights
         if isinstance(given, tuple) and self.data.classes not in (None, len(given)):
             yield f"train.class_weights={given} needs {self.data.classes} numbers, one per class"
         distills = isinstance(self.model, ViTConfig) and self.model.distill_token
-        if distills != (self.train.teacher is not None):
+        if self.train.teacher is not None and not isinstance(self.model, ViTConfig):
+            yield (
+                f"train.teacher={self.train.teacher!r} teaches the distillation token of a ViT: "
+                f"set train.teacher=none for model.kind={self.model.kind!r}"
+            )
+        elif distills != (self.train.teacher is not None):
             yield (
                 "train.teacher and model.distill_token go together: "
-                f"teacher={self.train.teacher!r}, distill_token={distills}"
+                f"teacher={self.train.teacher!r}, distill_token={distills}; name a recipe as "
+                "teacher and set the token on, or teacher=none and the token off"
             )
         if not self.data.validation_fraction and (
             self.train.stop_accuracy or self.train.stop_patience
         ):
-            yield "stopping early watches the validation accuracy: set data.validation_fraction"
+            yield (
+                "stopping early watches the validation accuracy: set data.validation_fraction "
+                "above 0, or train.stop_accuracy=0 and train.stop_patience=0"
+            )
         if self.optim.schedule == "plateau" and not self.data.validation_fraction:
             yield (
                 "optim.schedule='plateau' watches the validation loss: it needs "
-                "data.validation_fraction above 0, or use schedule='steps'"
+                "data.validation_fraction above 0, or use schedule='cosine'"
             )
 
     def override(self, values: dict[str, Any]) -> Self:
         """Return a copy with dotted fields set: `{"model.norm": "rms", "train.epochs": 5}`.
 
         Values may be text, as typed at a command line. Every unknown name and every bad
-        value is reported in one ConfigError.
+        value is reported in one ConfigError. Durations that do not fit into fewer `train.epochs`
+        follow in proportion, if no value is given for them.
         """
         tree = self.to_dict()
         problems = []
@@ -615,7 +641,26 @@ class Config(Section):
                 problems.append(unknown(path, known))
             elif path != "model.kind":
                 tree[section][name] = value
+        self._follow(tree, values)
         return self._parse(tree, problems)
+
+    def _follow(self, tree: dict[str, Any], values: dict[str, Any]) -> None:
+        """Let fields that are not among the overridden ones go along with those that are."""
+        before, now = self.train.epochs, parse(values.get("train.epochs"), int)
+        small = parse(values.get("train.small_epochs"), int)
+        if fits(now, int) and 1 <= now < before:
+            warmup = self.optim.warmup_epochs
+            if "optim.warmup_epochs" not in values and now <= warmup < before:
+                tree["optim"]["warmup_epochs"] = warmup * now / before
+            if small is None and self.train.small_epochs >= now:
+                small = tree["train"]["small_epochs"] = self.train.small_epochs * now // before
+        if small == 0 and "train.small_size" not in values:
+            tree["train"]["small_size"] = None
+        if (
+            "train.small_epochs" not in values
+            and parse(values.get("train.small_size", ""), hints(TrainConfig)["small_size"]) is None
+        ):
+            tree["train"]["small_epochs"] = 0
 
     def to_dict(self) -> dict[str, Any]:
         """The config as nested dictionaries of JSON values, complete, with its schema number."""
@@ -760,10 +805,19 @@ def within(
     value = getattr(section, name)
     above = value > low if open_start else value >= low
     below = value < high if open_end else value <= high
-    if not (math.isfinite(value) and above and below):
+    # Whole numbers are finite, and may be too large to be asked.
+    if not (above and below and (isinstance(value, int) or math.isfinite(value))):
         least = f"{'above' if open_start else 'at least'} {low}"
         most = f" and {'below' if open_end else 'at most'} {high}" if high < math.inf else ""
-        yield f"{name}={value} must be {least}{most}"
+        finite = "" if isinstance(value, int) or math.isfinite(value) else "finite and "
+        yield f"{name}={value} must be {finite}{least}{most}"
+
+
+def pixels(section: Section, name: str) -> Iterator[str]:
+    """Yield a problem unless the field is None or a height and width that an image can have."""
+    size = getattr(section, name)
+    if size is not None and not all(1 <= side <= PIXELS for side in size):
+        yield f"{name}={size} needs a height and a width of 1 to {PIXELS} pixels"
 
 
 # Types of fields: a small closed set, so that reading JSON, reading the command line and
@@ -813,7 +867,9 @@ def parse(value: Any, hint: Any) -> Any:
     if origin is Literal and isinstance(value, str):
         return next((word for word in args if str(word) == value), value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        with contextlib.suppress(OverflowError):
+            return float(value)
+        return math.inf if value > 0 else -math.inf
     if not isinstance(value, str):
         return value
     if hint is bool:

@@ -9,6 +9,7 @@ image size, channels and classes to the data set, so each runs on any data.
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from vitlab.config import (
     AugmentConfig,
@@ -587,10 +588,31 @@ def command(config: Config) -> str | None:
     """The command line that makes this config, or None if it does not start from a recipe."""
     if config.recipe not in RECIPES:
         return None
-    start = fields_of(recipe(config.recipe))
+    start, epochs = fields_of(recipe(config.recipe)), {"train.epochs": config.train.epochs}
+    start = {
+        **fields_of(recipe(config.recipe).override(epochs)),
+        "train.epochs": start["train.epochs"],
+    }
     words = [
         f"--{name} {shlex.quote(text(value))}"
         for name, value in fields_of(config).items()
         if name not in start or start[name] != value
     ]
     return " ".join(["vitlab train", config.recipe, *words])
+
+
+def shortened(config: Config) -> dict[str, tuple[Any, Any]]:
+    """The fields that follow a number of epochs smaller than that of the recipe.
+
+    Returns:
+        Dotted name -> (value in the recipe, value in the config).
+    """
+    if config.recipe not in RECIPES:
+        return {}
+    whole, now = recipe(config.recipe), fields_of(config)
+    short = fields_of(whole.override({"train.epochs": config.train.epochs}))
+    return {
+        name: (value, short[name])
+        for name, value in fields_of(whole).items()
+        if name != "train.epochs" and now.get(name) == short[name] != value
+    }

@@ -20,6 +20,7 @@ complete, and is believed only while its files match its manifest. Which checkpo
 and which the best is read off the folder each time, so no pointer can ever be wrong.
 """
 
+import itertools
 import json
 import math
 import os
@@ -27,7 +28,7 @@ import re
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -312,18 +313,32 @@ class Run:
 
     @staticmethod
     @contextmanager
-    def claim(path: Path) -> Iterator[None]:
+    def claim(path: Path) -> Iterator[Path]:
         """Make a run's folder if need be and hold the right to write it.
 
         RunError names the holder if another process has it.
         """
         with ExitStack() as held:
-            try:
+            with _making(path):
                 path.mkdir(parents=True, exist_ok=True)
                 held.enter_context(Lock(path / ".lock"))
-            except OSError as error:
-                raise RunError(f"cannot write a run at {path}: {error.strerror}") from error
-            yield
+            yield path
+
+    @staticmethod
+    @contextmanager
+    def claim_free(path: Path) -> Iterator[Path]:
+        """Claim the first of PATH, PATH-2, PATH-3, ... that does not exist, and yield it.
+
+        A folder can be made only once, so trainings that start at once get one each.
+        """
+        free = path
+        for number in itertools.count(2):
+            with _making(free), suppress(FileExistsError):
+                free.mkdir(parents=True)
+                break
+            free = path.with_name(f"{path.name}-{number}")
+        with Run.claim(free):
+            yield free
 
     def write_origin(self, origin: Mapping[str, Any]) -> None:
         """Store where the run comes from."""
@@ -448,8 +463,20 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise RunError(f"{path} is missing: the run was never started or is damaged") from None
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{path} is not JSON: {error}") from error
+
+
+@contextmanager
+def _making(path: Path) -> Iterator[None]:
+    """Turn a folder that cannot be made into a RunError."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"cannot write a run at {path}: {error.strerror}; choose another folder with --out or "
+            "VITLAB_RUNS"
+        ) from error
 
 
 @contextmanager

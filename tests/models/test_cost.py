@@ -1,5 +1,7 @@
 """The count of parameters and multiply-adds, held against torch's own counter and by hand."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -14,9 +16,10 @@ from vitlab.config import (
     TrainConfig,
     ViTConfig,
 )
-from vitlab.errors import ConfigError
-from vitlab.models import AXES, build_model
+from vitlab.errors import ConfigError, VitlabError
+from vitlab.models import AXES, build_model, weights_about
 from vitlab.models.cost import cost, summary, training_macs
+from vitlab.recipes import RECIPES, recipe
 
 CIFAR = DataConfig(image_size=(32, 32), channels=3, classes=10)
 SMALL = {"width": 24, "depth": 2, "heads": 2, "registers": 1, "layer_scale": 0.1}
@@ -150,3 +153,25 @@ def test_a_training_costs_what_its_images_cost_at_their_size():
     assert training_macs(config, 1, 100) == 3 * 100 * small
     twice = config.override({"optim.sam": 0.05})
     assert training_macs(twice, 3, 100) == 2 * training_macs(config, 3, 100)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_weights_are_known_without_making_a_model(name):
+    config = replace(recipe(name), data=CIFAR)
+    assert 0.79 < weights_about(config) / cost(config).parameters < 1
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        ViTConfig(width=65_536, heads=1, depth=256),
+        ViTConfig(width=65_536, heads=1, depth=1, patch_size=4_096, pad_to_patch=True),
+        HybridConfig(stage_width=65_536, stage_depth=256),
+        ResNet18Config(width=65_536),
+        CNN6Config(width=65_536),
+    ],
+    ids=lambda model: model.kind,
+)
+def test_a_model_that_is_larger_than_the_memory_is_refused_before_it_is_made(model):
+    with pytest.raises(VitlabError, match=r"model\.width=.*take [\d,]+ GB, and this machine has"):
+        build_model(Config(data=CIFAR, model=model))

@@ -315,7 +315,7 @@ def live(tmp_path):
     process.communicate()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(live, number):
     process, path = live
     process.send_signal(number)

@@ -6,7 +6,7 @@ import pytest
 from vitlab.config import Config
 from vitlab.recipes import RECIPES, recipe
 from vitlab.train import train
-from vitlab.train.preflight import alarm, warnings_for
+from vitlab.train.preflight import alarm, problems_of, warnings_for
 
 KNOWN = {"data.image_size": (32, 32), "data.channels": 3, "data.classes": 10}
 
@@ -28,7 +28,10 @@ def test_a_sound_recipe_draws_no_remark():
         ({"optim__optimizer": "muon", "optim__muon_lr": 1.0}, "optim.muon_lr=1 is outside"),
         ({"optim__warmup_epochs": 0}, "epochs of warm-up"),
         ({"model__width": 195, "model__position": "learned"}, "odd head width of 65"),
-        ({"train__epochs": 5}, "warmup_epochs=10 leaves none of train.epochs=5"),
+        (
+            {"train__epochs": 5, "optim__warmup_epochs": 10},
+            "warmup_epochs=10 leaves none of train.epochs=5",
+        ),
         ({"images": 10}, "train.batch_size=128 is more than all 10 images"),
         (
             {"train__stop_accuracy": 0.8},
@@ -42,6 +45,57 @@ def test_a_sound_recipe_draws_no_remark():
 )
 def test_what_makes_small_transformers_fail_is_named(values, words):
     assert words in remarks(**values)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "images", "ways_out"),
+    [
+        (
+            {"train.drop_last": True, "train.batch_size": 50},
+            30,
+            {
+                "set train.batch_size=30 or less": {"train.batch_size": 30},
+                "or train.drop_last=off": {"train.drop_last": False},
+            },
+        ),
+        (
+            {"train.batch_size": 29},
+            30,
+            {
+                "set train.batch_size=28": {"train.batch_size": 28},
+                "set train.drop_last=on": {"train.drop_last": True},
+            },
+        ),
+        (
+            {"train.batch_size": 6, "train.accumulate": 6},
+            60,
+            {
+                "set train.batch_size=12": {"train.batch_size": 12},
+                "set train.accumulate=1": {"train.accumulate": 1},
+            },
+        ),
+        ({"optim.layer_decay": 0.9}, 60, {"set optim.layer_decay=1": {"optim.layer_decay": 1}}),
+        (
+            {"optim.freeze": "stem"},
+            60,
+            {"choose from stages, head": {"optim.freeze": "stages"}},
+        ),
+        (
+            {"optim.freeze": "stages,head"},
+            60,
+            {"leaves nothing to train: name fewer": {"optim.freeze": "stages"}},
+        ),
+    ],
+    ids=str,
+)
+def test_the_way_out_that_a_refusal_names_is_one(wrong, images, ways_out):
+    small = {**KNOWN, "data.image_size": (8, 8), "model.width": 8}
+    config = recipe("resnet18").override({**small, **wrong})
+    (told,) = problems_of(config, images, 1)
+    for words, way_out in ways_out.items():
+        assert words in told
+        assert not list(problems_of(config.override(way_out), images, 1))
+    assert ("drop_last=on" in told) == ("set train.drop_last=on" in ways_out)
 
 
 def test_few_images_without_augmentation_are_named():

@@ -1,14 +1,24 @@
 """A training may end before its last step, says so, and says the same after a crash."""
 
 import json
+import os
+import pty
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from vitlab.cli import main
 from vitlab.config import Config, OptimConfig, TrainConfig, ViTConfig
+from vitlab.errors import Interrupted
 from vitlab.run import Run
-from vitlab.train import resume, train
+from vitlab.train import loop, resume, session, train, trial
+from vitlab.train.stop import stop_request
 
 EASY = Config(
     model=ViTConfig(width=16, depth=1, heads=2, cls_token=False, pool="mean"),
@@ -65,3 +75,86 @@ def test_a_run_without_such_wishes_takes_all_its_steps(data, tmp_path):
     at_the_end = {"train.epochs": 5, "train.stop_patience": 1e-9, "train.evaluate_epochs": 5}
     run = train(EASY.override(at_the_end), data=data, out=tmp_path, quiet=True)
     assert "stopped" not in run.finished
+
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+def asked_to_stop(number: int):
+    """Stands for what is under way when a signal comes: it must not go on."""
+
+    def busy(*_: object, **__: object) -> None:
+        signal.raise_signal(number)
+        time.sleep(60)
+
+    return busy
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("place", [(loop, "load_train"), (trial, "noise_step")], ids=str)
+def test_a_signal_before_the_first_step_leaves_no_run(place, number, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(*place, asked_to_stop(number))
+    monkeypatch.setattr(trial, "REPAID", 0)
+    before = signal.getsignal(number)
+    words = ["train", "digits", "--device", "cpu", "--out", str(tmp_path / "runs")]
+    assert main(words) == 128 + number
+    assert capsys.readouterr().err == "vitlab: stopped before the first step: no run was begun\n"
+    assert not (tmp_path / "runs").exists()
+    assert signal.getsignal(number) is before
+
+
+def test_a_signal_while_a_run_is_introduced_leaves_one_to_go_on_with(data, tmp_path, monkeypatch):
+    short = EASY.override({"train.epochs": 2})
+    with monkeypatch.context() as patch:
+        patch.setattr(session.Session, "estimate", asked_to_stop(signal.SIGHUP))
+        with pytest.raises(Interrupted, match="before a step was taken; go on with") as stopped:
+            train(short, data=data, out=tmp_path, name="run", quiet=True)
+    assert stopped.value.exit_code == 129
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "from_arrays", asked_to_stop(signal.SIGTERM))
+        with pytest.raises(Interrupted, match=f"go on with .*--resume {tmp_path}"):
+            resume(tmp_path / "run", data=data, quiet=True)
+    assert resume(tmp_path / "run", data=data, quiet=True).finished["step"] == 4
+
+
+def test_under_nohup_a_hang_up_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_request() as stop, stop.at_once("stopped"):
+            signal.raise_signal(signal.SIGHUP)
+        assert not stop.signal
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+LONG = ["train", "digits", "--train.epochs", "500", "--train.evaluate_epochs", "0.1"]
+
+
+@pytest.mark.slow
+def test_closing_the_terminal_stores_the_state(tmp_path):
+    words = [sys.executable, "-m", "vitlab", *LONG, "--device", "cpu", "--out", str(tmp_path)]
+    process, terminal = pty.fork()
+    if not process:
+        os.execve(sys.executable, [*words, "--name", "run"], {**os.environ, "OMP_NUM_THREADS": "1"})
+    shown, until = b"", time.monotonic() + 60
+    while b"best" not in shown:
+        assert time.monotonic() < until, shown
+        shown += os.read(terminal, 10_000)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 128 + signal.SIGHUP
+    run = Run(tmp_path / "run")
+    assert run.checkpoint().step >= run.metrics[-1]["step"] > 0
+
+
+@pytest.mark.slow
+def test_trainings_that_start_at_once_get_a_name_each(tmp_path):
+    words = ["train", "digits", "--train.epochs", "1", "--model.depth", "1", "--quiet"]
+    command = [sys.executable, "-m", "vitlab", *words, "--device", "cpu", "--out", str(tmp_path)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    many = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) for _ in range(4)]
+    printed = [process.communicate(timeout=100)[0].strip() for process in many]
+    assert [process.returncode for process in many] == [0] * 4
+    names = ["digits-seed0", *(f"digits-seed0-{number}" for number in (2, 3, 4))]
+    assert sorted(Path(path).name for path in printed) == names
+    assert all(Run(path).finished for path in printed)

@@ -6,10 +6,12 @@ to standard error. What a verb needs is imported inside it, so that `--help` ans
 """
 
 import errno
+import io
 import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 
 from vitlab.cli.parser import VERBS, Verb, build_parser, parse
 from vitlab.errors import VitlabError
@@ -18,14 +20,20 @@ __all__ = ["VERBS", "Verb", "build_parser", "main", "parse"]
 
 DISK = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM,
+    errno.ENOTDIR, errno.EEXIST,
 }  # fmt: skip
-"""What a disk answers that fails, is full or is not ours to write: no bug, and no traceback."""
+"""What a disk answers that fails, is full or is not ours to write, or where a folder of somebody's
+choice is a file: no bug, and no traceback."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        # A class may be called Käfer where the terminal, a log or cron has no ä: it is escaped.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: print(f"vitlab: {message}", file=sys.stderr)
+        warnings.showwarning = lambda message, *_: tell(str(message))
         try:
             args = parse(sys.argv[1:] if words is None else words)
             if args.verb is None:
@@ -35,7 +43,7 @@ def main(words: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
             return code
         except VitlabError as error:
-            print(f"vitlab: {error}", file=sys.stderr)
+            tell(str(error))
             return error.exit_code
         except KeyboardInterrupt:
             return 130
@@ -47,9 +55,14 @@ def main(words: Sequence[str] | None = None) -> int:
             if error.errno not in DISK:
                 raise
             where = f"{error.filename}: " if error.filename else ""
-            print(
-                f"vitlab: {where}{error.strerror}: make room, or choose a disk or folder that can "
-                "be read and written; what was finished before is intact",
-                file=sys.stderr,
+            tell(
+                f"{where}{error.strerror}: make room, or choose a disk or folder that can "
+                "be read and written; what was finished before is intact"
             )
             return VitlabError.exit_code
+
+
+def tell(message: str) -> None:
+    """Print a message to standard error, if there is still somebody to read it."""
+    with suppress(OSError):  # a terminal that was closed must not change the exit code
+        print(f"vitlab: {message}", file=sys.stderr, flush=True)

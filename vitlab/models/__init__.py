@@ -1,6 +1,10 @@
 """The models: `build_model` makes the one a config describes, `explain` says how its parts work."""
 
 import inspect
+import math
+import os
+
+import torch
 
 from vitlab.config import (
     CNN6Config,
@@ -9,8 +13,10 @@ from vitlab.config import (
     ModelConfig,
     ResNet18Config,
     ViTConfig,
+    fields_of,
+    text,
 )
-from vitlab.errors import ConfigError
+from vitlab.errors import ConfigError, VitlabError
 from vitlab.models.convnet import CNN6, ResNet18
 from vitlab.models.ffn import FFNS
 from vitlab.models.hybrid import Hybrid
@@ -56,7 +62,7 @@ def build_model(config: Config) -> ViT | ResNet18 | CNN6:
 
     It maps normalised images (B, C, height, width) to logits (B, K); a dictionary given as
     `trace` is filled with named intermediates. Raises ConfigError if `config.data` does not say
-    yet what the images are.
+    yet what the images are, and VitlabError if the weights are more than this machine's memory.
     """
     data = config.data
     if data.image_size is None or data.channels is None or data.classes is None:
@@ -67,6 +73,8 @@ def build_model(config: Config) -> ViT | ResNet18 | CNN6:
             ]
         )
     images = (data.image_size, data.channels, data.classes)
+    if torch.get_default_device().type != "meta":
+        refuse_beyond_memory(config)
     match config.model:
         case HybridConfig():
             return Hybrid(config.model, *images)
@@ -76,6 +84,44 @@ def build_model(config: Config) -> ViT | ResNet18 | CNN6:
             return ResNet18(config.model, *images)
         case CNN6Config():
             return CNN6(config.model, *images)
+
+
+def refuse_beyond_memory(config: Config) -> None:
+    """Raise VitlabError for a model whose weights are more than this machine's memory."""
+    needed = 4 * weights_about(config)
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > available:
+        fields = fields_of(config)
+        names = ("width", "depth", "ffn_ratio", "patch_size", "stage_width", "stage_depth")
+        names = (*(f"model.{name}" for name in names), "data.image_size", "data.classes")
+        said = ", ".join(f"{name}={text(fields[name])}" for name in names if name in fields)
+        raise VitlabError(
+            f"out of memory: {said} make a model whose weights take {needed / 1e9:,.0f} GB, and "
+            f"this machine has {available / 1e9:,.0f} GB: choose smaller ones"
+        )
+
+
+def weights_about(config: Config) -> int:
+    """Number of a model's parameters without its small ones, of a resolved config.
+
+    By arithmetic: a model that does not fit cannot be made to be counted.
+    """
+    data, model = config.data, config.model
+    assert data.image_size and data.channels and data.classes
+    if isinstance(model, ResNet18Config):
+        return 2_720 * model.width**2 + 8 * model.width * data.classes
+    if isinstance(model, CNN6Config):
+        places = math.prod(side // 8 for side in data.image_size)
+        return (256 * places + 1_600) * model.width**2 + 16 * model.width * data.classes
+    channels, stage = data.channels, 0
+    if isinstance(model, HybridConfig):
+        channels, stage = model.stage_width, 8 * model.stage_depth * model.stage_width**2
+    each = model.depth * model.width * (4 + 2 * model.ffn_ratio) + data.classes
+    if model.patch in ("linear", "overlap", "spt"):
+        each += channels * model.patch_step**2
+    if model.position not in ("none", "rope"):
+        each += math.prod(model.grid(data.image_size))
+    return stage + int(model.width * each)
 
 
 def explain(cfg: ModelConfig) -> dict[str, str]:

@@ -67,6 +67,8 @@ def _copy(source: Path, target: Path) -> None:
         with tempfile.TemporaryDirectory(prefix=".", dir=target.parent) as hidden:
             shutil.copytree(source, Path(hidden) / "run").rename(target)
     except OSError as error:
+        if (target / "config.json").is_file():  # another process was quicker
+            return
         raise RunError(
             f"cannot copy {source.name} to {target}: {error.strerror or error}"
         ) from error

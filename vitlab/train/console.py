@@ -1,11 +1,13 @@
 """What a training says: a header of choices, one live line, one line per validation."""
 
+import errno
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 
 class Narrator:
@@ -40,11 +42,11 @@ class Narrator:
     def header(self, lines: Iterable[tuple[str, object]]) -> None:
         """Print aligned lines of what was chosen and why."""
         for name, value in lines:
-            self.console.print(f"{name:<12}{value}", markup=False)
+            self.say(f"{name:<12}{value}")
 
     def warn(self, message: str) -> None:
         """Print something a person should know before going on."""
-        self.console.print(f"[yellow]warning[/]     {message}")
+        self.say(Text.assemble(("warning", "yellow"), f"     {message}"))
 
     def step(self, step: int, steps: int, epochs: int, loss: float, speed: float) -> None:
         """Move the live line."""
@@ -64,8 +66,12 @@ class Narrator:
         ]
         if "validation" in numbers:
             self._accuracy = f"  accuracy {numbers['validation']['accuracy']:.2%}"
-        self.console.print(f"epoch {epoch:6.1f}  {'  '.join(parts)}{'  best' if best else ''}")
+        self.say(f"epoch {epoch:6.1f}  {'  '.join(parts)}{'  best' if best else ''}")
 
-    def say(self, message: str) -> None:
-        """Print a line."""
-        self.console.print(message, markup=False)
+    def say(self, message: str | Text) -> None:
+        """Print a line; a terminal that was closed ends no training."""
+        try:
+            self.console.print(message, markup=False)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise

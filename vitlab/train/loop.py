@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from vitlab.config import Config
+from vitlab.config import Config, text
 from vitlab.data import ARRAYS, Examples, class_counts, describe, from_arrays, load_train, resolve
 from vitlab.data.augment import normalize
 from vitlab.data.batches import resize
@@ -35,7 +35,7 @@ from vitlab.measured import remark
 from vitlab.models.cost import cost
 from vitlab.predict import open_examples
 from vitlab.pretrained.weights import read_weights
-from vitlab.recipes import command, recipe
+from vitlab.recipes import command, recipe, shortened
 from vitlab.run import Run
 from vitlab.train.console import Narrator
 from vitlab.train.journal import Journal, require
@@ -58,6 +58,8 @@ from vitlab.train.stop import StopRequest, reason_to_stop, stop_request
 from vitlab.train.trial import Settings, rules, stored
 
 Data = Examples | tuple[np.ndarray, np.ndarray] | None
+
+NO_RUN = "stopped before the first step: no run was begun"
 
 
 def train(
@@ -89,7 +91,8 @@ def train(
         ConfigError, DataError: before anything is written.
         RunError: a name that is taken, or weights to start from that do not fit.
         DivergenceError: at a loss or gradient that is not finite.
-        Interrupted: after SIGINT or SIGTERM, once the checkpoint is written.
+        Interrupted: after SIGINT, SIGTERM or SIGHUP, once the checkpoint is written; before the
+            first step at once, and nothing is.
     """
     clock = Clock()
     if tensorboard:
@@ -98,14 +101,17 @@ def train(
     words = command(config)
     ranks, where = join(choose_device(device))
     narrator = Narrator(quiet or not ranks.first)
-    with ranks.in_turn():
-        config, examples = _open(config, data, data_root)
-    refuse(config, examples, ranks.world)
-    if config.train.teacher is not None:
-        refuse(teacher_of(config), examples, ranks.world)
-    told = [] if config.data.dataset == ARRAYS else describe(config.data, data_root)
-    work = Work(config, examples, where, ranks, narrator, tensorboard, clock, told=told)
-    return _train(work, ranks.create(Path(ranks.told(str(path))), config), words)
+    with stop_request(passed_on=ranks.world > 1) as stop:
+        with ranks.in_turn(), stop.at_once(NO_RUN):
+            config, examples = _open(config, data, data_root)
+            refuse(config, examples, ranks.world)
+            if config.train.teacher is not None:
+                refuse(teacher_of(config), examples, ranks.world)
+            told = [] if config.data.dataset == ARRAYS else describe(config.data, data_root)
+        work = Work(
+            config, examples, where, ranks, narrator, tensorboard, clock, stop, NO_RUN, told=told
+        )
+        return _train(work, ranks.create(path, config, numbered=name is None), words)
 
 
 def resume(
@@ -130,16 +136,18 @@ def resume(
     if run.finished is not None:
         narrator.say(f"{run.path} is already complete")
         return run
-    with ranks.reopen(run.path) as run:
-        begun = bool(run.checkpoints())
-        with ranks.in_turn():
+    with ranks.reopen(run.path) as run, stop_request(passed_on=ranks.world > 1) as stop:
+        early, begun, config = _stopped_early(run), bool(run.checkpoints()), run.config
+        with ranks.in_turn(), stop.at_once(early):
             if begun:
                 examples = open_examples(run, data, data_root)
             else:
-                _, examples = _open(run.config, data, data_root)
+                _, examples = _open(config, data, data_root)
         settings = stored(run.origin, where) if begun else None
-        work = Work(run.config, examples, where, ranks, narrator, tensorboard, clock, settings)
-        return _train(work, nullcontext(run), command(run.config), begun)
+        work = Work(
+            config, examples, where, ranks, narrator, tensorboard, clock, stop, early, settings
+        )
+        return _train(work, nullcontext(run), command(config), begun)
 
 
 def overfit_one_batch(
@@ -206,6 +214,9 @@ class Work:
     tensorboard: bool
     clock: Clock
     """Runs since the images were asked for."""
+    stop: StopRequest
+    early: str
+    """What is said where a signal stops it before the run is open."""
     settings: Settings | None = None
     """How a run that is resumed was computed from its beginning."""
     told: Sequence[str] = ()
@@ -221,9 +232,12 @@ def _train(
     """
     config, examples, narrator = work.config, work.examples, work.narrator
     before, seen = (np.empty(0, np.uint64), 0) if begun else seen_before(config, examples)
-    weights = None if begun else _weights(config)
-    with _sitting(config, work.ranks) as stop:
-        session = Session.build(config, examples, work.device, work.ranks, weights, work.settings)
+    with _sitting(config):
+        with work.stop.at_once(work.early):
+            weights = None if begun else _weights(config)
+            session = Session.build(
+                config, examples, work.device, work.ranks, weights, work.settings
+            )
         session.state.clock = clock = work.clock
         clock.prepared()
         with opening as run:
@@ -236,7 +250,7 @@ def _train(
                 _take_up(run, session, work, words, begun, seen)
                 journal = Journal(run, work.tensorboard and work.ranks.first)
                 with journal, _looking_back(run):
-                    reason = _loop(run, session, narrator, journal, stop)
+                    reason = _loop(run, session, narrator, journal, work.stop)
                 run.finish(_final_numbers(run, session, reason))
             narrator.say(f"finished {run.path} in {duration(session.state.clock.wall)}")
             if work.ranks.first and (words_on_it := remark(run)):
@@ -246,15 +260,14 @@ def _train(
 
 
 @contextmanager
-def _sitting(config: Config, ranks: Ranks) -> Iterator[StopRequest]:
+def _sitting(config: Config) -> Iterator[None]:
     """What holds while a model is built and trained; running out of memory brings advice."""
     with (
         enough_memory(_memory(config)),
         torch.random.fork_rng(),
         deterministic(config.train.deterministic),
-        stop_request(passed_on=ranks.world > 1) as stop,
     ):
-        yield stop
+        yield
 
 
 @contextmanager
@@ -313,7 +326,7 @@ def _take_up(
     run: Run, session: Session, work: Work, words: str | None, begun: bool, seen: int
 ) -> None:
     """Bring the session to where the run stands, and say what was chosen."""
-    config, state, batches, narrator = run.config, session.state, session.batches, work.narrator
+    state, batches, narrator = session.state, session.batches, work.narrator
     origin = origin_of(session, work.examples, words, seen)
     session.meter.read()
     reset_peak_memory(session.device)
@@ -331,6 +344,15 @@ def _take_up(
         return
     run.truncate_metrics(-1)
     run.write_origin(origin)
+    with work.stop.at_once(_stopped_early(run)):
+        _introduce(run, session, work, seen)
+    if session.start is not None:
+        state.save(run)  # from here on the run does not need its source again
+
+
+def _introduce(run: Run, session: Session, work: Work, seen: int) -> None:
+    """Say what was chosen for a new run, how long it will take and what may go wrong."""
+    config, batches, narrator = run.config, session.batches, work.narrator
     whole = cost(config)
     narrator.header(
         [
@@ -353,6 +375,10 @@ def _take_up(
                       f"{whole.macs / 1e6:.1f} M multiply-adds per image"),
             ("steps", f"{batches.steps:,}: {config.train.epochs} epochs of "
                       f"{batches.steps_per_epoch:,} batches of {config.train.batch_size}"),
+            *(
+                ("", f"{name}={text(value)} in proportion, {text(whole_value)} in the recipe")
+                for name, (whole_value, value) in shortened(config).items()
+            ),
             ("time", f"about {duration(session.estimate())}, from two trial steps"),
         ]
     )  # fmt: skip
@@ -364,7 +390,6 @@ def _take_up(
     if session.start is not None:
         report = str(session.start.report).splitlines()
         narrator.header([("weights", session.start.source), *(("", line) for line in report)])
-        state.save(run)  # from here on the run does not need its source again
     if config.train.precision not in ("auto", session.settings.precision.word):
         narrator.warn(f"train.precision is {session.settings.precision}")
     for warning in warnings_for(config, len(session.images)):
@@ -378,6 +403,10 @@ def _greys(examples: Examples) -> Iterator[tuple[str, str]]:
     if examples.grey_range:
         low, high = examples.grey_range
         yield "", f"16-bit grey levels {low:,} to {high:,} become 0 to 255: data.grey_range"
+
+
+def _stopped_early(run: Run) -> str:
+    return f"stopped before a step was taken; go on with `vitlab train --resume {run.path}`"
 
 
 def _loop(
@@ -575,9 +604,7 @@ def _new_path(config: Config, out: str | os.PathLike[str] | None, name: str | No
         if name in ("", ".", "..") or Path(name).name != name or name.startswith("."):
             raise VitlabError(f"name {name!r} is no folder name: use letters, digits, - and _")
         return folder / name
-    stem = f"{config.recipe}-seed{config.train.seed}"
-    candidates = (folder / stem, *(folder / f"{stem}-{number}" for number in range(2, 10_000)))
-    return next(path for path in candidates if not path.exists())
+    return folder / f"{config.recipe}-seed{config.train.seed}"
 
 
 def duration(seconds: float) -> str:

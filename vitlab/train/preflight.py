@@ -3,11 +3,12 @@
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import nn
 
-from vitlab.config import Config, ViTConfig
+from vitlab.config import Config, TrainConfig, ViTConfig
 from vitlab.data import KNOWN, Examples
 from vitlab.data.duplicates import duplicates_warning
 from vitlab.errors import ConfigError
@@ -44,17 +45,16 @@ def problems_of(config: Config, images: int, world: int) -> Iterator[str]:
     if train.drop_last and images < train.batch_size:
         yield (
             f"train.drop_last=True leaves no batch: {images} training images are fewer than "
-            f"train.batch_size={train.batch_size}"
+            f"train.batch_size={train.batch_size}: set train.batch_size={images} or less, or "
+            "train.drop_last=off"
         )
     with torch.device("meta"):
         model = build_model(config)
-    last = 0 if train.drop_last else images % train.batch_size
-    single = (last or train.batch_size) < 2 * train.accumulate * world
-    if single and not takes_one_image(model, config):
+    if not has_pairs(train, images, world) and not takes_one_image(model, config):
         yield (
             f"{images} images in batches of {train.batch_size} end in parts of one image, and one "
-            "image is too few for batch norm on maps of one pixel: choose another "
-            "train.batch_size or set train.drop_last=on"
+            "image is too few for batch norm on maps of one pixel: "
+            f"{' or '.join(ways_to_pairs(train, images, world)) or 'more images are needed'}"
         )
     names = [name for name, _ in model.named_parameters()]
     for prefix in optim.freeze:
@@ -63,12 +63,30 @@ def problems_of(config: Config, images: int, world: int) -> Iterator[str]:
             parts = dict.fromkeys(re.findall(r"^\w+(?:\.\d+)?", "\n".join(names), re.MULTILINE))
             yield f"optim.freeze={prefix!r} is no parameter: choose from {', '.join(parts)}"
     if all(is_frozen(name, optim.freeze) for name in names):
-        yield f"optim.freeze={','.join(optim.freeze)} leaves nothing to train"
+        yield f"optim.freeze={','.join(optim.freeze)} leaves nothing to train: name fewer"
     if optim.layer_decay < 1 and not blocks_of(model):
         yield (
             f"optim.layer_decay={optim.layer_decay:g} goes from block to block, and "
-            f"model.kind={config.model.kind!r} has none"
+            f"model.kind={config.model.kind!r} has none: set optim.layer_decay=1"
         )
+
+
+def has_pairs(train: TrainConfig, images: int, world: int) -> bool:
+    """Whether each part that a batch is computed in has at least two images."""
+    last = 0 if train.drop_last else images % train.batch_size
+    return (last or train.batch_size) >= 2 * train.accumulate * world
+
+
+def ways_to_pairs(train: TrainConfig, images: int, world: int) -> Iterator[str]:
+    """Yield what could be set so that each part has at least two images."""
+    for size in sorted(range(2, images + 1), key=lambda size: abs(size - train.batch_size)):
+        if size >= train.accumulate and has_pairs(replace(train, batch_size=size), images, world):
+            yield f"set train.batch_size={size}"
+            break
+    if images >= train.batch_size and has_pairs(replace(train, drop_last=True), images, world):
+        yield "set train.drop_last=on"
+    if train.accumulate > 1 and has_pairs(replace(train, accumulate=1), images, world):
+        yield "set train.accumulate=1"
 
 
 def takes_one_image(model: nn.Module, config: Config) -> bool:

@@ -72,14 +72,17 @@ class Ranks:
                 self.agree(0)
 
     @contextmanager
-    def create(self, path: Path, config: Config) -> Iterator[Run]:
-        """Begin a run and hold the right to write it."""
+    def create(self, path: Path, config: Config, numbered: bool = False) -> Iterator[Run]:
+        """Begin a run and hold the right to write it; numbered, beside what has its name."""
         with ExitStack() as held:
-            with self.in_turn():
+            try:
                 if self.first:
-                    held.enter_context(Run.claim(path))
-                run = Run.create(path, config) if self.first else Watched(path)
-            yield run
+                    claim = Run.claim_free if numbered else Run.claim
+                    path = held.enter_context(claim(path))
+                    run = Run.create(path, config)
+            finally:
+                path = Path(self.told(str(path)))
+            yield run if self.first else Watched(path)
 
     @contextmanager
     def reopen(self, path: Path) -> Iterator[Run]:
