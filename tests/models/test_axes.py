@@ -274,7 +274,7 @@ def test_whitening_filters_decorrelate_the_images_they_were_made_of():
     mixed = torch.randn(64, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     images = 2 * F.avg_pool2d(mixed, 3, stride=1, padding=1) + mixed.mean(1, keepdim=True)
     model = vit(patch="whitened")
-    model.start(images)
+    model.start([images])
     maps = model.patch_embed.proj[0](images).transpose(0, 1).flatten(1)
     torch.testing.assert_close(maps[:12].cov(), torch.eye(12), atol=0.02, rtol=0)
     torch.testing.assert_close(maps[12:], -maps[:12])
@@ -283,7 +283,7 @@ def test_whitening_filters_decorrelate_the_images_they_were_made_of():
 def test_whitening_filters_are_stored_but_not_trained():
     model, copy = vit(patch="whitened"), vit(patch="whitened", seed=1)
     before = model(IMAGES)
-    model.start(IMAGES)
+    model.start([IMAGES])
     assert not torch.equal(model(IMAGES), before)
     copy.load_state_dict(model.state_dict())
     torch.testing.assert_close(copy(IMAGES), model(IMAGES))
@@ -293,7 +293,7 @@ def test_whitening_filters_are_stored_but_not_trained():
 def test_starting_a_model_without_whitening_changes_nothing():
     model = vit()
     before = model(IMAGES)
-    model.start(IMAGES)
+    model.start([IMAGES])
     assert torch.equal(model(IMAGES), before)
 
 
