@@ -16,7 +16,7 @@ from vitlab.config import (
 )
 from vitlab.errors import ConfigError
 from vitlab.models import AXES, build_model
-from vitlab.models.cost import cost, summary, training_macs
+from vitlab.models.cost import activation_bytes, cost, summary, training_bytes, training_macs
 
 CIFAR = DataConfig(image_size=(32, 32), channels=3, classes=10)
 SMALL = {"width": 24, "depth": 2, "heads": 2, "registers": 1, "layer_scale": 0.1}
@@ -150,3 +150,32 @@ def test_a_training_costs_what_its_images_cost_at_their_size():
     assert training_macs(config, 1, 100) == 3 * 100 * small
     twice = config.override({"optim.sam": 0.05})
     assert training_macs(twice, 3, 100) == 2 * training_macs(config, 3, 100)
+
+
+def test_the_memory_of_a_model_is_that_of_its_tensors():
+    linear = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 1), torch.nn.ReLU(), torch.nn.Conv2d(8, 2, 1), torch.nn.ReLU()
+    )
+    plane = 4 * 5 * 10 * 10  # bytes of five maps, one for each image
+    assert activation_bytes(linear, (5, 3, 10, 10)) == (8 + 8) * plane
+    # The second ReLU keeps its output, and nothing needs what entered it.
+    kept = activation_bytes(linear, (5, 3, 10, 10), training=True)
+    assert (8 + 2) * plane <= kept <= (8 + 8 + 2 + 2) * plane
+
+
+def test_written_attention_grows_with_the_square_of_tokens_and_fused_does_not():
+    def grown(attention: str) -> float:
+        small, large = (
+            training_bytes(
+                Config(
+                    data=DataConfig(image_size=(side, side), channels=3, classes=2),
+                    model=ViTConfig(patch_size=2, width=8, depth=1, heads=2),
+                ),
+                attention,
+            )
+            for side in (64, 128)
+        )
+        return large / small
+
+    assert grown("fused") == pytest.approx(4, rel=0.1)
+    assert grown("explicit") > 14

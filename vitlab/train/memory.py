@@ -157,8 +157,8 @@ def out_of_memory_building(config: Config, images: np.ndarray, device: torch.dev
     return (
         f"out of memory on {device} before the first step: {len(images):,} images take "
         f"{gigabytes(images.nbytes)} and {cost(config).parameters:,} parameters with what moves "
-        f"them {gigabytes(need(config, device).weights)}. Take fewer or smaller images or a "
-        "smaller model, or stop what else uses this memory"
+        f"them {gigabytes(need(config, device).weights)}. Take fewer or smaller images "
+        "(data.train_fraction, data.image_size), a smaller model, or stop what else uses this memory"
     )
 
 
@@ -173,15 +173,13 @@ def out_of_memory_judging(device: torch.device) -> str:
 
 def ways_out(config: Config, device: torch.device, batch: int, room: int) -> Iterator[str]:
     """Yield options that bring a step of so many images into so many bytes."""
-    needed, parts = need(config, device), config.train.accumulate
-    while 2 * parts <= batch:  # parts of one image are as small as they get
-        parts *= 2
+    now = config.train.accumulate
+    for way, changed in (("", config), *smaller_images(config)):
+        needed, parts = need(changed, device), now
+        while needed.of(batch, parts) > room and 2 * parts <= batch:
+            parts *= 2
         if needed.of(batch, parts) <= room:
-            yield f"--train.accumulate {parts}"
-            break
-    for way, changed in smaller_images(config):
-        if need(changed, device).of(batch, config.train.accumulate) <= room:
-            yield way
+            yield f"{way} --train.accumulate {parts}".strip() if parts > now else way
 
 
 def smaller_images(config: Config) -> Iterator[tuple[str, Config]]:
