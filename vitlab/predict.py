@@ -82,7 +82,7 @@ def at_once(
     known = _bytes.setdefault(model, {})
     key = (*shape, gradients, traced)
     if key not in known:
-        known[key] = activation_bytes(model, (1, *shape), training=gradients, traced=traced)
+        known[key] = activation_bytes(model, (1, *shape), gradients=gradients, traced=traced)
     return max(1, min(most, WORKING // max(1, known[key])))
 
 

@@ -16,7 +16,7 @@ from vitlab.config import (
 )
 from vitlab.errors import ConfigError
 from vitlab.models import AXES, build_model
-from vitlab.models.cost import activation_bytes, cost, summary, training_bytes, training_macs
+from vitlab.models.cost import activation_bytes, cost, summary, training_macs
 
 CIFAR = DataConfig(image_size=(32, 32), channels=3, classes=10)
 SMALL = {"width": 24, "depth": 2, "heads": 2, "registers": 1, "layer_scale": 0.1}
@@ -159,23 +159,5 @@ def test_the_memory_of_a_model_is_that_of_its_tensors():
     plane = 4 * 5 * 10 * 10  # bytes of five maps, one for each image
     assert activation_bytes(linear, (5, 3, 10, 10)) == (8 + 8) * plane
     # The second ReLU keeps its output, and nothing needs what entered it.
-    kept = activation_bytes(linear, (5, 3, 10, 10), training=True)
+    kept = activation_bytes(linear, (5, 3, 10, 10), gradients=True)
     assert (8 + 2) * plane <= kept <= (8 + 8 + 2 + 2) * plane
-
-
-def test_written_attention_grows_with_the_square_of_tokens_and_fused_does_not():
-    def grown(attention: str) -> float:
-        small, large = (
-            training_bytes(
-                Config(
-                    data=DataConfig(image_size=(side, side), channels=3, classes=2),
-                    model=ViTConfig(patch_size=2, width=8, depth=1, heads=2),
-                ),
-                attention,
-            )
-            for side in (64, 128)
-        )
-        return large / small
-
-    assert grown("fused") == pytest.approx(4, rel=0.1)
-    assert grown("explicit") > 14

@@ -243,3 +243,28 @@ def test_cifar_is_evaluated_as_before_and_large_images_in_smaller_batches():
     assert at_once(model, (3, 224, 224), 64, traced=True) < 8  # attention weights are written out
     small = replace(photos("cpu"), data=DataConfig(image_size=(64, 64), channels=3, classes=3))
     assert at_once(build_model(small), (3, 64, 64), BATCH) == BATCH
+
+
+def test_written_attention_grows_with_the_square_of_tokens_and_fused_does_not():
+    def grown(attention: str) -> float:
+        small, large = (
+            trial.training_bytes(
+                Config(
+                    data=DataConfig(image_size=(side, side), channels=3, classes=2),
+                    model=ViTConfig(patch_size=2, width=8, depth=1, heads=2),
+                ),
+                attention,
+            )
+            for side in (64, 128)
+        )
+        return large / small
+
+    assert grown("fused") == pytest.approx(4, rel=0.1)
+    assert grown("explicit") > 14
+
+
+def test_frozen_weights_need_no_gradients(monkeypatch):
+    whole = memory.need(photos("digits"), CPU)
+    head = photos("digits", optim__freeze="patch_embed,pos_embed,blocks,norm")
+    frozen = memory.need(head, CPU)
+    assert frozen.image < whole.image / 4 and frozen.weights < whole.weights / 3

@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from vitlab.config import Config
 from vitlab.models import build_model
-from vitlab.models.attention import Attention, set_attention
+from vitlab.models.attention import Attention
 from vitlab.models.convnet import Basic
 from vitlab.models.hybrid import HybridPatch
 from vitlab.models.patch import Whitening
@@ -79,37 +79,25 @@ def training_macs(config: Config, epochs: float, images: int) -> float:
     return (6 if config.optim.sam else 3) * images * total
 
 
-@lru_cache
-def training_bytes(config: Config, attention: str = "auto") -> int:
-    """Bytes that one image takes inside a model in training, in fp32; see `activation_bytes`."""
-    data = config.data
-    with torch.device("meta"):
-        model = build_model(config)
-    set_attention(model, attention)
-    assert data.image_size and data.channels
-    shape = (2, data.channels, *data.image_size)  # of one pixel batch norm would learn nothing
-    return activation_bytes(model, shape, training=True) // 2
-
-
 def activation_bytes(
-    model: nn.Module, shape: Sequence[int], *, training: bool = False, traced: bool = False
+    model: nn.Module, shape: Sequence[int], *, gradients: bool = False, traced: bool = False
 ) -> int:
     """Bytes that the numbers inside a model take at their fullest, in fp32, without the weights.
 
     It is a lower bound: what kernels and allocators need for themselves is not known here.
 
     Args:
-        model: on any device, in any mode; it is left as it is.
+        model: on any device; it is left as it is.
         shape: of the images, (B, C, height, width).
-        training: all is kept that gradients need. The backward pass hardly adds to that.
+        gradients: all is kept that they need. The backward pass hardly adds to that.
         traced: the forward pass fills a trace, with attention weights written out.
     """
     weights = [*model.parameters(), *model.buffers()]
     model = copy.deepcopy(model, {id(each): _without_numbers(each) for each in weights})
     images = torch.empty(tuple(shape), device="meta")
     fullest = _Fullest([*model.parameters(), *model.buffers(), images])
-    with torch.set_grad_enabled(training), _Fused(), fullest:
-        model.train(training)(images, *([{}] if traced else []))
+    with torch.set_grad_enabled(gradients), _Fused(), fullest:
+        model(images, *([{}] if traced else []))
     return fullest.most
 
 

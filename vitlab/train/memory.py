@@ -16,9 +16,9 @@ from vitlab.config import Config, ViTConfig
 from vitlab.data.batches import memory
 from vitlab.device import multiplies_bf16
 from vitlab.errors import ConfigError
-from vitlab.models.cost import cost, training_bytes
+from vitlab.models.cost import cost
 from vitlab.predict import BATCH, WORKING
-from vitlab.train.trial import rules, tokens
+from vitlab.train.trial import rules, tokens, training_bytes, without_numbers
 
 MANY_TOKENS = 1_024
 """Tokens from which attention, whose work grows with their square, makes a step take minutes."""
@@ -57,9 +57,11 @@ def need(config: Config, device: torch.device) -> Need:
     if precision != "fp32":
         image //= 2
     moments = {"adamw": 2, "adam": 2, "sgd": bool(optim.momentum), "muon": 1}[optim.optimizer]
-    copies = 2 + moments + bool(optim.average_decay) + bool(optim.sam)
     pixels = 4 * data.channels * math.prod(data.image_size)
-    return Need(image, 2 * pixels, 4 * copies * cost(config).parameters)
+    weights = list(without_numbers(config).parameters())
+    moving = sum(weight.numel() for weight in weights if weight.requires_grad)
+    kept = sum(weight.numel() for weight in weights) * (1 + bool(optim.average_decay))
+    return Need(image, 2 * pixels, 4 * (kept + moving * (1 + moments + bool(optim.sam))))
 
 
 def described(config: Config, device: torch.device, world: int = 1) -> Iterator[tuple[str, str]]:
@@ -157,8 +159,8 @@ def out_of_memory_building(config: Config, images: np.ndarray, device: torch.dev
     return (
         f"out of memory on {device} before the first step: {len(images):,} images take "
         f"{gigabytes(images.nbytes)} and {cost(config).parameters:,} parameters with what moves "
-        f"them {gigabytes(need(config, device).weights)}. Take fewer or smaller images "
-        "(data.train_fraction, data.image_size), a smaller model, or stop what else uses this memory"
+        f"them {gigabytes(need(config, device).weights)}. Take smaller images (data.image_size), "
+        "fewer (data.train_fraction) or a smaller model, or stop what else uses this memory"
     )
 
 

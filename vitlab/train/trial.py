@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -21,7 +22,8 @@ from vitlab.data.batches import memory
 from vitlab.device import LAYOUTS, Choice, choose_precision, multiplies_bf16
 from vitlab.models import build_model
 from vitlab.models.attention import EXPLICIT_TOKENS, set_attention
-from vitlab.models.cost import cost, training_bytes, training_macs
+from vitlab.models.cost import activation_bytes, cost, training_macs
+from vitlab.train.optim import freeze
 from vitlab.train.state import TrainState
 from vitlab.train.step import Stepper
 
@@ -195,6 +197,24 @@ def step_images(config: Config, device: torch.device, most: int) -> int:
     operations = (12 if config.optim.sam else 6) * cost(config).macs
     room = SHARE * memory(device)
     return int(min(most, LONG / operations, room / training_bytes(config)))
+
+
+@lru_cache
+def training_bytes(config: Config, attention: str = "auto") -> int:
+    """Bytes that one image takes inside a model in training, in fp32; see `activation_bytes`."""
+    data, model = config.data, without_numbers(config)
+    set_attention(model, attention)
+    assert data.image_size and data.channels
+    shape = (2, data.channels, *data.image_size)  # of one pixel batch norm would learn nothing
+    return activation_bytes(model, shape, gradients=True) // 2
+
+
+def without_numbers(config: Config) -> nn.Module:
+    """The model that a config trains, on the meta device."""
+    with torch.device("meta"):
+        model = build_model(config)
+    freeze(model, config.optim.freeze)
+    return model
 
 
 def noise_step(
