@@ -1,7 +1,8 @@
 """Where a computation runs and with which numbers: every choice comes with its reason."""
 
 import os
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -110,16 +111,18 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 @contextmanager
-def enough_memory(hint: str) -> Iterator[None]:
-    """Turn running out of memory into a VitlabError that says what to do."""
+def enough_memory(hint: Callable[[], str]) -> Iterator[None]:
+    """Turn running out of memory into a VitlabError with a hint, made only then, at what to do."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise VitlabError(hint) from error
-    except RuntimeError as error:  # a CPU's allocator has no error of its own
-        if "can't allocate memory" in str(error) or "not enough memory" in str(error):
-            raise VitlabError(hint) from error
-        raise
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        # A CPU's allocator has no error of its own.
+        words = ("can't allocate memory", "not enough memory")
+        known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not known and not any(each in str(error) for each in words):
+            raise
+        traceback.clear_frames(error.__traceback__)  # they hold what took the memory
+        raise VitlabError(hint()) from error
 
 
 @contextmanager

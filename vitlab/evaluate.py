@@ -15,11 +15,12 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vitlab.data import Examples, index_sha256
 from vitlab.data.batches import Images
@@ -37,7 +38,7 @@ from vitlab.metrics import (
     roc,
     summarize,
 )
-from vitlab.predict import BATCH, Data, compute_logits, inference_precision, open_model
+from vitlab.predict import BATCH, WORKING, Data, compute_logits, inference_precision, open_model
 from vitlab.pretrained import open_run
 from vitlab.robustness import EPSILON, View, predictions
 from vitlab.run import Checkpoint, Run, Which
@@ -263,7 +264,7 @@ def _ready(
     precision = inference_precision(run, where)
     data = run.origin["data"]
     size = tuple(checkpoint.state["image_size"])
-    with enough_memory(_memory(examples.images[:1].size, len(index), where)):
+    with enough_memory(partial(_memory, examples.images.shape[1:3], len(index), where)):
         model = open_model(run, checkpoint, where)
         facts = {
             "step": checkpoint.step,
@@ -279,13 +280,12 @@ def _ready(
         yield model, View(tuple(data["mean"]), tuple(data["std"]), size, precision), facts
 
 
-def _memory(pixels: int, images: int, device: torch.device) -> str:
-    """What to say if memory runs out, for images of so many numbers."""
-    whole, batch = images * pixels / 1e6, BATCH * pixels * 4 / 1e6
+def _memory(size: tuple[int, int], images: int, device: torch.device) -> str:
+    """What to say if memory runs out, for images of (height, width) pixels."""
     return (
-        f"out of memory on {device} while judging {images:,} images: they take {whole:,.1f} MB, "
-        f"and a batch of {BATCH} takes {batch:,.1f} MB before the first layer and many times that "
-        "inside the model; stop what else uses this memory, or choose another --device"
+        f"out of memory on {device} while judging {images:,} images of {size[0]} x {size[1]} "
+        f"pixels, {BATCH} at a time or fewer, as few as go into {WORKING / 1e6:,.0f} MB: stop what "
+        "else uses this memory, or choose another --device"
     )
 
 
@@ -300,8 +300,12 @@ def _classify(
     """Classify a split, store its logits and the images that are shown, and return the facts."""
     examples, index = images
     with _ready(run, split, checkpoint, images, device) as (model, view, facts):
-        pixels = Images(examples, index, next(model.parameters()).device)[:]
-        logits = compute_logits(model, pixels, **view._asdict()).cpu().numpy()
+        pixels = Images(examples, index, next(model.parameters()).device)
+        parts = [
+            compute_logits(model, pixels[first : first + BATCH], **view._asdict())
+            for first in range(0, len(index), BATCH)
+        ]
+        logits = torch.cat(parts).cpu().numpy()
         seconds = _latency(model, pixels, view)
     timing = {
         "inference_ms": 1000 * seconds,
@@ -318,11 +322,12 @@ def _classify(
     return facts
 
 
-def _latency(model: nn.Module, pixels: Tensor, view: View) -> float:
+def _latency(model: nn.Module, pixels: Images, view: View) -> float:
     """Median seconds from one image to its logits, on the device of the images."""
     seconds = []
     for turn in range(WARM_UP + TIMED):
-        image = pixels[turn % len(pixels)][None]
+        place = turn % len(pixels)
+        image = pixels[place : place + 1]
         start = time.perf_counter()
         compute_logits(model, image, **view._asdict()).cpu()  # waits for a GPU to be done
         seconds.append(time.perf_counter() - start)

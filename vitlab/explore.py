@@ -6,6 +6,7 @@ Everything is made of the training split, as a training would see it. Test image
 question only: how many of them have a near copy among the training images.
 """
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,9 @@ DRAWS = 10
 
 MAPPED = 2_000
 """Images in a map, or all where there are fewer."""
+
+MAPPED_NUMBERS = 1 << 25
+"""Pixels, each of every channel, of the images in a map: large images are fewer."""
 
 PAIRS = 10
 """Most pairs of near-duplicates shown, evenly from the nearest to the farthest."""
@@ -152,8 +156,10 @@ def _describe(subject: Subject) -> dict[str, Any]:
     }
     images = examples.images[subject.train]
     mean, std = statistics(images)
+    parts = np.array_split(images, math.ceil(images.size / (1 << 22)))  # bincount makes int64
     shares = [
-        np.bincount(images[..., channel].ravel(), minlength=256) / images[..., channel].size
+        sum(np.bincount(part[..., channel].ravel(), minlength=256) for part in parts)
+        / images[..., channel].size
         for channel in range(images.shape[-1])
     ]
     exploration.samples(
@@ -295,7 +301,8 @@ def _near_duplicates(subject: Subject, test: np.ndarray) -> list[dict[str, Any]]
 
 def _separation(subject: Subject, backbone: str | None, device: str) -> list[dict[str, Any]]:
     """How far apart classes lie in pixels, and in the features of a backbone if one is named."""
-    share = min(1.0, MAPPED / len(subject.train))
+    pixels = math.prod(subject.examples.images.shape[1:])
+    share = min(1.0, min(MAPPED, MAPPED_NUMBERS / pixels) / len(subject.train))
     keys, labels = subject.examples.keys[subject.train], subject.examples.labels[subject.train]
     index = subject.train[draw(keys, labels, share, 0, "train")]
     images, labels = subject.examples.images[index], subject.examples.labels[index]

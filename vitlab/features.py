@@ -30,7 +30,7 @@ from vitlab.errors import RunError
 from vitlab.figures import features as figures
 from vitlab.figures.maps import Map, maps
 from vitlab.files import write_json
-from vitlab.predict import Data, open_examples, open_model
+from vitlab.predict import Data, at_once, open_examples, open_model
 from vitlab.pretrained import open_run
 from vitlab.run import Checkpoint, Run, Which
 
@@ -51,7 +51,7 @@ PICTURED = 10
 """Most classes whose patch tokens are shown as pictures."""
 
 BATCH = 250
-"""Images at once: all layers of them are in memory."""
+"""Images at once, or fewer where they are large: all layers of them are in memory."""
 
 
 class Tokens(NamedTuple):
@@ -231,13 +231,15 @@ def _features(
     places = np.random.default_rng(0).random((len(images), 2))[index]
     parts: dict[tuple[str, Kind], list[np.ndarray]] = {}
     grids, logits = {}, []
-    for start in range(0, len(index), BATCH):
-        batch = index[start : start + BATCH]
+    size = model.checkpoint.state["image_size"]
+    count = at_once(model.module, (images.shape[3], *size), BATCH, traced=True)
+    for start in range(0, len(index), count):
+        batch = index[start : start + count]
         layers, answers = model.look(images[batch])
         logits.append(answers.float().cpu().numpy())
         for name, tokens in layers.items():
             grids[name] = tokens.grid
-            for kind, values in _kinds(tokens, places[start : start + BATCH]):
+            for kind, values in _kinds(tokens, places[start : start + count]):
                 parts.setdefault((name, kind), []).append(values.float().cpu().numpy())
     found = [
         Layer(

@@ -6,7 +6,8 @@ run                   -> its model; the images that it was trained on
 """
 
 import os
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -21,12 +22,21 @@ from vitlab.device import autocast, choose_device, choose_precision, multiplies_
 from vitlab.errors import DataError, RunError
 from vitlab.models import build_model
 from vitlab.models.attention import set_attention
+from vitlab.models.cost import activation_bytes
 from vitlab.run import Checkpoint, Run
 from vitlab.tensors import read_tensors
 
 Data = Examples | tuple[np.ndarray, np.ndarray] | None
 
 BATCH = 500
+"""Images that are classified at once, as far as `at_once` allows."""
+
+WORKING = 1 << 30
+"""Bytes that a model may hold inside while it answers. The same on every machine, because the last
+bits of an answer depend on how many images are asked at once."""
+
+SMALL = 32 * 32
+"""Pixels of images of which any model takes as many at once as were asked for."""
 
 
 def compute_logits(
@@ -49,8 +59,37 @@ def compute_logits(
         Logits (N, K), float32, on the same device. The model's mode is left as it was.
     """
     with evaluating(model), torch.inference_mode(), autocast(images.device, precision):
-        parts = [model(prepare(part, mean, std, size)).float() for part in images.split(BATCH)]
+        count = at_once(model, (images.shape[1], *size), min(BATCH, len(images)))
+        parts = [model(prepare(part, mean, std, size)).float() for part in images.split(count)]
     return torch.cat(parts)
+
+
+def at_once(
+    model: nn.Module,
+    shape: Sequence[int],
+    most: int,
+    *,
+    gradients: bool = False,
+    traced: bool = False,
+) -> int:
+    """How many images of (C, height, width) a model is given at once: at least 1.
+
+    `most`, or fewer where they are large and their numbers inside the model, kept for gradients or
+    traced, would take more than WORKING.
+    """
+    if most == 1 or (shape[1] * shape[2] <= SMALL and not traced):
+        return max(1, most)
+    known = _bytes.setdefault(model, {})
+    key = (*shape, gradients, traced)
+    if key not in known:
+        known[key] = activation_bytes(model, (1, *shape), gradients=gradients, traced=traced)
+    return max(1, min(most, WORKING // max(1, known[key])))
+
+
+_bytes: weakref.WeakKeyDictionary[nn.Module, dict[tuple[int, ...], int]] = (
+    weakref.WeakKeyDictionary()
+)
+"""What `at_once` found for one image, by model and what it was asked."""
 
 
 def prepare(

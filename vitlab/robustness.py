@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from vitlab.data.augment import normalize
 from vitlab.data.batches import resize
 from vitlab.data.corrupt import SEVERITIES, STRENGTHS, corrupt
-from vitlab.predict import compute_logits, evaluating
+from vitlab.predict import at_once, compute_logits, evaluating
 
 EPSILON = 2 / 255
 
 BATCH = 100
-"""Images attacked at once: fewer than are classified, because gradients need memory."""
+"""Images attacked at once, or fewer: not as many as classified, because gradients need memory."""
 
 START = 2
 """Number of an attack's start among what is drawn for an image; see data.corrupt.NOISE."""
@@ -97,7 +97,8 @@ def attacked(
         draws = [np.random.default_rng([int(place), START]) for place in places]
         moves = [one.uniform(-EPSILON, EPSILON, images[0].shape) for one in draws]
         start = images + torch.from_numpy(np.array(moves, np.float32)).to(images.device)
-    parts = zip(images.split(BATCH), start.split(BATCH), labels.split(BATCH), strict=True)
+    count = at_once(model, (images.shape[1], *view.size), BATCH, gradients=True)
+    parts = zip(images.split(count), start.split(count), labels.split(count), strict=True)
     with evaluating(model):
         return torch.cat([_climb(model, *part, attack, view) for part in parts])
 

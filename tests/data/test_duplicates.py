@@ -3,6 +3,7 @@
 import functools
 import io
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 
 from vitlab import data
 from vitlab.config import DataConfig
+from vitlab.data import statistics
 from vitlab.data.duplicates import THRESHOLD, duplicates_warning, near_duplicates
 from vitlab.errors import DataError
 
@@ -125,3 +127,17 @@ def test_the_known_duplicates_of_cifar10_are_found_in_less_than_a_minute(cifar10
     assert time.process_time() - start < 60
     assert len(pairs) == pytest.approx(278, abs=2)
     assert all(train.labels[pair.a] == test.labels[pair.b] for pair in pairs)
+
+
+def test_large_images_are_looked_at_in_parts_of_bounded_memory():
+    images = np.random.default_rng(0).integers(0, 256, (80, 512, 512, 3), np.uint8)
+    images[70] = images[3]
+    tracemalloc.start()
+    try:
+        (pair,) = near_duplicates(images[:60], images[60:])
+        statistics(images)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (pair.a, pair.b) == (3, 10)
+    assert peak < 200e6  # all of them in float32 are 250 MB, and a channel in int64 170

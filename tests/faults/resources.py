@@ -86,7 +86,7 @@ def no_memory(folder: Path, scale: float) -> str:
     tight = partial(limit_memory, 300)
     huge = ("--model.ffn-ratio", "100000", "--train.batch-size", "300")
     start(folder, "huge", (*TRAIN, *huge), before=tight).refuse(
-        "out of memory", "train.batch_size=300", "train.accumulate=4", code=1
+        "out of memory", "a step of 300 images", "Choose a smaller model", code=2
     )
     verbs = ["train"]
     process = start(folder, "later", before=partial(run_out_at, 13))

@@ -274,16 +274,29 @@ def test_whitening_filters_decorrelate_the_images_they_were_made_of():
     mixed = torch.randn(64, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     images = 2 * F.avg_pool2d(mixed, 3, stride=1, padding=1) + mixed.mean(1, keepdim=True)
     model = vit(patch="whitened")
-    model.start(images)
+    model.start([images])
     maps = model.patch_embed.proj[0](images).transpose(0, 1).flatten(1)
     torch.testing.assert_close(maps[:12].cov(), torch.eye(12), atol=0.02, rtol=0)
     torch.testing.assert_close(maps[12:], -maps[:12])
 
 
+def test_whitening_filters_do_not_depend_on_the_parts_that_images_come_in():
+    images = torch.randn(60, 3, 16, 16) + torch.randn(60, 3, 1, 1)
+    filters = []
+    for parts in ([images], images.split(7)):
+        model = vit(patch="whitened")
+        model.start(parts)
+        filters.append(model.patch_embed.proj[0].weight[:12].flatten(1))
+    # An axis has no sign of its own.
+    cosines = F.cosine_similarity(*filters)
+    torch.testing.assert_close(cosines.abs(), torch.ones(12), atol=1e-4, rtol=0)
+    torch.testing.assert_close(filters[0].norm(dim=1), filters[1].norm(dim=1), atol=0, rtol=1e-3)
+
+
 def test_whitening_filters_are_stored_but_not_trained():
     model, copy = vit(patch="whitened"), vit(patch="whitened", seed=1)
     before = model(IMAGES)
-    model.start(IMAGES)
+    model.start([IMAGES])
     assert not torch.equal(model(IMAGES), before)
     copy.load_state_dict(model.state_dict())
     torch.testing.assert_close(copy(IMAGES), model(IMAGES))
@@ -293,7 +306,7 @@ def test_whitening_filters_are_stored_but_not_trained():
 def test_starting_a_model_without_whitening_changes_nothing():
     model = vit()
     before = model(IMAGES)
-    model.start(IMAGES)
+    model.start([IMAGES])
     assert torch.equal(model(IMAGES), before)
 
 

@@ -18,7 +18,7 @@ from vitlab.config import (
 )
 from vitlab.errors import ConfigError, VitlabError
 from vitlab.models import AXES, build_model, weights_about
-from vitlab.models.cost import cost, summary, training_macs
+from vitlab.models.cost import activation_bytes, cost, summary, training_macs
 from vitlab.recipes import RECIPES, recipe
 
 CIFAR = DataConfig(image_size=(32, 32), channels=3, classes=10)
@@ -175,3 +175,14 @@ def test_weights_are_known_without_making_a_model(name):
 def test_a_model_that_is_larger_than_the_memory_is_refused_before_it_is_made(model):
     with pytest.raises(VitlabError, match=r"model\.width=.*take [\d,]+ GB, and this machine has"):
         build_model(Config(data=CIFAR, model=model))
+
+
+def test_the_memory_of_a_model_is_that_of_its_tensors():
+    linear = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 1), torch.nn.ReLU(), torch.nn.Conv2d(8, 2, 1), torch.nn.ReLU()
+    )
+    plane = 4 * 5 * 10 * 10  # bytes of five maps, one for each image
+    assert activation_bytes(linear, (5, 3, 10, 10)) == (8 + 8) * plane
+    # The second ReLU keeps its output, and nothing needs what entered it.
+    kept = activation_bytes(linear, (5, 3, 10, 10), gradients=True)
+    assert (8 + 2) * plane <= kept <= (8 + 8 + 2 + 2) * plane

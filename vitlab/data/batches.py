@@ -8,7 +8,10 @@ was decoded before, and is gathered batch by batch.
 
 import math
 import os
+import sys
+from collections.abc import Iterator
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,6 +29,9 @@ ORDER = 100
 
 RESIDENT_SHARE = 0.25
 """Share of a device's memory that images may take before they stay where they are."""
+
+COPIED = 1 << 26
+"""Bytes of images that are gathered at once: a set is never there a third time."""
 
 
 class Images:
@@ -56,15 +62,47 @@ class Images:
         return self._resident[to_device(index, self.device)]
 
     def _fetch(self, index: np.ndarray) -> Tensor:
-        images = torch.from_numpy(np.ascontiguousarray(self._host[index])).to(self.device)
-        return images.permute(0, 3, 1, 2).contiguous()  # (N, H, W, C) -> (N, C, H, W)
+        height, width, channels = self._host.shape[1:]
+        shape = (len(index), channels, height, width)
+        images = torch.empty(shape, dtype=torch.uint8, device=self.device)
+        count = max(1, COPIED // (height * width * channels))
+        for start in range(0, len(index), count):
+            part = torch.from_numpy(self._host[index[start : start + count]])
+            images[start : start + count] = part.to(self.device).permute(0, 3, 1, 2)
+        return images
 
 
 def memory(device: torch.device) -> int:
-    """Bytes of memory of a GPU, or else of the machine."""
+    """Bytes of memory of a GPU, or else those that this process may have of the machine's."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(_limits())
+
+
+def _limits() -> Iterator[int]:
+    """What the machine has, what `ulimit -v` leaves beside code, and what control groups allow."""
+    import resource
+
+    page = os.sysconf("SC_PAGE_SIZE")
+    yield page * os.sysconf("SC_PHYS_PAGES")
+    if sys.platform != "linux":
+        return
+    most = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if most != resource.RLIM_INFINITY:
+        size, resident = map(int, Path("/proc/self/statm").read_text().split()[:2])
+        yield max(0, most - page * (size - resident))
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, own = line.split(":", 2)
+        root, name = Path("/sys/fs/cgroup"), "memory.max"
+        if controllers:  # the first version of control groups
+            root, name = root / "memory", "memory.limit_in_bytes"
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        folder = root / own.lstrip("/")
+        for file in (place / name for place in (folder, *folder.parents)):
+            # Inside a container the path is one of the host's, and only the root is there.
+            if file.is_relative_to(root) and file.is_file() and (text := file.read_text()).strip():
+                yield from (int(text),) if text.strip().isdigit() else ()
 
 
 class Batches:

@@ -30,7 +30,10 @@ FLOOR = 0.01
 keeps noise from deciding and lets a few images be enough."""
 
 BLOCK = 256
-"""Images handled at once: bounds the memory."""
+"""Images handled at once, or fewer where they are large: bounds the memory."""
+
+NUMBERS = 1 << 24
+"""Numbers of images that are shrunk at once."""
 
 
 class Pair(NamedTuple):
@@ -99,11 +102,12 @@ def _digest(image: np.ndarray) -> bytes:
 
 def _sketches(images_a: np.ndarray, images_b: np.ndarray) -> np.ndarray:
     """Images of two sets as whitened sketches of length 1: float32 (N, D); flat ones are 0."""
+    block = max(1, min(BLOCK, NUMBERS // images_a[0].size))
     sketches = np.concatenate(
         [
-            _shrink(images[start : start + BLOCK])
+            _shrink(images[start : start + block])
             for images in (images_a, images_b)
-            for start in range(0, len(images), BLOCK)
+            for start in range(0, len(images), block)
         ]
     )
     flat = ~sketches.any(axis=1)

@@ -235,9 +235,10 @@ def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]
     of a channel of one value is given as 1, so that images can be divided by it.
     """
     counts = np.zeros((images.shape[-1], 256), np.int64)
-    for start in range(0, len(images), 1024):
+    part = max(1, (1 << 20) // math.prod(images.shape[1:3]))  # bincount makes int64 of them
+    for start in range(0, len(images), part):
         for channel, count in enumerate(counts):
-            count += np.bincount(images[start : start + 1024, ..., channel].ravel(), minlength=256)
+            count += np.bincount(images[start : start + part, ..., channel].ravel(), minlength=256)
     values = np.arange(256) / 255
     shares = counts / counts.sum(axis=1, keepdims=True)
     mean = shares @ values

@@ -11,6 +11,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,14 +29,14 @@ from vitlab.errors import ConfigError, RunError
 from vitlab.explain.attention import distances, every_head, mean_distance, position_similarity
 from vitlab.explain.faithfulness import SEED, measure, to_markdown
 from vitlab.explain.filters import feature_maps, first_filters
-from vitlab.explain.methods import BATCH, METHODS, choose, compute_maps
+from vitlab.explain.methods import BATCH, METHODS, batch, choose, compute_maps
 from vitlab.figures import explanation
 from vitlab.figures.style import short
 from vitlab.files import write_json, write_text
 from vitlab.ledger import Split, open_split, record_opening
 from vitlab.metrics import certainty
 from vitlab.models import ViT, build_model
-from vitlab.predict import Data, open_model
+from vitlab.predict import Data, at_once, open_model
 from vitlab.pretrained import open_run
 from vitlab.run import Checkpoint, Run
 from vitlab.words import plain
@@ -84,7 +85,8 @@ class Subject(NamedTuple):
     def logits(self, images: Tensor) -> Tensor:
         """Normalised images (N, C, height, width) to logits (N, K)."""
         with torch.no_grad():
-            return torch.cat([self.model(part) for part in images.split(BATCH)])
+            count = at_once(self.model, images.shape[1:], BATCH)
+            return torch.cat([self.model(part) for part in images.split(count)])
 
 
 def explain(
@@ -140,7 +142,7 @@ def explain(
         judged = examples, np.sort(places[:MEASURED])
     _make(folder)
     result = None
-    with enough_memory(_memory(subject)):
+    with enough_memory(partial(_memory, subject)):
         answers = [_explain(subject, picture, folder) for picture in pictures]
         if judged is not None:
             _look_inside(subject, subject.prepare(judged[0].images[judged[1]]), folder)
@@ -153,7 +155,7 @@ def _memory(subject: Subject) -> str:
     height, width = subject.checkpoint.state["image_size"]
     return (
         f"out of memory on {subject.device} while explaining images of {height} x {width} pixels, "
-        f"{BATCH} at a time: stop what else uses this memory, ask for fewer --methods "
+        f"{BATCH} at a time or fewer: stop what else uses this memory, ask for fewer --methods "
         f"(now {', '.join(subject.methods)}), or choose another --device"
     )
 
@@ -233,7 +235,8 @@ def _look_inside(subject: Subject, images: Tensor, folder: Path) -> None:
     explanation.filters(first_filters(model).cpu().numpy(), folder / "filters", title=title)
     if not isinstance(model, ViT):
         return
-    parts = [mean_distance(model, part) * len(part) for part in images.split(BATCH)]
+    count = batch(model, images)
+    parts = [mean_distance(model, part) * len(part) for part in images.split(count)]
     means = torch.stack(parts).sum(dim=0) / len(images)
     even = float(distances(model, subject.device).mean())
     title = f"{name}: how far attention reaches, mean over {len(images)} images"

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vitlab.errors import VitlabError
 from vitlab.explain.attention import place
 from vitlab.models import ViT
+from vitlab.predict import at_once
 
 TOLERANCE = 0.01
 """Share of a logit's change that integrated gradients may miss."""
@@ -28,7 +29,7 @@ COVERED = 4
 """Times that a covered square fits into a side of the image; it moves by half its width."""
 
 ROOM = 128
-"""Images that captum runs through the model at once."""
+"""Images that captum runs through the model at once, or fewer that `at_once` allows."""
 
 
 def grad_cam(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
@@ -72,7 +73,7 @@ def integrated_gradients(model: nn.Module, images: Tensor, classes: Tensor) -> T
             target=classes[left],
             n_steps=steps,
             method="gausslegendre",
-            internal_batch_size=ROOM,
+            internal_batch_size=at_once(model, images.shape[1:], ROOM, gradients=True),
         )
         maps[left] = pixels.detach().sum(dim=1)
         missed = (maps[left].sum(dim=(1, 2)) - change[left]).abs()
@@ -105,7 +106,9 @@ def occlusion(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
                 sliding_window_shapes=window,
                 strides=strides,
                 target=classes,
-                perturbations_per_eval=max(1, ROOM // len(images)),
+                perturbations_per_eval=max(
+                    1, at_once(model, images.shape[1:], ROOM) // len(images)
+                ),
             )
         )
     return falls[:, 0]

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitlab.explain.methods import compute_maps
+from vitlab.predict import at_once
 from vitlab.stats import LEVEL, holm, t_interval
 
 SEED = 42
@@ -44,7 +45,7 @@ SIMILAR = 0.5
 """Similarity to a map of random weights above which a map says little of the model."""
 
 ROOM = 256
-"""Images that go through the model at once."""
+"""Images that go through the model at once, or fewer that `at_once` allows."""
 
 RANDOM, CENTRE = "random map", "centre map"
 
@@ -131,15 +132,18 @@ def curve(
     side = round(ranks.shape[1] ** 0.5)
     counts = torch.linspace(0, ranks.shape[1], STEPS + 1).round()
     parts = []
-    for first in range(0, len(images), ROOM // (2 * len(counts))):
-        part = slice(first, first + ROOM // (2 * len(counts)))
+    room = at_once(model, images.shape[1:], ROOM)
+    width = max(1, room // (2 * len(counts)))
+    for first in range(0, len(images), width):
+        part = slice(first, first + width)
         taken = torch.from_numpy(ranks[part])[:, None] < counts[:, None]  # (B, S, G * G)
         both = torch.stack([~taken, taken]).float().unflatten(-1, (side, side))  # (2, B, S, G, G)
         masks = F.interpolate(both.flatten(0, 2)[:, None], size).to(images.device)
         masks = masks.unflatten(0, (2, -1, len(counts)))  # (2, B, S, 1, height, width)
         covered = (images[part, None] * masks).flatten(0, 2)
         with torch.inference_mode():
-            probabilities = model(covered).softmax(dim=-1).unflatten(0, (2, -1, len(counts)))
+            logits = torch.cat([model(each) for each in covered.split(room)])
+        probabilities = logits.softmax(dim=-1).unflatten(0, (2, -1, len(counts)))
         index = classes[part, None, None].expand(2, -1, len(counts), 1)
         parts.append(probabilities.gather(-1, index)[..., 0].cpu())  # (2, B, S)
     deletion, insertion = torch.cat(parts, dim=1).double().numpy()

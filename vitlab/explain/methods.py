@@ -13,6 +13,7 @@ from vitlab.errors import ConfigError
 from vitlab.explain.attention import attention, gradient_rollout, rollout
 from vitlab.explain.attribution import grad_cam, integrated_gradients, occlusion
 from vitlab.models import ViT
+from vitlab.predict import at_once
 
 Method = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
@@ -31,7 +32,7 @@ OF_ATTENTION = ("attention", "rollout", "gradient-rollout")
 OF_CAPTUM = ("occlusion", "integrated-gradients")
 
 BATCH = 64
-"""Images that a method is given at once."""
+"""Images that a method is given at once, as far as `batch` allows."""
 
 
 def choose(model: nn.Module, words: Sequence[str] | None = None) -> list[str]:
@@ -60,5 +61,13 @@ def choose(model: nn.Module, words: Sequence[str] | None = None) -> list[str]:
 
 def compute_maps(word: str, model: nn.Module, images: Tensor, classes: Tensor) -> np.ndarray:
     """Run a method over normalised images (N, C, height, width): maps (N, rows, columns)."""
-    parts = zip(images.split(BATCH), classes.split(BATCH), strict=True)
+    count = batch(model, images)
+    parts = zip(images.split(count), classes.split(count), strict=True)
     return torch.cat([METHODS[word](model, *part) for part in parts]).cpu().numpy()
+
+
+def batch(model: nn.Module, images: Tensor) -> int:
+    """How many of normalised images (N, C, height, width) a method is given at once: gradients
+    through attention weights take the most.
+    """
+    return at_once(model, images.shape[1:], BATCH, gradients=True, traced=True)

@@ -4,15 +4,23 @@ The convention: a multiply-add (MAC) is one multiplication and one addition of a
 or a convolution, attention's two products QK^T and AV included; FLOPs are twice the MACs. Norms,
 activations, biases, softmax, sums and poolings are not counted. Figures hold for one image of
 `data.image_size`, forward; a training step costs about three times as much.
+
+Memory is found by a forward pass on the meta device, where tensors have shapes and no numbers.
 """
 
+import copy
+import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vitlab.config import Config
 from vitlab.models import build_model
@@ -45,6 +53,7 @@ class Cost:
     components: dict[str, tuple[int, int]]
 
 
+@lru_cache
 def cost(config: Config) -> Cost:
     """Count a model's parameters and multiply-adds without giving it any memory."""
     rows = summary(config)
@@ -68,6 +77,75 @@ def training_macs(config: Config, epochs: float, images: int) -> float:
         if pixels is not None and part:
             total += part * cost(replace(config, data=replace(config.data, image_size=pixels))).macs
     return (6 if config.optim.sam else 3) * images * total
+
+
+def activation_bytes(
+    model: nn.Module, shape: Sequence[int], *, gradients: bool = False, traced: bool = False
+) -> int:
+    """Bytes that the numbers inside a model take at their fullest, in fp32, without the weights.
+
+    It is a lower bound: what kernels and allocators need for themselves is not known here.
+
+    Args:
+        model: on any device; it is left as it is.
+        shape: of the images, (B, C, height, width).
+        gradients: all is kept that they need. The backward pass hardly adds to that.
+        traced: the forward pass fills a trace, with attention weights written out.
+    """
+    weights = [*model.parameters(), *model.buffers()]
+    model = copy.deepcopy(model, {id(each): _without_numbers(each) for each in weights})
+    images = torch.empty(tuple(shape), device="meta")
+    fullest = _Fullest([*model.parameters(), *model.buffers(), images])
+    with torch.set_grad_enabled(gradients), _Fused(), fullest:
+        model(images, *([{}] if traced else []))
+    return fullest.most
+
+
+def _without_numbers(weight: Tensor) -> Tensor:
+    empty = torch.empty_like(weight, device="meta")
+    parameter = isinstance(weight, nn.Parameter)
+    return nn.Parameter(empty, weight.requires_grad) if parameter else empty
+
+
+class _Fused(TorchFunctionMode):
+    """Lets one kernel compute attention on the meta device too, which else writes the scores."""
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if function is F.scaled_dot_product_attention:
+            return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*args[:3])[0]
+        return function(*args, **(kwargs or {}))
+
+
+class _Fullest(TorchDispatchMode):
+    """Counts the bytes of all tensors that live at once, beside those that were there before."""
+
+    def __init__(self, before: Sequence[Tensor]):
+        super().__init__()
+        self.now = self.most = 0
+        self.alive = {tensor.untyped_storage()._cdata for tensor in before}
+
+    def __torch_dispatch__(
+        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        made = function(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, tuple | list) else (made,):
+            if isinstance(tensor, Tensor):
+                self._count(tensor.untyped_storage())
+        return made
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        if (key := storage._cdata) in self.alive:  # a view, or what was changed in place
+            return
+        self.alive.add(key)
+        self.now += storage.nbytes()
+        self.most = max(self.most, self.now)
+        weakref.finalize(storage, self._free, key, storage.nbytes())
+
+    def _free(self, key: int, size: int) -> None:
+        self.alive.discard(key)
+        self.now -= size
 
 
 def summary(config: Config) -> list[Row]:

@@ -8,6 +8,7 @@ B images  C channels  H x W pixels  D width  N tokens = rows * columns
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from itertools import pairwise
 
 import torch
@@ -39,8 +40,11 @@ class Patch(nn.Module, ABC):
         grid = self.proj(images)  # (B, D, rows, columns)
         return self.norm(grid.flatten(2).transpose(1, 2))  # (B, N, D)
 
-    def start(self, images: Tensor) -> None:
-        """Learn from training images (B, C, H, W), before step 0, what is not trained."""
+    def start(self, parts: Iterable[Tensor]) -> None:
+        """Learn from training images, parts of (B, C, H, W), before step 0, what is not trained.
+
+        Whoever learns nothing takes no part, so that none is made.
+        """
 
 
 class LinearPatch(Patch):
@@ -148,11 +152,11 @@ class WhitenedPatch(Patch):
         widths = [8 * channels, *[STEM] * len(strides), cfg.width]
         return nn.Sequential(Whitening(channels), nn.GELU(), *stem(widths, [1, *strides]))
 
-    def start(self, images: Tensor) -> None:
-        """Compute the filters from normalised training images (B, C, H, W)."""
+    def start(self, parts: Iterable[Tensor]) -> None:
+        """Compute the filters from normalised training images, parts of (B, C, H, W)."""
         whitening = self.proj.get_submodule("0")
         assert isinstance(whitening, Whitening)
-        whitening.start(images)
+        whitening.start(parts)
 
 
 class Whitening(nn.Module):
@@ -174,10 +178,25 @@ class Whitening(nn.Module):
         return F.conv2d(images, self.weight, stride=2)
 
     @torch.no_grad()
-    def start(self, images: Tensor) -> None:
-        """Take the principal axes of the images' 2x2 squares, scaled to unit variance."""
-        squares = F.unfold(images, 2, stride=2).transpose(0, 1).flatten(1)  # (4C, squares)
-        variances, axes = torch.linalg.eigh(squares.cov().cpu().double())
+    def start(self, parts: Iterable[Tensor]) -> None:
+        """Take the principal axes of the images' 2x2 squares, scaled to unit variance.
+
+        What varies within the parts and what varies between them adds up to the whole.
+        """
+        found = []
+        for images in parts:
+            squares = F.unfold(images, 2, stride=2).transpose(0, 1).flatten(1)  # (4C, squares)
+            moments = squares.mean(dim=1).cpu().double(), squares.cov().cpu().double()
+            found.append((squares.shape[1], *moments))
+        whole = sum(count for count, _, _ in found)
+        middle = sum(count / whole * mean for count, mean, _ in found)
+        covariance = sum(
+            (count - 1) / (whole - 1) * within
+            + count / (whole - 1) * torch.outer(mean - middle, mean - middle)
+            for count, mean, within in found
+        )
+        assert isinstance(covariance, Tensor), "there are images"
+        variances, axes = torch.linalg.eigh(covariance)
         filters = (axes / (variances + self.EPSILON).sqrt()).T.view(-1, *self.weight.shape[1:])
         self.weight.copy_(torch.cat([filters, -filters]))
 

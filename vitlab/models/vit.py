@@ -11,6 +11,7 @@ D width  H heads  d = D / H numbers per head
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -170,9 +171,11 @@ class ViT(nn.Module):
         """Take images of another (height, width) in pixels from now on."""
         self.pos_embed.resize(self.cfg.grid(image_size))
 
-    def start(self, images: Tensor) -> None:
-        """Compute from normalised training images (B, C, height, width) what is not trained."""
-        self.patch_embed.start(images)
+    def start(self, parts: Iterable[Tensor]) -> None:
+        """Compute from normalised training images, parts of (B, C, height, width) that are made
+        one by one as they are taken, what is not trained.
+        """
+        self.patch_embed.start(parts)
 
     @torch.no_grad()
     def initialise(self) -> None:

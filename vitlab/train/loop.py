@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,16 @@ import torch
 import torch.nn.functional as F
 
 from vitlab.config import Config, text
-from vitlab.data import ARRAYS, Examples, class_counts, describe, from_arrays, load_train, resolve
+from vitlab.data import (
+    ARRAYS,
+    KNOWN,
+    Examples,
+    class_counts,
+    describe,
+    from_arrays,
+    load_train,
+    resolve,
+)
 from vitlab.data.augment import normalize
 from vitlab.data.batches import resize
 from vitlab.device import (
@@ -39,6 +49,15 @@ from vitlab.recipes import command, recipe, shortened
 from vitlab.run import Run
 from vitlab.train.console import Narrator
 from vitlab.train.journal import Journal, require
+from vitlab.train.memory import (
+    described,
+    many_tokens,
+    out_of_memory,
+    out_of_memory_building,
+    out_of_memory_judging,
+    refuse_excess,
+    tight,
+)
 from vitlab.train.optim import rate
 from vitlab.train.origin import (
     determinism,
@@ -103,8 +122,18 @@ def train(
     narrator = Narrator(quiet or not ranks.first)
     with stop_request(passed_on=ranks.world > 1) as stop:
         with ranks.in_turn(), stop.at_once(NO_RUN):
-            config, examples = _open(config, data, data_root)
+            config, data = _resolved(config, data, data_root)
+            known = KNOWN.get(config.data.dataset)
+            count = len(data.images) if data else known.train if known else 1
+            count *= (1 - config.data.validation_fraction) * config.data.train_fraction
+            _announce(config, where, ranks, narrator)
+            _fits(config, where, max(1, int(count)), ranks.world)
+            examples = _loaded(config, data, data_root)
             refuse(config, examples, ranks.world)
+            images = len(examples.split(config.data)[0])
+            _fits(config, where, images, ranks.world)
+            for warning in tight(config, where, images, ranks.world):
+                narrator.warn(warning)
             if config.train.teacher is not None:
                 refuse(teacher_of(config), examples, ranks.world)
             told = [] if config.data.dataset == ARRAYS else describe(config.data, data_root)
@@ -142,11 +171,14 @@ def resume(
             if begun:
                 examples = open_examples(run, data, data_root)
             else:
-                _, examples = _open(config, data, data_root)
+                examples = _loaded(*_resolved(config, data, data_root), data_root)
+            images = len(examples.split(config.data)[0])
+            _fits(config, where, images, ranks.world, resumed=True)
         settings = stored(run.origin, where) if begun else None
         work = Work(
-            config, examples, where, ranks, narrator, tensorboard, clock, stop, early, settings
-        )
+            config, examples, where, ranks, narrator, tensorboard, clock, stop, early, settings,
+            resumed=True,
+        )  # fmt: skip
         return _train(work, nullcontext(run), command(config), begun)
 
 
@@ -170,11 +202,15 @@ def overfit_one_batch(
         for name in ("dropout", "attention_dropout", "embed_dropout", "drop_path")
         if hasattr(config.model, name)
     }
-    config, examples = _open(config.override(plain), data, data_root)
-    refuse(config, examples)
+    config, data = _resolved(config.override(plain), data, data_root)
     where = choose_device(device)
     narrator = Narrator(quiet)
-    with torch.random.fork_rng():
+    for warning in many_tokens(config):
+        narrator.warn(warning)
+    examples = _loaded(config, data, data_root)
+    refuse(config, examples)
+    _fits(config, where, len(examples.split(config.data)[0]))
+    with enough_memory(partial(out_of_memory, config, where)), torch.random.fork_rng():
         weights, settings = _weights(config), rules(config, where)
         session = Session.build(config, examples, where, weights=weights, settings=settings)
         state = session.state
@@ -221,6 +257,8 @@ class Work:
     """How a run that is resumed was computed from its beginning."""
     told: Sequence[str] = ()
     """What of the data set is used for what, and what is not."""
+    resumed: bool = False
+    """The run was begun before, so that its config can no longer be changed."""
 
 
 def _train(
@@ -232,8 +270,11 @@ def _train(
     """
     config, examples, narrator = work.config, work.examples, work.narrator
     before, seen = (np.empty(0, np.uint64), 0) if begun else seen_before(config, examples)
-    with _sitting(config):
-        with work.stop.at_once(work.early):
+    with _sitting(work):
+        with (
+            work.stop.at_once(work.early),
+            enough_memory(partial(out_of_memory_building, config, examples.images, work.device)),
+        ):
             weights = None if begun else _weights(config)
             session = Session.build(
                 config, examples, work.device, work.ranks, weights, work.settings
@@ -259,13 +300,30 @@ def _train(
     return run
 
 
+def _announce(config: Config, device: torch.device, ranks: Ranks, narrator: Narrator) -> None:
+    """Say what a training will be, before it reads images or takes memory."""
+    narrator.header([("device", device_name(device)), ("threads", choose_threads(device))])
+    narrator.header(described(config, device, ranks.world))
+    for warning in many_tokens(config):
+        narrator.warn(warning)
+
+
+def _fits(
+    config: Config, device: torch.device, images: int, world: int = 1, resumed: bool = False
+) -> None:
+    """Refuse what cannot fit into memory, the teacher of a config included."""
+    refuse_excess(config, device, images, world, resumed)
+    if config.train.teacher is not None:
+        refuse_excess(teacher_of(config), device, images, world, resumed)
+
+
 @contextmanager
-def _sitting(config: Config) -> Iterator[None]:
+def _sitting(work: Work) -> Iterator[None]:
     """What holds while a model is built and trained; running out of memory brings advice."""
     with (
-        enough_memory(_memory(config)),
+        enough_memory(partial(out_of_memory, work.config, work.device, work.resumed)),
         torch.random.fork_rng(),
-        deterministic(config.train.deterministic),
+        deterministic(work.config.train.deterministic),
     ):
         yield
 
@@ -292,6 +350,8 @@ def _teacher(run: Run, work: Work) -> Run:
     begun = bool(found and found.checkpoints())
     settings = stored(found.origin, work.device) if found and begun else None
     narrator.say(f"the teacher of {run.path} comes first: {config.recipe}")
+    if not begun:
+        _announce(config, work.device, work.ranks, narrator)
     try:
         work = replace(work, config=config, narrator=narrator, clock=Clock(), settings=settings)
         return _train(work, opening, command(config), begun)
@@ -353,12 +413,9 @@ def _take_up(
 def _introduce(run: Run, session: Session, work: Work, seen: int) -> None:
     """Say what was chosen for a new run, how long it will take and what may go wrong."""
     config, batches, narrator = run.config, session.batches, work.narrator
-    whole = cost(config)
     narrator.header(
         [
             ("run", run.path),
-            ("device", device_name(session.device)),
-            ("threads", choose_threads(session.device)),
             *session.settings._asdict().items(),
             ("compilation", session.compilation),
             ("determinism", determinism(session)),
@@ -371,8 +428,6 @@ def _introduce(run: Run, session: Session, work: Work, seen: int) -> None:
             ("classes", class_counts(work.examples.labels, work.examples.class_names)),
             *(("" if place else "images", line) for place, line in enumerate(work.told)),
             *_greys(work.examples),
-            ("model", f"{config.model.kind}: {whole.parameters:,} parameters, "
-                      f"{whole.macs / 1e6:.1f} M multiply-adds per image"),
             ("steps", f"{batches.steps:,}: {config.train.epochs} epochs of "
                       f"{batches.steps_per_epoch:,} batches of {config.train.batch_size}"),
             *(
@@ -501,7 +556,8 @@ def _judge(session: Session, narrator: Narrator, journal: Journal) -> bool:
     if not (judging or plateau):
         return False
     _read(session, narrator)
-    numbers = session.judge()
+    with enough_memory(partial(out_of_memory_judging, session.device)):
+        numbers = session.judge()
     if plateau:
         state.plateau.judge(numbers["validation"]["loss"], config.optim.plateau_patience)
     if not judging:
@@ -569,15 +625,14 @@ def _clocks(run: Run, session: Session) -> dict[str, Any]:
     return {**both, "teacher": teacher}
 
 
-def _open(
+def _resolved(
     config: Config, data: Data, root: str | os.PathLike[str] | None
-) -> tuple[Config, Examples]:
-    """Read the training images and fill in what the config left to them."""
+) -> tuple[Config, Examples | None]:
+    """Fill in what a config left to its images; return these too if they were given."""
     if data is None and config.data.dataset == ARRAYS:
         raise DataError("the images were arrays in memory: hand them in again as data=")
     if data is None:
-        config = replace(config, data=resolve(config.data, root))
-        return config, load_train(config.data, root)
+        return replace(config, data=resolve(config.data, root)), None
     examples = data.canonical() if isinstance(data, Examples) else from_arrays(*data)
     height, width, channels = examples.images.shape[1:]
     found = {
@@ -591,6 +646,24 @@ def _open(
                 f"data.{name}={getattr(config.data, name)} does not fit the images given: {value}"
             )
     return replace(config, data=replace(config.data, dataset=ARRAYS, **found)), examples
+
+
+def _loaded(
+    config: Config, given: Examples | None, root: str | os.PathLike[str] | None
+) -> Examples:
+    """The training images of a resolved config."""
+    if given is not None:
+        return given
+    height, width = config.data.image_size or (0, 0)
+    pixels = height * width * (config.data.channels or 0)
+    with enough_memory(
+        lambda: (
+            f"out of memory while reading {config.data.dataset}: an image of {height} x {width} "
+            f"pixels takes {pixels:,} bytes. Set a smaller --data.image_size, or stop what else "
+            "uses this memory"
+        )
+    ):
+        return load_train(config.data, root)
 
 
 def _weights(config: Config) -> dict[str, torch.Tensor] | None:
@@ -612,15 +685,3 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5_400 else f"{seconds / 3600:.1f} h"
-
-
-def _memory(config: Config) -> str:
-    """What to say if memory runs out."""
-    train = config.train
-    half = max(1, train.batch_size // 2)
-    parts = min(2 * train.accumulate, train.batch_size)
-    return (
-        f"out of memory with train.batch_size={train.batch_size}: try train.accumulate={parts}, "
-        f"which computes it in parts, or {half}, a smaller model, or train.precision=bf16 where "
-        "the device has it. Checkpoints so far are intact"
-    )

@@ -32,7 +32,7 @@ from vitlab.errors import DivergenceError
 from vitlab.models import build_model
 from vitlab.models.attention import set_attention
 from vitlab.models.weights import Report, load_weights
-from vitlab.predict import compute_logits, open_model
+from vitlab.predict import BATCH, compute_logits, open_model
 from vitlab.pretrained.weights import read_class_names
 from vitlab.run import Run
 from vitlab.train.energy import Meter
@@ -40,13 +40,16 @@ from vitlab.train.optim import rate
 from vitlab.train.ranks import ALONE, Ranks
 from vitlab.train.state import TrainState
 from vitlab.train.step import Stepper
-from vitlab.train.trial import Settings, Words, choose, rules
+from vitlab.train.trial import SECONDS, Settings, Words, choose, rules, step_images
 
 CLEAN_IMAGES = 5_000
 """Training images, fixed and unaugmented, on which training accuracy is measured."""
 
 START_IMAGES = 5_000
 """Training images that a model's start() sees."""
+
+START_PIXELS = START_IMAGES * 32 * 32
+"""Pixels that it sees at once: all of those images, where they are as small as CIFAR's."""
 
 WEIGHTS, DROPOUT = 101, 102
 """Numbers of the weights and of dropout among what draws from a seed, after batches.ORDER."""
@@ -147,7 +150,9 @@ class Session:
         model.to(device).to(memory_format=layout).train()  # type: ignore[call-overload]
         if (learn := getattr(model, "start", None)) is not None:
             some = np.random.default_rng(seed).permutation(len(images))[:START_IMAGES]
-            learn(resize(normalize(images[some], mean, std), size))
+            count = max(2, START_PIXELS // math.prod(examples.images.shape[1:3]))
+            parts = (some[first : first + count] for first in range(0, len(some), count))
+            learn(resize(normalize(images[part], mean, std), size) for part in parts)
         # Only now: weights that come from elsewhere bring their own whitening.
         start = None
         if weights is not None:
@@ -250,13 +255,11 @@ class Session:
         numbers = torch.zeros(3, dtype=torch.float64, device=self.device)
         if len(mine):
             labels = images.labels[torch.from_numpy(mine).to(self.device)]
-            logits = compute_logits(
-                self.state.result,
-                images[mine],
-                mean=self.mean,
-                std=self.std,
-                size=self.state.image_size,
-                precision=self.settings.precision.word,
+            parts = (mine[first : first + BATCH] for first in range(0, len(mine), BATCH))
+            form = {"mean": self.mean, "std": self.std, "size": self.state.image_size}
+            form["precision"] = self.settings.precision.word
+            logits = torch.cat(
+                [compute_logits(self.state.result, images[part], **form) for part in parts]
             )
             losses = F.cross_entropy(logits, labels, reduction="none").double()
             correct = logits.argmax(1) == labels
@@ -273,9 +276,12 @@ class Session:
             self.stepper.wrap()
 
     def estimate(self) -> float:
-        """Seconds the whole run will take, from trial steps on a copy of the model."""
+        """Seconds the whole run will take, from trial steps on a copy of the model.
+
+        Where a step would take long, it is tried with fewer images; of them, a long one once.
+        """
         config, seconds = self.config, 0.0
-        part = math.ceil(config.train.batch_size / (config.train.accumulate * self.ranks.world))
+        whole = math.ceil(config.train.batch_size / (config.train.accumulate * self.ranks.world))
         parts = config.train.accumulate * (2 if config.optim.sam else 1)
         for size, epochs in (
             (config.train.small_size, config.train.small_epochs),
@@ -283,6 +289,11 @@ class Session:
         ):
             if size is None:
                 continue
+            part = whole
+            if self.device.type == "cpu":
+                sized = replace(config, data=replace(config.data, image_size=size))
+                # Batch norm on maps of one pixel needs two images.
+                part = min(whole, max(2, step_images(sized, self.device, whole)))
             with torch.random.fork_rng():
                 trial = copy.deepcopy(self.state.model)
                 resize_model = trial.resize
@@ -297,7 +308,9 @@ class Session:
                     loss.backward()
                     loss.item()  # waits for the device
                     last = time.perf_counter() - start
-            seconds += parts * last * self.batches.steps_per_epoch * epochs
+                    if last > SECONDS:
+                        break
+            seconds += parts * last * whole / part * self.batches.steps_per_epoch * epochs
         return seconds
 
     def _diagnosis(self, step: Step, number: int) -> str:

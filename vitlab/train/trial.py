@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -17,10 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitlab.config import Config, ViTConfig
+from vitlab.data.batches import memory
 from vitlab.device import LAYOUTS, Choice, choose_precision, multiplies_bf16
 from vitlab.models import build_model
 from vitlab.models.attention import EXPLICIT_TOKENS, set_attention
-from vitlab.models.cost import training_macs
+from vitlab.models.cost import activation_bytes, cost, training_macs
+from vitlab.train.optim import freeze
 from vitlab.train.state import TrainState
 from vitlab.train.step import Stepper
 
@@ -29,6 +32,12 @@ REPAID = 3e13
 
 IMAGES, ROUNDS, SECONDS = 64, 3, 5.0
 """A trial takes rounds of a step of so many images; after so many seconds it begins no more."""
+
+LONG = 3e11
+"""Floating-point operations of the longest step that is tried: some seconds of two cores."""
+
+SHARE = 0.125
+"""Share of the memory that a step may take to be tried."""
 
 HOPELESS = 1.5
 """Times the fastest's seconds after which a contender is not tried again."""
@@ -101,6 +110,13 @@ def choose(
     work = 2 * training_macs(config, config.train.epochs, images)
     if device.type != "cpu" or len(rivals) == 1 or work < REPAID:
         return default, {}
+    if not step_images(config, device, IMAGES):
+        words = "no trial: a step on one image is too large for it"
+        left_open = [len({words[place] for words in rivals}) > 1 for place in range(3)]
+        choices = zip(default, left_open, strict=True)
+        return Settings(
+            *(Choice(c.word, f"{c.reason}; {words}") if o else c for c, o in choices)
+        ), {}
     with torch.random.fork_rng(devices=[]):
         rates = measure(config, device, rivals)
     fastest = max(rates, key=lambda words: rates[words])
@@ -157,7 +173,8 @@ def measure(
     config: Config, device: torch.device, rivals: list[Words], images: int = IMAGES
 ) -> dict[Words, float]:
     """Images per second of a step of at most so many images under each of some settings."""
-    count = min(images, math.ceil(config.train.batch_size / config.train.accumulate))
+    most = min(images, math.ceil(config.train.batch_size / config.train.accumulate))
+    count = max(1, step_images(config, device, most))
     part = replace(config, train=replace(config.train, batch_size=count, accumulate=1))
     steps = {words: noise_step(part, device, words) for words in rivals}
     for step in steps.values():
@@ -173,6 +190,31 @@ def measure(
         if time.perf_counter() - begun > SECONDS:
             break
     return {words: count / each for words, each in seconds.items()}
+
+
+def step_images(config: Config, device: torch.device, most: int) -> int:
+    """Images of a step on trial: `most`, or fewer where images are large, or none."""
+    operations = (12 if config.optim.sam else 6) * cost(config).macs
+    room = SHARE * memory(device)
+    return int(min(most, LONG / operations, room / training_bytes(config)))
+
+
+@lru_cache
+def training_bytes(config: Config, attention: str = "auto") -> int:
+    """Bytes that one image takes inside a model in training, in fp32; see `activation_bytes`."""
+    data, model = config.data, without_numbers(config)
+    set_attention(model, attention)
+    assert data.image_size and data.channels
+    shape = (2, data.channels, *data.image_size)  # of one pixel batch norm would learn nothing
+    return activation_bytes(model, shape, gradients=True) // 2
+
+
+def without_numbers(config: Config) -> nn.Module:
+    """The model that a config trains, on the meta device."""
+    with torch.device("meta"):
+        model = build_model(config)
+    freeze(model, config.optim.freeze)
+    return model
 
 
 def noise_step(

@@ -1,0 +1,270 @@
+"""What a training takes is said before it is taken; what cannot fit is refused with a way out."""
+
+import os
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from vitlab.config import Config, DataConfig, TrainConfig, ViTConfig
+from vitlab.data import batches
+from vitlab.errors import ConfigError, VitlabError
+from vitlab.models import build_model
+from vitlab.predict import BATCH, at_once
+from vitlab.recipes import RECIPES, recipe
+from vitlab.run import Run
+from vitlab.train import loop, memory, resume, session, train, trial
+from vitlab.train.session import Session
+from vitlab.train.trial import choose, measure, rules, step_images
+
+CPU = torch.device("cpu")
+TINY = Config(
+    model=ViTConfig(patch_size=4, width=8, depth=1, heads=2),
+    train=TrainConfig(epochs=1, batch_size=20),
+)
+
+
+def photos(name: str, side: int = 224, **fields: object) -> Config:
+    given = {name.replace("__", "."): value for name, value in fields.items()}
+    size = {"data.image_size": (side, side), "data.channels": 3, "data.classes": 3}
+    return recipe(name).override(size | given)
+
+
+@pytest.fixture
+def data() -> tuple[np.ndarray, np.ndarray]:
+    draws = np.random.default_rng(0)
+    return draws.integers(0, 256, (60, 8, 8, 1)).astype(np.uint8), np.arange(60) % 2
+
+
+def room(monkeypatch, size: float) -> None:
+    """Let there be so many bytes of memory."""
+    for module in (memory, trial):
+        monkeypatch.setattr(module, "memory", lambda device: int(size))
+
+
+@pytest.mark.parametrize(
+    ("name", "patches", "larger"), [("cpu", "3,136", 8), ("digits", "12,544", 16)]
+)
+def test_many_patches_are_told_with_a_way_out_before_images_are_read(
+    monkeypatch, capsys, name, patches, larger
+):
+    def read(*_):
+        raise InterruptedError("the images are read")
+
+    monkeypatch.setattr(loop, "resolve", lambda data, root: photos(name).data)
+    monkeypatch.setattr(loop, "load_train", read)
+    room(monkeypatch, 1e12)
+    with pytest.raises(InterruptedError):
+        train(recipe(name).override({"data.dataset": "photos"}), device="cpu")
+    said = capsys.readouterr().err
+    assert f"images      224 x 224 pixels, {patches} patches each" in said
+    assert "memory      at least" in said and "of the 1,000.0 GB that this process may have" in said
+    assert f"--data.image_size 32,32 or --model.patch_size {larger}" in said
+
+
+def test_ordinary_images_draw_no_warning_of_tokens_or_memory(monkeypatch):
+    room(monkeypatch, 16e9)
+    for name in ("cpu", "digits", "vit-tiny"):
+        config = photos(name, side=32)
+        assert not [*memory.many_tokens(config), *memory.tight(config, CPU, 45_000)]
+
+
+def options(said: str) -> list[dict[str, str]]:
+    """The options that a message advises, by way out."""
+    ways = [way.split() for way in said.split("Way out: ")[1].split(". ")[0].split(" or ")]
+    return [
+        {name.removeprefix("--"): value for name, value in zip(way[::2], way[1::2], strict=True)}
+        for way in ways
+    ]
+
+
+@pytest.mark.parametrize("name", ["cpu", "digits", "vit-tiny", "resnet18"])
+def test_what_cannot_fit_is_refused_and_each_way_out_fits(monkeypatch, name):
+    room(monkeypatch, 4e9)
+    config = photos(name)
+    with pytest.raises(ConfigError, match="would run out of memory") as told:
+        memory.refuse_excess(config, CPU, 50_000)
+    found = options(str(told.value))
+    assert list(found[0]) == ["train.accumulate"] and "data.image_size" in found[1]
+    for way in found:
+        memory.refuse_excess(config.override(way), CPU, 50_000)
+    memory.refuse_excess(config, CPU, 4)  # fewer images than a batch are a smaller step
+
+
+def test_nothing_is_read_or_written_where_one_image_is_too_large(monkeypatch, tmp_path):
+    monkeypatch.setattr(loop, "resolve", lambda data, root: photos("digits").data)
+    monkeypatch.setattr(loop, "load_train", None)
+    room(monkeypatch, 1e8)
+    with pytest.raises(ConfigError, match=r"Way out: --data\.image_size 32,32 --train") as told:
+        train(recipe("digits").override({"data.dataset": "photos"}), out=tmp_path, device="cpu")
+    for way in options(str(told.value)):
+        memory.refuse_excess(photos("digits").override(way), CPU, 50_000)
+    assert told.value.exit_code == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_little_room_is_a_warning_with_ways_that_leave_more(monkeypatch):
+    config = photos("digits")
+    needed = memory.need(config, CPU).of(64)
+    room(monkeypatch, needed / 0.9)
+    memory.refuse_excess(config, CPU, 1_000)
+    (said,) = memory.tight(config, CPU, 1_000)
+    for way in options(said):
+        assert not list(memory.tight(config.override(way), CPU, 1_000)), way
+
+
+def test_parts_are_not_advised_where_they_change_nothing():
+    whole = photos("digits", train__batch_size=8, train__accumulate=8)
+    said = memory.out_of_memory(whole, CPU)
+    assert "accumulate" not in said and "--data.image_size 32,32" in said
+    wide = photos("digits", side=8, model__patch_size=8, model__width=4096)
+    said = memory.out_of_memory(wide, CPU)
+    assert "accumulate" not in said and "choose a smaller model" in said
+    assert "--train.accumulate 2" in memory.out_of_memory(photos("digits"), CPU)
+
+
+def test_a_run_that_goes_on_is_not_told_to_change(data, tmp_path, monkeypatch):
+    run = train(TINY, data=data, out=tmp_path, device="cpu", quiet=True)
+    (run.path / "finished.json").unlink()
+    room(monkeypatch, 10)
+    with pytest.raises(ConfigError, match="A run goes on as it began"):
+        resume(run.path, data=data, device="cpu", quiet=True)
+    room(monkeypatch, 1e10)
+    monkeypatch.setattr(Session, "judge", greedy)
+    (run.path / "checkpoints").rename(run.path / "kept")
+    with pytest.raises(VitlabError, match="Checkpoints so far are intact"):
+        resume(run.path, data=data, device="cpu", quiet=True)
+    assert Run(run.path).finished is None
+
+
+def greedy(*_: object, **__: object) -> None:
+    raise MemoryError
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "words"),
+    [
+        (Session, "judge", "out of memory on cpu while judging"),
+        (session, "build_model", "out of memory on cpu before the first step: 60 images"),
+        (Session, "take_step", "out of memory with train.batch_size=20"),
+    ],
+)
+def test_advice_is_for_what_ran_out(data, tmp_path, monkeypatch, owner, name, words):
+    monkeypatch.setattr(owner, name, greedy)
+    with pytest.raises(VitlabError, match=words) as told:
+        train(TINY, data=data, out=tmp_path, device="cpu", quiet=True)
+    if name != "take_step":
+        assert "accumulate" not in str(told.value)
+
+
+def test_images_that_do_not_fit_while_they_are_read_are_no_traceback(monkeypatch):
+    monkeypatch.setattr(loop, "resolve", lambda data, root: photos("digits", side=32).data)
+    monkeypatch.setattr(loop, "load_train", greedy)
+    with pytest.raises(VitlabError, match=r"while reading.*--data.image_size"):
+        train(recipe("digits"), device="cpu", quiet=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc says what a process has")
+def test_the_memory_is_what_a_process_may_have(monkeypatch):
+    import resource
+
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 0 < batches.memory(CPU) <= machine
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (10**9, 10**9))
+    assert batches.memory(CPU) < 10**9
+
+
+def test_only_what_learns_from_images_has_them_made(monkeypatch):
+    asked = []
+    images = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3), np.uint8)
+    monkeypatch.setattr(session, "resize", lambda *given: asked.append(given[0]) or given[0])
+    monkeypatch.setattr(session, "START_PIXELS", 20 * 32 * 32)
+    for patch, parts in (("linear", 0), ("whitened", 3)):
+        config = photos("cpu", side=32, model__patch=patch, train__batch_size=20)
+        examples = loop.from_arrays(images, np.arange(60) % 3)
+        Session.build(config, examples, CPU, settings=rules(config, CPU))
+        assert len(asked) == parts and all(len(part) <= 20 for part in asked)
+
+
+def test_a_trial_takes_fewer_images_where_they_are_large_or_none(monkeypatch):
+    assert step_images(photos("cpu", side=32), CPU, 64) == 64
+    assert 1 <= step_images(photos("cpu"), CPU, 64) < 16
+    assert step_images(photos("digits"), CPU, 64) == 0
+    taken = []
+    noise_step = trial.noise_step
+
+    def watched(config, *rest):
+        taken.append(config.train.batch_size)
+        return noise_step(config, *rest)
+
+    monkeypatch.setattr(trial, "noise_step", watched)
+    large = photos("cpu", side=64)
+    room(monkeypatch, 8 * 3 * trial.training_bytes(large))
+    measure(large, CPU, [rules(large, CPU).words])
+    assert taken == [3]
+
+
+def test_a_trial_that_would_be_too_long_is_left_out_with_a_word(monkeypatch):
+    monkeypatch.setattr(trial, "measure", None)
+    huge = photos("cpu", side=1536)
+    settings, tried = choose(huge, CPU, 45_000)
+    assert tried == {} and settings.words == rules(huge, CPU).words
+    assert "no trial: a step on one image is too large for it" in settings.layout.reason
+    assert "no trial" not in settings.attention.reason  # nothing was left open there
+
+
+def test_the_time_of_large_steps_is_found_with_fewer_images(monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (40, 64, 64, 3), np.uint8)
+    config = photos("digits", side=64, train__batch_size=20, train__epochs=2)
+    built = Session.build(
+        config, loop.from_arrays(images, np.arange(40) % 3), CPU, settings=rules(config, CPU)
+    )
+    shapes = []
+    monkeypatch.setattr(session, "step_images", lambda config, device, most: 2)
+    forward = type(built.state.model).forward
+    monkeypatch.setattr(
+        type(built.state.model), "forward", lambda s, x: shapes.append(len(x)) or forward(s, x)
+    )
+    assert built.estimate() > 0
+    assert shapes == [2, 2]
+
+
+def test_cifar_is_evaluated_as_before_and_large_images_in_smaller_batches():
+    for name in RECIPES:
+        config = recipe(name).override(
+            {"data.image_size": (32, 32), "data.channels": 3, "data.classes": 10}
+        )
+        assert at_once(torch.nn.Identity(), (3, *config.data.image_size), BATCH) == BATCH
+    model = build_model(photos("cpu"))
+    plain, kept = (at_once(model, (3, 224, 224), BATCH, gradients=each) for each in (False, True))
+    assert 1 <= kept < plain < BATCH
+    assert at_once(model, (3, 224, 224), 64, traced=True) < 8  # attention weights are written out
+    small = replace(photos("cpu"), data=DataConfig(image_size=(64, 64), channels=3, classes=3))
+    assert at_once(build_model(small), (3, 64, 64), BATCH) == BATCH
+
+
+def test_written_attention_grows_with_the_square_of_tokens_and_fused_does_not():
+    def grown(attention: str) -> float:
+        small, large = (
+            trial.training_bytes(
+                Config(
+                    data=DataConfig(image_size=(side, side), channels=3, classes=2),
+                    model=ViTConfig(patch_size=2, width=8, depth=1, heads=2),
+                ),
+                attention,
+            )
+            for side in (64, 128)
+        )
+        return large / small
+
+    assert grown("fused") == pytest.approx(4, rel=0.1)
+    assert grown("explicit") > 14
+
+
+def test_frozen_weights_need_no_gradients(monkeypatch):
+    whole = memory.need(photos("digits"), CPU)
+    head = photos("digits", optim__freeze="patch_embed,pos_embed,blocks,norm")
+    frozen = memory.need(head, CPU)
+    assert frozen.image < whole.image / 4 and frozen.weights < whole.weights / 3
