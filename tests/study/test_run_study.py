@@ -106,7 +106,7 @@ def test_every_trial_without_a_result_says_why(faulty):
     assert reasons[:2] == ["", ""]
     for reason, word in zip(
         reasons[2:],
-        ("is not empty", "gradient norm", "model.ffn_ratio=", "SIGKILL"),
+        ("is not empty", "gradient norm", "a step of 64 images", "SIGKILL"),
         strict=True,
     ):
         assert word in reason

@@ -79,10 +79,11 @@ def described(config: Config, device: torch.device, world: int = 1) -> Iterator[
         f"{whole.macs / 1e6:.1f} M multiply-adds per image",
     )
     parts = config.train.accumulate
+    once = math.ceil(batch / parts)
     yield (
         "memory",
         f"at least {gigabytes(need(config, device).of(batch, parts))} for a step, "
-        f"{math.ceil(batch / parts):,} images at once, of {available(device)}",
+        f"{once:,} image{'s' * (once > 1)} at once, of {available(device)}",
     )
 
 
