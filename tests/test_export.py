@@ -320,7 +320,7 @@ def test_the_shipped_model_loses_nothing_on_real_images(cifar10, tmp_path, monke
     monkeypatch.setenv("VITLAB_RUNS", str(tmp_path))
     run = open_run("cpu")
     examples = load_train(run.config.data, cifar10)
-    places = examples.split(run.config.data)[1][:2000]
+    places = run.split.index[1][:2000]
     images, labels = examples.images[places], examples.labels[places]
 
     def accuracy(classifier) -> float:

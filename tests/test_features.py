@@ -84,7 +84,7 @@ def test_every_layer_is_measured_and_only_a_vit_has_a_cls_token(found):
 
 def test_numbers_are_those_of_the_models_own_tokens_on_validation_images(found, trained, examples):
     run = trained["vit"]
-    _, validation = examples.split(run.config.data)
+    _, validation = run.split.index
     model = open_model(run, run.checkpoint(), torch.device("cpu"))
     pixels = torch.from_numpy(examples.images[validation]).permute(0, 3, 1, 2)
     origin, trace = run.origin["data"], {}

@@ -124,7 +124,8 @@ NOT_IN_CSV = ("epochs_to_accuracy", "accuracy_interval", "command")
 
 def facts_of(run: Mapping[str, Any]) -> Facts:
     """The values of a run's facts."""
-    return lambda name: run["facts"][name] and run["facts"][name]["value"]
+    facts = run["facts"]  # a stored comparison may be of before a fact was known
+    return lambda name: facts[name]["value"] if facts.get(name) else None
 
 
 def rows(found: Comparison) -> list[list[str]]:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from vitlab.config import Config, text
+from vitlab.config import Config
 from vitlab.data import (
     ARRAYS,
     KNOWN,
@@ -431,7 +431,7 @@ def _introduce(run: Run, session: Session, work: Work, seen: int) -> None:
             ("steps", f"{batches.steps:,}: {config.train.epochs} epochs of "
                       f"{batches.steps_per_epoch:,} batches of {config.train.batch_size}"),
             *(
-                ("", f"{name}={text(value)} in proportion, {text(whole_value)} in the recipe")
+                ("", f"{name}={value:.3g} in proportion, {whole_value:g} in the recipe")
                 for name, (whole_value, value) in shortened(config).items()
             ),
             ("time", f"about {duration(session.estimate())}, from two trial steps"),
