@@ -1,6 +1,7 @@
 """What all tests share: folders of their own, and the real CIFAR-10 where there is one."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,12 @@ def own_folders(tmp_path_factory) -> Iterator[None]:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.delenv("VITLAB_RUNS", raising=False)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def terminal() -> None:
+    """Let the hang-up of a terminal mean what it means, also below nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

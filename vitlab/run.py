@@ -301,8 +301,6 @@ class Run:
         """Copy what is not weights into another folder: config, origin, metrics, final numbers."""
         copy = Run.create(folder, self.config)
         copy.write_origin(self.origin)
-        if (self.path / "split.npz").exists():
-            copy.write_split(self.split)
         lines = [json.dumps(record) + "\n" for record in metrics]
         write_text(copy.path / "metrics.jsonl", "".join(lines))
         if self.finished is not None:

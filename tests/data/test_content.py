@@ -19,6 +19,8 @@ from vitlab.config import DataConfig
 from vitlab.data import KNOWN, Examples
 from vitlab.errors import ConfigError, DataError, RunError
 from vitlab.evaluate import evaluate
+from vitlab.figures import style
+from vitlab.ledger import open_split
 from vitlab.run import Run
 
 TEN = KNOWN["cifar10"].class_names
@@ -193,11 +195,12 @@ def test_weights_that_saw_the_validation_images_are_refused_with_a_way_out(photo
         train_on(photos, "third", **third)
 
 
-def test_what_was_allowed_is_told_in_every_table(photos, capsys):
+def test_what_was_allowed_is_told_in_every_table(photos, capsys, monkeypatch):
     source = train_on(photos, "source")
     allowed = {"train.weights": str(source.path), "data.split_seed": 1, "train.overlap": "allow"}
     run = train_on(photos, "allowed", **allowed)
     seen = run.origin["data"]["validation_seen"]
+    monkeypatch.setitem(style.STYLE, "savefig.dpi", 30)
     assert evaluate(run)["validation_seen"] == seen
     assert main(["leaderboard", str(run.path.parent)]) == 0
     assert f"validation, {seen} trained on before" in " ".join(capsys.readouterr().out.split())
@@ -215,7 +218,7 @@ def test_a_test_split_that_the_first_weights_were_trained_on_is_refused(photos):
     other = {"data.split_seed": 1, "data.validation_fraction": 0.0}
     run = train_on(photos, "other", **{"train.weights": str(source.path), **other})
     with pytest.raises(DataError, match=r"trained on \d+ of its 40 test images.*overlap=allow"):
-        evaluate(run, "test")
+        open_split(run, "test")
 
 
 def test_a_picture_that_is_gone_moves_none_from_training_into_test_unseen(photos):
@@ -223,7 +226,7 @@ def test_a_picture_that_is_gone_moves_none_from_training_into_test_unseen(photos
     next(photos.rglob("*.png")).unlink()
     for split in ("validation", "test"):
         with pytest.raises(DataError, match=r"1 of 160 are gone|0 of 160|not the images"):
-            evaluate(run, split)
+            open_split(run, split)
 
 
 def test_copies_of_training_images_among_test_images_are_told(photos):
@@ -231,7 +234,7 @@ def test_copies_of_training_images_among_test_images_are_told(photos):
     shutil.copytree(photos.parent / "set" / "train", photos.parent / "set" / "test")
     run = train_on(photos.parent / "set", "run")
     with pytest.warns(UserWarning, match="180 of 200 test images are copies"):
-        evaluate(run, "test")
+        open_split(run, "test")
 
 
 @pytest.mark.parametrize("root", ["disk2", "disk2/photos"])
@@ -241,20 +244,19 @@ def test_data_that_moved_is_found_by_the_data_root_and_known_by_its_content(phot
     moved.parent.mkdir()
     photos.rename(moved)
     with pytest.raises(DataError, match="is gone: tell where it is now with --data-root"):
-        evaluate(run)
-    evaluate(run, data_root=photos.parent / root)
-    evaluate(run, "test", data_root=photos.parent / root)
+        open_split(run, "validation")
+    open_split(run, "validation", data_root=photos.parent / root)
+    open_split(run, "test", data_root=photos.parent / root)
     next(moved.rglob("*.png")).unlink()
-    shutil.rmtree(run.path / "predictions")
     with pytest.raises(DataError, match="not the images"):
-        evaluate(run, data_root=photos.parent / root)
+        open_split(run, "validation", data_root=photos.parent / root)
 
 
 def test_a_run_of_an_earlier_vitlab_says_that_its_split_cannot_be_found_again(photos):
     run = train_on(photos, "run")
     (run.path / "split.npz").unlink()
     with pytest.raises(RunError, match=r"earlier vitlab.*train it again"):
-        evaluate(run)
+        open_split(run, "validation")
 
 
 def test_examples_given_in_another_order_are_the_same_data(photos):

@@ -449,6 +449,7 @@ def _grey_range(config: DataConfig, source: Format) -> tuple[int, int]:
     low, high = 65535, 0
     for item in source.read("train")[0]:
         try:
+            _check_file(item)
             pixels = _pixels(item, config)
         except DataError:
             continue  # is told when the images are read

@@ -92,6 +92,7 @@ def ship(run: Run, folder: Path) -> Run:
     with Run.claim(folder):
         judged = [record for record in run.metrics if record["split"] != "train"]
         small = run.copy_record(folder, judged)
+        small.write_split(run.split)
         name = "average.safetensors" if averaged else "model.safetensors"
         small.write_checkpoint(checkpoint.step, {name: save(half)}, checkpoint.state)
     return small

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from vitlab.config import Config
+from vitlab.config import Config, text
 from vitlab.data import (
     ARRAYS,
     KNOWN,
@@ -431,8 +431,8 @@ def _introduce(run: Run, session: Session, work: Work, seen: int) -> None:
             ("steps", f"{batches.steps:,}: {config.train.epochs} epochs of "
                       f"{batches.steps_per_epoch:,} batches of {config.train.batch_size}"),
             *(
-                ("", f"{name}={value:.3g} in proportion, {whole_value:g} in the recipe")
-                for name, (whole_value, value) in shortened(config).items()
+                ("", f"{name}={brief(value)} in proportion, {brief(usual)} in the recipe")
+                for name, (usual, value) in shortened(config).items()
             ),
             ("time", f"about {duration(session.estimate())}, from two trial steps"),
         ]
@@ -678,6 +678,11 @@ def _new_path(config: Config, out: str | os.PathLike[str] | None, name: str | No
             raise VitlabError(f"name {name!r} is no folder name: use letters, digits, - and _")
         return folder / name
     return folder / f"{config.recipe}-seed{config.train.seed}"
+
+
+def brief(value: Any) -> str:
+    """A value of a config in words, a fraction to three digits."""
+    return f"{value:.3g}" if isinstance(value, float) else text(value)
 
 
 def duration(seconds: float) -> str:
