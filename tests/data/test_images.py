@@ -111,13 +111,18 @@ def test_a_header_tells_size_and_greyness_of_any_mode():
     assert header(encoded(RAMP[:2])) == ((2, 4), 3, 8)
 
 
+FLIPPED = bytearray(encoded(NOISE))
+FLIPPED[len(FLIPPED) // 2] ^= 255
+FLIPPED = bytes(FLIPPED)
+
+
 @pytest.mark.parametrize(
     "data",
     [
         b"", b"just text", encoded(NOISE)[:1500], encoded(NOISE, format="JPEG")[:900],
-        encoded(RAMP, format="GIF"),
+        encoded(RAMP, format="GIF"), FLIPPED,
     ],
-    ids=["empty", "text", "half a PNG", "half a JPEG", "GIF"],
+    ids=["empty", "text", "half a PNG", "half a JPEG", "GIF", "a PNG with a wrong sum"],
 )  # fmt: skip
 def test_what_is_no_whole_image_is_refused_by_name(tmp_path, data):
     path = tmp_path / "odd\n.png"

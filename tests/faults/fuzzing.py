@@ -122,7 +122,7 @@ def fuzz_images(folder: Path, scale: float) -> str:
             sources[f"{kind}-{mode}"] = file.getvalue()
 
     def body(drawn: tuple[str, bytes]) -> None:
-        (height, width), channels = header(drawn[1])
+        (height, width), channels, _ = header(drawn[1])
         assert height > 0 and width > 0 and channels in (1, 3)
         for wanted in (1, 3):
             assert decode(drawn[1], (5, 6), wanted, "pad").shape == (5, 6, wanted)

@@ -386,7 +386,7 @@ def odd_folders(folder: Path, scale: float) -> str:
     assert run.origin["data"]["train_images"] + run.origin["data"]["validation_images"] == 11
     (run.path / "finished.json").unlink()
     (fine / "b").rename(fine / "c")
-    Vitlab("train", "--resume", run.path, folder=folder).refuse("not the one this run began with")
+    Vitlab("train", "--resume", run.path, folder=folder).refuse("these are not the images")
     return f"{refused} of {refused} refused by name; hidden and foreign files passed over"
 
 

@@ -123,6 +123,7 @@ def _read(source: bytes | Path, image_size: tuple[int, int], max_pixels: int) ->
         if image.width * image.height > LARGE:
             side = max(DRAFT, 2 * max(image_size))
             image.draft(None, (side, side))  # only a JPEG can
+        image.load()  # what is broken shows here, and not where EXIF is forgiven
         turn = TURNS.get(_orientation(image))
         upright = image.transpose(Image.Transpose[turn]) if turn else image
         if upright.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip at 255

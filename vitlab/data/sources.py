@@ -359,7 +359,13 @@ def _survey(config: DataConfig, source: Format) -> dict[str, Any]:
     items, _ = _read(config, source, "train")
     if isinstance(items, np.ndarray):
         return {"image_size": items.shape[1:3], "channels": items.shape[3]}
-    found = dict(_each(lambda item: header(item, config.max_pixels), items, config))
+    try:
+        found = dict(_each(lambda item: header(item, config.max_pixels), items, config))
+    except _UnreadableError:
+        # Those of broken pixels are told together with those of broken headers.
+        for _ in _each(lambda item: read(item, (1, 1), config.max_pixels), items, config):
+            pass
+        raise
     sizes, channels, _ = zip(*found.values(), strict=True)
     if len(set(sizes)) > 1 and config.image_size is None:
         raise DataError(
