@@ -121,7 +121,7 @@ class Checkpoint:
         return sha256(self.path / "manifest.json")
 
 
-class Split(NamedTuple):
+class SplitRecord(NamedTuple):
     """Which images a run was given, by their keys (`vitlab.data.Examples.keys`)."""
 
     keys: "np.ndarray"
@@ -193,13 +193,13 @@ class Run:
         return _read_json(self.path / "origin.json")
 
     @property
-    def split(self) -> "Split":
+    def split(self) -> "SplitRecord":
         """Which images it was trained and validated on; RunError where that is not known."""
         import numpy as np  # here, because the command line shows help without it
 
         try:
             with np.load(self.path / "split.npz", allow_pickle=False) as stored:
-                return Split(**{name: stored[name] for name in Split._fields})
+                return SplitRecord(**{name: stored[name] for name in SplitRecord._fields})
         except FileNotFoundError:
             raise RunError(
                 f"{self.path} has no split.npz: it is of an earlier vitlab, whose split depended "
@@ -343,7 +343,7 @@ class Run:
         with _storing(self.path):
             write_json(self.path / "origin.json", origin)
 
-    def write_split(self, split: "Split") -> None:
+    def write_split(self, split: "SplitRecord") -> None:
         """Store which images the run was given."""
         import numpy as np
 

@@ -225,7 +225,7 @@ def test_a_picture_that_is_gone_moves_none_from_training_into_test_unseen(photos
     run = train_on(photos, "run")
     next(photos.rglob("*.png")).unlink()
     for split in ("validation", "test"):
-        with pytest.raises(DataError, match=r"1 of 160 are gone|0 of 160|not the images"):
+        with pytest.raises(DataError, match="not the images"):
             open_split(run, split)
 
 

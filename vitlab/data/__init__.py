@@ -17,7 +17,7 @@ from vitlab.data.sources import (
     resolve,
     statistics,
 )
-from vitlab.data.splits import index_sha256, train_validation
+from vitlab.data.splits import index_sha256
 
 __all__ = [
     "ARRAYS",
@@ -33,5 +33,4 @@ __all__ = [
     "load_train",
     "resolve",
     "statistics",
-    "train_validation",
 ]

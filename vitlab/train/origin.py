@@ -19,7 +19,7 @@ from vitlab.data import Examples
 from vitlab.device import Choice
 from vitlab.errors import ConfigError, RunError
 from vitlab.pretrained.weights import data_of, trained_on
-from vitlab.run import TRAINED, VALIDATED, Split
+from vitlab.run import TRAINED, VALIDATED, SplitRecord
 from vitlab.train.session import Session
 
 
@@ -65,7 +65,7 @@ def origin_of(
     }
 
 
-def split_of(examples: Examples, config: Config, before: np.ndarray) -> Split:
+def split_of(examples: Examples, config: Config, before: np.ndarray) -> SplitRecord:
     """What split.npz holds.
 
     Args:
@@ -74,7 +74,7 @@ def split_of(examples: Examples, config: Config, before: np.ndarray) -> Split:
     part = np.zeros(len(examples.labels), np.uint8)
     for number, index in zip((TRAINED, VALIDATED), examples.split(config.data), strict=True):
         part[index] = number
-    return Split(examples.keys, part, before)
+    return SplitRecord(examples.keys, part, before)
 
 
 def seen_before(config: Config, examples: Examples) -> tuple[np.ndarray, int]:

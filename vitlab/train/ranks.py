@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from vitlab.config import Config
-from vitlab.run import Run, Split
+from vitlab.run import Run, SplitRecord
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Watched(Run):
     def write_origin(self, origin: Mapping[str, Any]) -> None:
         """Leave it to rank 0."""
 
-    def write_split(self, split: Split) -> None:
+    def write_split(self, split: SplitRecord) -> None:
         """Leave it to rank 0."""
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
