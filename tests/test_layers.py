@@ -14,7 +14,8 @@ PACKAGE = Path(__file__).parents[1] / "vitlab"
 LAYERS = (
     {"errors"},
     {"config", "files", "words"},
-    {"device", "recipes", "run", "tensors", "data", "models", "stats"},
+    {"device", "recipes", "run", "tensors", "stats"},
+    {"data", "models"},
     {"backbone", "card", "embeddings", "predict", "metrics", "figures", "pretrained"},
     {"ledger", "measured", "robustness"},
     {"train", "evaluate", "explain", "explore", "features"},

@@ -1,14 +1,19 @@
 """Where a computation runs and with which numbers: every choice comes with its reason."""
 
+# pyright: reportPrivateImportUsage=false
+# torch offers its operations on lists of tensors under names with an underscore.
+
 import os
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from vitlab.config import TrainConfig
+from vitlab.config import Config, TrainConfig
 from vitlab.errors import VitlabError
 
 
@@ -22,8 +27,9 @@ class Choice(NamedTuple):
         return f"{self.word} ({self.reason})"
 
 
-COMPILE_STEPS = 5_000
-"""Steps from which compilation is expected to repay itself; an estimate, not yet measured."""
+COMPILE_STEPS = 120_000
+"""Steps from which compilation is expected to repay itself, if it takes a minute and saves half a
+millisecond of a step that is replayed anyway; an estimate, not yet measured."""
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -82,27 +88,40 @@ def choose_precision(config: TrainConfig, device: torch.device) -> Choice:
     return Choice(config.precision, "asked for")
 
 
-def choose_compile(
-    config: TrainConfig, device: torch.device, steps: int, precision: Choice
-) -> Choice:
+def choose_compile(config: Config, device: torch.device, steps: int, precision: Choice) -> Choice:
     """Resolve how the step of a run of so many steps is made faster than plain Python.
 
     `on` is torch.compile, and on a GPU a CUDA graph of the compiled step; `graph` is the graph
     alone, which takes seconds to capture where a compilation takes minutes.
     """
-    if config.compile == "off":
+    word = config.train.compile
+    if word == "off":
         return Choice("off", "asked for")
     if device.type != "cuda":
-        if config.compile == "on":
+        if word == "on":
             return Choice("on", "asked for")
         return Choice("off", f"no reliable gain on {device.type}")
-    if precision.word == "fp16":
-        return Choice("off", "the loss scale of fp16 must be looked at after every step")
-    if config.compile != "auto":
-        return Choice(config.compile, "asked for")
+    if precision.word == "fp16" and config.optim.optimizer == "muon":
+        return Choice("off", "Muon in fp16 must look at the loss scale at every step")
+    if word != "auto":
+        return Choice(word, "asked for")
     if steps < COMPILE_STEPS:
         return Choice("graph", f"{steps:,} steps do not repay about a minute of compilation")
     return Choice("on", f"repaid over {steps:,} steps")
+
+
+def to_device(array: np.ndarray, device: torch.device) -> Tensor:
+    """Copy numbers from the host to a device; a GPU is not waited for."""
+    tensor = torch.from_numpy(array)
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def fill(scalars: Sequence[Tensor], numbers: np.ndarray) -> None:
+    """Set tensors () of one type on one device to a number each, by one copy for all of them."""
+    if scalars:
+        torch._foreach_copy_(list(scalars), to_device(numbers, scalars[0].device).unbind())
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

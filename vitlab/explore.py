@@ -213,8 +213,9 @@ def _augmentations(subject: Subject, mean: Sequence[float], std: Sequence[float]
         row = rows[_words(config)] = [Tile(subject.faces[subject.shown])]
         for step in range(DRAWS):
             moment = Moment(seed=0, step=step, epoch=step, index=labels, size=count)
+            own = torch.from_numpy(labels)
             images, targets = augment(
-                batch, torch.from_numpy(labels), config, moment, mean=mean, std=std, classes=count
+                batch, own, config, [moment], mean=mean, std=std, classes=count
             )
             share, k = targets[0].max(dim=0)
             words = "" if share == 1 else f"{100 * share:.0f} % {subject.classes[k]}"

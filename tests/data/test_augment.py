@@ -6,7 +6,16 @@ import torch
 import torch.nn.functional as F
 
 from vitlab.config import AugmentConfig
-from vitlab.data.augment import Moment, Technique, augment, crop, normalize, resized_crop, targets
+from vitlab.data.augment import (
+    Draws,
+    Moment,
+    Technique,
+    augment,
+    crop,
+    normalize,
+    resized_crop,
+    targets,
+)
 
 EVERYTHING = AugmentConfig(
     crop_padding=4,
@@ -40,6 +49,10 @@ def moment(count, step=0, epoch=0, seed=0):
     return Moment(seed, step, epoch, np.arange(count), count)
 
 
+def draws(count):
+    return Draws([np.random.default_rng(0)], [count])
+
+
 def augmented(images, config, at=None, labels=None, classes=10):
     """Augment with mean 0 and std 1, so that pixels stay in 0..1."""
     channels = images.shape[1]
@@ -49,7 +62,7 @@ def augmented(images, config, at=None, labels=None, classes=10):
         images,
         labels,
         config,
-        at or moment(len(images)),
+        [at or moment(len(images))],
         mean=(0.0,) * channels,
         std=(1.0,) * channels,
         classes=classes,
@@ -63,7 +76,7 @@ def as_bytes(images):
 def test_everything_off_is_normalisation_and_one_hot_labels():
     images, labels = pictures(4), torch.tensor([2, 0, 1, 2])
     mean, std = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
-    x, y = augment(images, labels, AugmentConfig(), moment(4), mean=mean, std=std, classes=3)
+    x, y = augment(images, labels, AugmentConfig(), [moment(4)], mean=mean, std=std, classes=3)
     assert torch.equal(x, normalize(images, mean, std))
     assert torch.equal(y, F.one_hot(labels, 3).float())
 
@@ -116,7 +129,7 @@ def test_switching_a_technique_on_changes_nothing_that_another_draws():
 
 def test_no_two_techniques_share_random_numbers():
     at = moment(1)
-    first = {tuple(at.draws(technique).integers(2**32, size=4)) for technique in Technique}
+    first = {tuple(at.rng(technique).integers(2**32, size=4)) for technique in Technique}
     order = tuple(np.random.default_rng([at.seed, at.step]).integers(2**32, size=4))
     assert len(first | {order}) == len(Technique) + 1
 
@@ -141,7 +154,7 @@ def test_grey_oblong_and_tiny_images_keep_their_shape(config, shape):
 @pytest.mark.parametrize(("padding", "side"), [(2, 8), (4, 3)])
 def test_a_crop_is_a_window_of_the_padded_image(fill, mode, padding, side):
     images = pictures(300, 3, side, side + 1)
-    cropped = crop(images, padding, fill, np.random.default_rng(0))
+    cropped = crop(images, padding, fill, draws(300))
     edges = ((0, 0), (padding, padding), (padding, padding))
     places = set()
     for image, result in zip(images.numpy(), cropped.numpy(), strict=True):
@@ -160,7 +173,7 @@ def test_a_crop_is_a_window_of_the_padded_image(fill, mode, padding, side):
 
 def test_a_resized_crop_is_a_part_of_the_image_brought_back_to_size():
     images = pictures(6, 3, 12, 12)
-    resized = resized_crop(images, 0.5, np.random.default_rng(0))
+    resized = resized_crop(images, 0.5, draws(6))
     for image, result in zip(images, resized, strict=True):
         gaps = {}
         for height in range(7, 13):
@@ -179,7 +192,7 @@ def test_a_resized_crop_is_a_part_of_the_image_brought_back_to_size():
 
 def test_a_resized_crop_of_the_whole_area_is_the_image():
     images = pictures(4, 3, 12, 20)
-    assert torch.equal(resized_crop(images, 1.0, np.random.default_rng(0)), images)
+    assert torch.equal(resized_crop(images, 1.0, draws(4)), images)
 
 
 def test_flips_exchange_left_and_right():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vitlab.config import Config, DataConfig, TrainConfig, ViTConfig
+from vitlab.config import AugmentConfig, Config, DataConfig, TrainConfig, ViTConfig
 from vitlab.data import batches, from_arrays
 from vitlab.data.batches import Batches, Images
 from vitlab.data.sampling import class_weights, weighted_order
@@ -78,6 +78,31 @@ def test_images_too_many_for_the_memory_are_gathered_to_the_same_batches(monkeyp
     monkeypatch.setattr(batches, "RESIDENT_SHARE", 0)
     gathered, same = steps_of().batch(2)
     assert torch.equal(images, gathered) and torch.equal(targets, same)
+
+
+@pytest.mark.parametrize(
+    "augment",
+    [
+        AugmentConfig(crop_padding=2, flip="alternating", cutout=4, label_smoothing=0.1),
+        AugmentConfig(resized_crop=0.5, flip="random", policy="randaugment", erasing=0.5),
+        AugmentConfig(policy="trivialaugment", mixup=0.8, cutmix=1.0, label_smoothing=0.1),
+        AugmentConfig(mixup=0.4),
+        AugmentConfig(cutmix=1.0),
+    ],
+)
+def test_batches_made_in_a_block_are_those_made_one_by_one(augment):
+    # 7 batches an epoch, the last of 4 images; the second epoch begins at another size.
+    config = replace(
+        CONFIG, augment=augment, train=replace(CONFIG.train, small_size=(4, 4), small_epochs=1)
+    )
+    alone, blocks, resumed = steps_of(config), steps_of(config), steps_of(config)
+    blocks.block = resumed.block = 5
+    for step in range(15):
+        made = [one.batch(step) for one in (alone, blocks)]
+        made += [resumed.batch(step)] if step >= 8 else []  # begins in the middle of a block
+        for images, targets in made[1:]:
+            assert torch.equal(images, made[0][0]) and torch.equal(targets, made[0][1])
+    assert made[0][0].shape[-1] == 8 and alone.batch(0)[0].shape[-1] == 4
 
 
 def test_a_weighted_epoch_shows_images_as_often_as_they_weigh_and_is_no_longer_than_another():

@@ -113,10 +113,11 @@ def test_muon_treats_equal_shapes_together_as_it_would_one_by_one():
     for weight, single in zip(weights, alone, strict=True):
         weight.grad = torch.randn(8, 8)
         single.grad = weight.grad.clone()
-    settings = {"lr": torch.tensor(0.1), "momentum": 0.9, "weight_decay": 0.1}
-    Muon([{"params": weights, "thirds": False}], **settings).step()
+    group = {"lr": torch.tensor(0.1), "thirds": False}
+    settings = {"momentum": 0.9, "weight_decay": 0.1}
+    Muon([{**group, "params": weights}], **settings).step()
     for single in alone:
-        Muon([{"params": [single], "thirds": False}], **settings).step()
+        Muon([{**group, "params": [single]}], **settings).step()
     for weight, single in zip(weights, alone, strict=True):
         torch.testing.assert_close(weight, single)
 
@@ -189,6 +190,6 @@ def test_the_average_forgets_its_first_steps_faster():
         with torch.no_grad():
             model.weight.fill_(1)
             next(state.result.parameters()).fill_(0)
-        state.set_average_rate()
+        state.set_rates(share=1.0)
         state.update_average()
         assert next(state.result.parameters()).item() == pytest.approx(moved, rel=1e-3)

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,7 @@ from vitlab.device import Choice
 from vitlab.models import build_model
 from vitlab.train.optim import orthogonalize
 from vitlab.train.state import TrainState
-from vitlab.train.step import Stepper
+from vitlab.train.step import Stepper, unchanged
 
 CONFIG = Config(
     data=DataConfig(image_size=(8, 8), channels=3, classes=10),
@@ -172,6 +173,41 @@ def test_a_second_head_learns_the_answers_of_the_teacher():
     expected = 0.7 * F.cross_entropy(first, targets) + 0.3 * F.cross_entropy(second, answers)
     torch.testing.assert_close(ours(images, targets, share=0.0, seed=0)[0], expected)
     assert torch.equal(torch.cat(asked), images)
+
+
+class Broken:
+    """A capture that fails, as a driver, a library or the memory may let it."""
+
+    shape = None
+
+    def capture(self, images, targets):
+        raise RuntimeError("operation not permitted when stream is capturing\nmore of it")
+
+
+@pytest.mark.parametrize("word", ["graph", "on"])
+def test_a_step_that_cannot_be_captured_is_taken_as_plain_python_and_says_so(word):
+    plain, broken = stepper(CONFIG), stepper(CONFIG)
+    broken.replay, broken.compilation = Broken(), Choice(word, "a test")
+    for images, targets in batches(3):
+        measured = [one(images, targets, share=1.0, seed=0) for one in (plain, broken)]
+        assert torch.equal(*measured)
+    told = broken.tell()
+    assert "operation not permitted" in told[-1] and "plain Python" in told[-1]
+    assert len(told) == (2 if word == "on" else 1)
+    assert broken.compilation.word == "off" and not broken.tell()
+
+
+def test_a_state_is_as_before_whatever_was_tried_on_it():
+    config = replace(CONFIG, optim=replace(CONFIG.optim, optimizer="sgd"))
+    plain, tried = stepper(config), stepper(config)
+    for failing in (False, True):
+        with pytest.raises(RuntimeError) if failing else nullcontext(), unchanged(tried.state):
+            tried(*batches(1)[0], share=1.0, seed=0)
+            if failing:
+                raise RuntimeError("capture")
+    for images, targets in batches(3):
+        measured = [one(images, targets, share=1.0, seed=0) for one in (plain, tried)]
+        assert torch.equal(*measured)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="a CUDA graph needs a GPU")

@@ -6,12 +6,16 @@ a CPU as on a GPU; switching one technique on changes nothing that another draws
 global generator stays where it was. Only the drawn numbers travel to the device, where the
 pixels are changed without waiting for it.
 
-Shapes: B images in the batch, C channels, H rows, W columns, K classes.
+The images of several batches may be changed at once, each by its own batch's numbers: a GPU
+takes longer to be told of a thousand small operations than to do them.
+
+Shapes: B images in a batch, N in all batches, C channels, H rows, W columns, K classes.
 """
 
 import enum
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -21,7 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vitlab.config import AugmentConfig
-from vitlab.data.operations import OPERATIONS, STRENGTHS, apply, magnitudes, to_device
+from vitlab.data.operations import OPERATIONS, STRENGTHS, apply, magnitudes
+from vitlab.device import to_device
 
 
 @enum.unique
@@ -55,9 +60,57 @@ class Moment:
     size: int
     """Number of training images."""
 
-    def draws(self, technique: Technique) -> np.random.Generator:
+    def rng(self, technique: Technique) -> np.random.Generator:
         """The random numbers of one technique for this batch."""
         return np.random.default_rng([self.seed, self.step, technique])
+
+
+class Draws:
+    """The random numbers of one technique for the images of several batches, one after another.
+
+    Args:
+        rngs: one for each batch.
+        counts: images of each batch.
+    """
+
+    def __init__(self, rngs: Sequence[np.random.Generator], counts: Sequence[int]):
+        self.batches = list(zip(rngs, counts, strict=True))
+
+    @classmethod
+    def at(cls, moments: Sequence[Moment], technique: Technique) -> "Draws":
+        """What a technique draws for the batches at some moments."""
+        return cls([at.rng(technique) for at in moments], [len(at.index) for at in moments])
+
+    def __call__(
+        self, draw: Callable[[np.random.Generator, int], np.ndarray], axis: int = 0
+    ) -> np.ndarray:
+        """Draw for each batch by draw(rng, B), and join what comes along the axis of images."""
+        return np.concatenate([draw(rng, count) for rng, count in self.batches], axis)
+
+    def integers(self, high: int) -> np.ndarray:
+        """From 0 to below `high`, one per image: int64 (N,)."""
+        return self(lambda rng, count: rng.integers(high, size=count))
+
+    def random(self) -> np.ndarray:
+        """From 0 to below 1, one per image: float64 (N,)."""
+        return self(lambda rng, count: rng.random(count))
+
+    def uniform(self, low: float, high: float, each: tuple[int, ...] = ()) -> np.ndarray:
+        """From `low` to below `high`, a shape of them per image: float64 (N, *each)."""
+        return self(lambda rng, count: rng.uniform(low, high, (count, *each)))
+
+    def noise(self, chosen: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """From N(0, 1), a shape of them per chosen image (N,) bool: float32 (chosen, *shape)."""
+        # Millions of numbers for a block of large batches, so that every core draws some.
+        ends = np.cumsum([count for _, count in self.batches])
+        counts = [int(part.sum()) for part in np.split(chosen, ends[:-1])]
+        with ThreadPoolExecutor() as pool:
+            drawn = pool.map(
+                lambda batch, count: batch[0].standard_normal((count, *shape), np.float32),
+                self.batches,
+                counts,
+            )
+            return np.concatenate(list(drawn))
 
 
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -78,64 +131,78 @@ def augment(
     images: Tensor,
     labels: Tensor,
     config: AugmentConfig,
-    moment: Moment,
+    moments: Sequence[Moment],
     *,
     mean: Sequence[float],
     std: Sequence[float],
     classes: int,
 ) -> tuple[Tensor, Tensor]:
-    """Map uint8 images (B, C, H, W) and labels (B,) to float32 images and targets (B, K).
+    """Map uint8 images (N, C, H, W) and labels (N,) to float32 images and targets (N, K).
 
     With everything off this is `normalize` and one-hot labels. The arguments stay unchanged.
+
+    Args:
+        moments: those of the batches that the images are, one after another.
     """
+
+    def draws(technique: Technique) -> Draws:
+        return Draws.at(moments, technique)
+
     if config.crop_padding:
-        draws = moment.draws(Technique.CROP)
-        images = crop(images, config.crop_padding, config.crop_fill, draws)
+        images = crop(images, config.crop_padding, config.crop_fill, draws(Technique.CROP))
     if config.resized_crop:
-        draws = moment.draws(Technique.RESIZED_CROP)
-        images = resized_crop(images, config.resized_crop, draws)
+        images = resized_crop(images, config.resized_crop, draws(Technique.RESIZED_CROP))
     if config.flip != "none":
-        images = flip(images, _flipped(config.flip, moment))
+        images = flip(images, np.concatenate([_flipped(config.flip, at) for at in moments]))
     if config.policy != "none":
-        images = _policy(images, config, moment.draws(Technique.POLICY))
+        images = _policy(images, config, draws(Technique.POLICY))
     images = normalize(images, mean, std)
     if config.erasing:
-        images = erase(images, config.erasing, moment.draws(Technique.ERASING))
+        images = erase(images, config.erasing, draws(Technique.ERASING))
     if config.cutout:
-        images = cutout(images, config.cutout, moment.draws(Technique.CUTOUT))
+        images = cutout(images, config.cutout, draws(Technique.CUTOUT))
     if config.mixes:
-        return mix(images, labels, config, moment.draws(Technique.MIX), classes)
+        return mix(images, labels, config, draws(Technique.MIX), classes)
     return images, targets(labels, labels, 1.0, config.label_smoothing, classes)
 
 
 def targets(
-    labels: Tensor, partner_labels: Tensor, lam: float, smoothing: float, classes: int
+    labels: Tensor,
+    partner_labels: Tensor,
+    lam: float | np.ndarray,
+    smoothing: float,
+    classes: int,
 ) -> Tensor:
-    """Map the labels (B,) of images and of what is mixed into them to targets (B, K).
+    """Map the labels (N,) of images and of what is mixed into them to targets (N, K).
 
-    An image's own label weighs `lam`, its partner's 1 - `lam`; then the share `smoothing` is
-    spread evenly over all classes. Rows sum to 1. Mixing and smoothing meet here and nowhere
-    else, so the loss must not smooth again.
+    An image's own label weighs `lam`, one number or (N,), its partner's 1 - `lam`; then the share
+    `smoothing` is spread evenly over all classes. Rows sum to 1. Mixing and smoothing meet here
+    and nowhere else, so the loss must not smooth again.
     """
     each = torch.arange(classes, device=labels.device)
-    own = (labels[:, None] == each).float()  # (B, K)
+    own = (labels[:, None] == each).float()  # (N, K)
     partner = (partner_labels[:, None] == each).float()
-    return (1 - smoothing) * (lam * own + (1 - lam) * partner) + smoothing / classes
+    shares = np.empty((2, len(labels)), np.float32)
+    shares[0], shares[1] = lam, 1 - np.asarray(lam)
+    weights = to_device(shares, labels.device)[:, :, None]  # (2, N, 1)
+    mixed = weights[0] * own + weights[1] * partner
+    return (1 - smoothing) * mixed + smoothing / classes
 
 
-def crop(images: Tensor, padding: int, fill: str, draws: np.random.Generator) -> Tensor:
+def crop(images: Tensor, padding: int, fill: str, draws: Draws) -> Tensor:
     """Pad all four sides with `fill` (zero or reflect) and cut the size back out at random."""
-    B, C, H, W = images.shape
-    top, left = to_device(draws.integers(2 * padding + 1, size=(2, B, 1)), images.device)
-    rows = top + torch.arange(H, device=images.device)  # (B, H)
-    columns = left + torch.arange(W, device=images.device)  # (B, W)
+    N, C, H, W = images.shape
+    corners = draws(lambda rng, count: rng.integers(2 * padding + 1, size=(2, count)), axis=1)
+    top, left = to_device(corners[:, :, None], images.device)
+    rows = top + torch.arange(H, device=images.device)  # (N, H)
+    columns = left + torch.arange(W, device=images.device)  # (N, W)
     if fill == "zero":
         images = F.pad(images, (padding,) * 4)
     else:
         rows, columns = _reflect(rows - padding, H), _reflect(columns - padding, W)
-    pixels = rows[:, :, None] * images.shape[3] + columns[:, None, :]  # (B, H, W)
-    pixels = pixels.view(B, 1, H * W).expand(-1, C, -1)
-    return images.flatten(2).gather(2, pixels).view(B, C, H, W)
+    pixels = rows[:, :, None] * images.shape[3] + columns[:, None, :]  # (N, H, W)
+    pixels = pixels.view(N, 1, H * W).expand(-1, C, -1)
+    return images.flatten(2).gather(2, pixels).view(N, C, H, W)
 
 
 def _reflect(places: Tensor, side: int) -> Tensor:
@@ -145,24 +212,24 @@ def _reflect(places: Tensor, side: int) -> Tensor:
     return torch.minimum(places, period - places)
 
 
-def resized_crop(images: Tensor, share: float, draws: np.random.Generator) -> Tensor:
+def resized_crop(images: Tensor, share: float, draws: Draws) -> Tensor:
     """Cut out `share` to all of the area and bring it back to size, bilinearly.
 
     The ratio of width to height is 0.9 to 1.1 times the image's own, as far as the cut fits.
     """
-    B, _, H, W = images.shape
-    area = draws.uniform(share, 1, B)
+    _, _, H, W = images.shape
+    area = draws.uniform(share, 1)
     widest = np.log(np.minimum(1.1, 1 / area))
     narrowest = np.log(np.maximum(0.9, area))
-    ratio = np.exp(narrowest + draws.random(B) * (widest - narrowest))
-    rows = _resampling(H, np.sqrt(area / ratio), draws.random(B), images.device)
-    columns = _resampling(W, np.sqrt(area * ratio), draws.random(B), images.device)
+    ratio = np.exp(narrowest + draws.random() * (widest - narrowest))
+    rows = _resampling(H, np.sqrt(area / ratio), draws.random(), images.device)
+    columns = _resampling(W, np.sqrt(area * ratio), draws.random(), images.device)
     resized = rows[:, None] @ images.float() @ columns[:, None].mT
     return resized.round_().to(torch.uint8)
 
 
 def _resampling(side: int, share: np.ndarray, place: np.ndarray, device: torch.device) -> Tensor:
-    """Matrices (B, side, side) that stretch a part of a line over the whole line."""
+    """Matrices (N, side, side) that stretch a part of a line over the whole line."""
     length = np.clip(np.round(side * share), 1, side)[:, None]
     start = np.floor(place[:, None] * (side - length + 1))
     # Pixel i of the result looks at this place; outside the cut, at the cut's last pixel.
@@ -173,7 +240,7 @@ def _resampling(side: int, share: np.ndarray, place: np.ndarray, device: torch.d
 
 
 def flip(images: Tensor, flipped: np.ndarray) -> Tensor:
-    """Mirror left and right the images whose entry in `flipped` (B,) is true."""
+    """Mirror left and right the images whose entry in `flipped` (N,) is true."""
     chosen = to_device(flipped, images.device).view(-1, 1, 1, 1)
     return torch.where(chosen, images.flip(3), images)
 
@@ -185,7 +252,7 @@ def _flipped(kind: str, moment: Moment) -> np.ndarray:
     epochs show the other side, so two epochs always show both (Jordan, 2024).
     """
     if kind == "random":
-        return moment.draws(Technique.FLIP).integers(2, size=len(moment.index), dtype=bool)
+        return moment.rng(Technique.FLIP).integers(2, size=len(moment.index), dtype=bool)
     return _coins(moment.seed, moment.size)[moment.index] ^ bool(moment.epoch % 2)
 
 
@@ -196,95 +263,109 @@ def _coins(seed: int, size: int) -> np.ndarray:
     return first.integers(2, size=size, dtype=bool)
 
 
-def _policy(images: Tensor, config: AugmentConfig, draws: np.random.Generator) -> Tensor:
+def _policy(images: Tensor, config: AugmentConfig, draws: Draws) -> Tensor:
     """Apply operations drawn per image: several of one strength, or one of any strength."""
-    B, _, H, W = images.shape
+    _, _, H, W = images.shape
     trivial = config.policy == "trivialaugment"
-    rounds = (1 if trivial else config.policy_operations, B)
-    choice = draws.integers(len(OPERATIONS), size=rounds)
-    direction = draws.integers(2, size=rounds)
-    strength = draws.integers(STRENGTHS, size=rounds) if trivial else config.policy_magnitude
+    rounds = 1 if trivial else config.policy_operations
+
+    def draw(high: int) -> np.ndarray:  # (rounds, N)
+        return draws(lambda rng, count: rng.integers(high, size=(rounds, count)), axis=1)
+
+    choice, direction = draw(len(OPERATIONS)), draw(2)
+    strength = draw(STRENGTHS) if trivial else config.policy_magnitude
     magnitude = magnitudes(config.policy, H, W)[choice, direction, strength]
     for operation, amount in zip(choice, magnitude, strict=True):
         images = apply(images, operation, amount)
     return images
 
 
-def erase(images: Tensor, probability: float, draws: np.random.Generator) -> Tensor:
+def erase(images: Tensor, probability: float, draws: Draws) -> Tensor:
     """Overwrite a rectangle of some normalised images with noise from N(0, 1) (Zhong, 2020).
 
     It covers 2 to 33 % of the area, with a ratio of height to width of 0.3 to 3.3. Ten are
     drawn per image and the first that fits is used; where none fits, the image stays.
     """
-    B, _, H, W = images.shape
-    chosen = draws.random(B) < probability
-    area = draws.uniform(0.02, 0.33, (B, 10)) * H * W
-    ratio = np.exp(draws.uniform(math.log(0.3), math.log(3.3), (B, 10)))
+    N, _, H, W = images.shape
+    chosen = draws.random() < probability
+    area = draws.uniform(0.02, 0.33, (10,)) * H * W
+    ratio = np.exp(draws.uniform(math.log(0.3), math.log(3.3), (10,)))
     height, width = np.round(np.sqrt(area * ratio)), np.round(np.sqrt(area / ratio))
     fits = (height > 0) & (height <= H) & (width > 0) & (width <= W)
-    first = np.arange(B), fits.argmax(axis=1)
+    first = np.arange(N), fits.argmax(axis=1)
     height, width = height[first], width[first]
-    top = np.floor(draws.random(B) * (H - height + 1))
-    left = np.floor(draws.random(B) * (W - width + 1))
-    places = np.flatnonzero(chosen & fits[first])
+    top = np.floor(draws.random() * (H - height + 1))
+    left = np.floor(draws.random() * (W - width + 1))
+    chosen &= fits[first]
+    places = np.flatnonzero(chosen)
     where = to_device(places, images.device)
     part = images[where]
     box = _inside(part, top[places], left[places], height[places], width[places])
-    noise = to_device(draws.standard_normal(part.shape, np.float32), images.device)
+    noise = to_device(draws.noise(chosen, part.shape[1:]), images.device)
     return images.index_copy(0, where, torch.where(box, noise, part))
 
 
-def cutout(images: Tensor, side: int, draws: np.random.Generator) -> Tensor:
+def cutout(images: Tensor, side: int, draws: Draws) -> Tensor:
     """Set a square of normalised images to 0, the mean colour (DeVries, 2017).
 
     Its centre is any pixel, so the square may hang over the border.
     """
-    B, _, H, W = images.shape
-    top = draws.integers(H, size=B) - side // 2
-    left = draws.integers(W, size=B) - side // 2
-    sides = np.full(B, side)
+    N, _, H, W = images.shape
+    top = draws.integers(H) - side // 2
+    left = draws.integers(W) - side // 2
+    sides = np.full(N, side)
     return images.masked_fill(_inside(images, top, left, sides, sides), 0)
 
 
 def _inside(
     images: Tensor, top: np.ndarray, left: np.ndarray, height: np.ndarray, width: np.ndarray
 ) -> Tensor:
-    """True inside one rectangle per image: bool (B, 1, H, W), from four arrays (B,)."""
+    """True inside one rectangle per image: bool (N, 1, H, W), from four arrays (N,)."""
     edges = np.stack([top, top + height, left, left + width]).astype(np.int64)
     top_edge, bottom_edge, left_edge, right_edge = to_device(edges, images.device)[:, :, None]
     row = torch.arange(images.shape[2], device=images.device)
     column = torch.arange(images.shape[3], device=images.device)
-    rows = (top_edge <= row) & (row < bottom_edge)  # (B, H)
-    columns = (left_edge <= column) & (column < right_edge)  # (B, W)
+    rows = (top_edge <= row) & (row < bottom_edge)  # (N, H)
+    columns = (left_edge <= column) & (column < right_edge)  # (N, W)
     return rows[:, None, :, None] & columns[:, None, None, :]
 
 
 def mix(
-    images: Tensor,
-    labels: Tensor,
-    config: AugmentConfig,
-    draws: np.random.Generator,
-    classes: int,
+    images: Tensor, labels: Tensor, config: AugmentConfig, draws: Draws, classes: int
 ) -> tuple[Tensor, Tensor]:
     """Mix each image with another of its batch, by MixUp (Zhang, 2018) or CutMix (Yun, 2019).
 
     The share comes from a Beta distribution, once per batch; CutMix's is then corrected to
     the pixels that were really replaced.
     """
-    B, _, H, W = images.shape
-    partner = to_device(draws.permutation(B), images.device)
-    y, x = draws.integers(H), draws.integers(W)
-    coin = draws.random() < 0.5
-    cuts = config.cutmix > 0 and (config.mixup == 0 or coin)
-    alpha = config.cutmix if cuts else config.mixup
-    lam = draws.beta(alpha, alpha)
-    if cuts:
-        height, width = int(H * math.sqrt(1 - lam)), int(W * math.sqrt(1 - lam))
-        top, left = y - height // 2, x - width // 2
-        rows, columns = slice(max(top, 0), top + height), slice(max(left, 0), left + width)
-        mixed = images.clone()
-        mixed[:, :, rows, columns] = images[partner, :, rows, columns]
-        lam = 1 - mixed[0, 0, rows, columns].numel() / (H * W)
+    N, _, H, W = images.shape
+    partner, own = np.empty(N, np.int64), np.empty(N)
+    faded = np.zeros(N, np.float32)
+    edges = np.zeros((4, N))
+    end = 0
+    for rng, count in draws.batches:
+        batch, end = slice(end, end + count), end + count
+        partner[batch] = batch.start + rng.permutation(count)
+        y, x = rng.integers(H), rng.integers(W)
+        coin = rng.random() < 0.5
+        cuts = config.cutmix > 0 and (config.mixup == 0 or coin)
+        alpha = config.cutmix if cuts else config.mixup
+        lam = rng.beta(alpha, alpha)
+        if cuts:
+            height, width = int(H * math.sqrt(1 - lam)), int(W * math.sqrt(1 - lam))
+            top, left = max(0, y - height // 2), max(0, x - width // 2)
+            bottom, right = min(H, y - height // 2 + height), min(W, x - width // 2 + width)
+            lam = 1 - (bottom - top) * (right - left) / (H * W)
+            edges[:, batch] = np.array([[top, left, bottom - top, right - left]]).T
+        else:
+            faded[batch] = 1 - lam
+        own[batch] = lam
+    others = images[where := to_device(partner, images.device)]
+    if faded.any():
+        weight = to_device(faded, images.device).view(-1, 1, 1, 1)
+        mixed = images.lerp(others, weight)
     else:
-        mixed = images.lerp(images[partner], 1 - lam)
-    return mixed, targets(labels, labels[partner], lam, config.label_smoothing, classes)
+        mixed = images
+    if edges.any():
+        mixed = torch.where(_inside(images, *edges), others, mixed)
+    return mixed, targets(labels, labels[where], own, config.label_smoothing, classes)

@@ -9,7 +9,7 @@ was decoded before, and is gathered batch by batch.
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,12 +20,15 @@ from torch import Tensor
 
 from vitlab.config import Config
 from vitlab.data.augment import Moment, augment
-from vitlab.data.operations import to_device
 from vitlab.data.sampling import balanced_order, places_by_class, weighted_order
 from vitlab.data.sources import Examples
+from vitlab.device import to_device
 
 ORDER = 100
 """Number of the order among what draws from a seed, beside the techniques of augment.py."""
+
+BLOCK_STEPS, BLOCK_BYTES = 16, 1 << 28
+"""Steps whose batches are made at once on a GPU, fewer where their images would take more bytes."""
 
 RESIDENT_SHARE = 0.25
 """Share of a device's memory that images may take before they stay where they are."""
@@ -37,14 +40,16 @@ COPIED = 1 << 26
 class Images:
     """uint8 images (N, C, H, W) and labels (N,) of a set, fetched by index onto a device.
 
-    Weights (N,), where there are any, say how often an image is shown, and stay with the host.
+    Labels are on the host as well. Weights (N,), where there are any, say how often an image is
+    shown, and stay there.
     """
 
     def __init__(self, examples: Examples, index: np.ndarray, device: torch.device):
         self._host = examples.images
         self._index = index
         self.device = device
-        self.labels = torch.from_numpy(examples.labels[index]).to(device)
+        self.host_labels = examples.labels[index]
+        self.labels = torch.from_numpy(self.host_labels).to(device)
         self.weights = None if examples.weights is None else examples.weights[index]
         bytes_needed = len(index) * math.prod(examples.images.shape[1:])
         resident = bytes_needed < RESIDENT_SHARE * memory(device)
@@ -105,6 +110,16 @@ def _limits() -> Iterator[int]:
                 yield from (int(text),) if text.strip().isdigit() else ()
 
 
+def block_steps(config: Config, device: torch.device) -> int:
+    """Steps whose batches are made at once: one on a CPU, where more would gain nothing."""
+    if device.type == "cpu":
+        return 1
+    data = config.data
+    assert data.image_size and data.channels
+    batch = 4 * math.prod(data.image_size) * data.channels * config.train.batch_size
+    return max(1, min(BLOCK_STEPS, BLOCK_BYTES // batch))
+
+
 class Batches:
     """The steps of a training.
 
@@ -123,13 +138,15 @@ class Batches:
         rounding = math.floor if config.train.drop_last else math.ceil
         self.steps_per_epoch = rounding(len(images) / config.train.batch_size)
         self.steps = self.steps_per_epoch * config.train.epochs
-        labels = images.labels.cpu().numpy()
+        labels = images.host_labels
         self._by_class = places_by_class(labels)
         self._weights = images.weights
         if self._weights is not None and config.train.sampler == "balanced":
             self._weights = self._weights / np.bincount(labels, self._weights)[labels]
         # The epoch at hand is asked for at each of its steps.
         self._order = lru_cache(maxsize=1)(self._draw_order)
+        self.block = block_steps(config, images.device)
+        self._made: dict[int, tuple[Tensor, Tensor]] = {}
 
     def size(self, step: int) -> tuple[int, int]:
         """Height and width in pixels at a step."""
@@ -155,25 +172,40 @@ class Batches:
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Augmented normalised images (B, C, H, W) and soft targets (B, K) of a step."""
-        index = self.index(step)
-        moment = Moment(
-            seed=self.config.train.seed,
-            step=step,
-            epoch=step // self.steps_per_epoch,
-            index=index,
-            size=len(self.images),
-        )
+        if step not in self._made:
+            # Blocks begin at multiples of their length, so that a resumed run makes the same.
+            first = step - step % self.block
+            block = range(first, first + self.block)
+            steps = [one for one in block if self.size(one) == self.size(step)]
+            self._made = dict(zip(steps, self._make(steps), strict=True))
+        return self._made[step]
+
+    def _make(self, steps: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of steps of one image size."""
+        moments = [
+            Moment(
+                seed=self.config.train.seed,
+                step=step,
+                epoch=step // self.steps_per_epoch,
+                index=self.index(step),
+                size=len(self.images),
+            )
+            for step in steps
+        ]
+        index = np.concatenate([moment.index for moment in moments])
         assert self.config.data.classes is not None
         images, targets = augment(
             self.images[index],
             self.images.labels[to_device(index, self.images.device)],
             self.config.augment,
-            moment,
+            moments,
             mean=self.mean,
             std=self.std,
             classes=self.config.data.classes,
         )
-        return resize(images, self.size(step)), targets
+        counts = [len(moment.index) for moment in moments]
+        images = resize(images, self.size(steps[0]))
+        return zip(images.split(counts), targets.split(counts), strict=True)
 
 
 def resize(images: Tensor, size: tuple[int, int]) -> Tensor:

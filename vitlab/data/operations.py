@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vitlab.device import to_device
+
 STRENGTHS = 31
 """How many magnitudes an operation has, from the weakest to the strongest."""
 
@@ -190,14 +192,6 @@ def equalize(images: Tensor, magnitude: np.ndarray) -> Tensor:
     spread = ((step // 2 + darker) // step.clamp(min=1)).clamp(max=255)
     equal = spread.gather(2, pixels).view_as(images).to(torch.uint8)
     return torch.where(step[..., None] > 0, equal, images)
-
-
-def to_device(array: np.ndarray, device: torch.device) -> Tensor:
-    """Copy numbers from the host to a device; a GPU is not waited for."""
-    tensor = torch.from_numpy(array)
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
 
 
 OPERATIONS: dict[str, Callable[[Tensor, np.ndarray], Tensor]] = {

@@ -9,10 +9,12 @@ torch does, takes a third of a ViT's step on a CPU (docs/speed.md).
 The words are hashes of integers, so equal keys give equal masks on a CPU as on a GPU.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+
+from vitlab.device import fill
 
 WORDS = 1 << 32
 
@@ -100,15 +102,17 @@ class DropPath(Dropout):
         return super().mask(tokens[:, :1, :1])
 
 
-def address_masks(model: nn.Module, seed: int) -> None:
-    """Let the masks of a model's next forward passes be a function of a seed below 2^64."""
-    layers = list(dropouts(model))
+def address_masks(layers: Sequence[Dropout], seed: int) -> None:
+    """Let the masks of a model's next forward passes be a function of a seed below 2^64.
+
+    Args:
+        layers: the model's `dropouts`.
+    """
     signed = torch.tensor((seed + (1 << 63)) % (1 << 64) - (1 << 63))
     keys = mix((mix(signed * GAMMA) ^ torch.arange(len(layers))) * GAMMA)
-    for layer, key in zip(layers, keys.tolist(), strict=True):
-        layer.key.fill_(key)
+    fill([layer.key for layer in layers], keys.numpy())
 
 
-def dropouts(model: nn.Module) -> Iterator[Dropout]:
+def dropouts(model: nn.Module) -> list[Dropout]:
     """The dropouts of a model that are on, in the order of its modules."""
-    return (m for m in model.modules() if isinstance(m, Dropout) and m.rate)
+    return [m for m in model.modules() if isinstance(m, Dropout) and m.rate]

@@ -511,6 +511,9 @@ def _step(session: Session, narrator: Narrator, journal: Journal) -> None:
     )
     session.take_step(batches.batch(state.step), share)
     state.count(time.perf_counter() - begun)
+    for message in session.stepper.tell():
+        state.alarms.append(f"at step {state.step}: {message}")
+        narrator.warn(message)
     logging = state.step % config.train.log_steps == 0 or state.step == batches.steps
     # A CPU has nothing queued: its every step is read, and a divergence seen at once.
     if not (logging or session.device.type == "cpu"):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from vitlab.config import Config, ViTConfig
-from vitlab.data.batches import memory
+from vitlab.data.batches import block_steps, memory
 from vitlab.device import multiplies_bf16
 from vitlab.errors import ConfigError
 from vitlab.models.cost import cost
@@ -39,7 +39,7 @@ class Need(NamedTuple):
     image: int
     """For each image of the part of a batch that is computed at once."""
     batch: int
-    """For each image of a batch: its pixels, as they are and changed."""
+    """For each image of a batch: its pixels, as they are and changed, in each batch of a block."""
     weights: int
     """Weights, gradients, the optimiser's moments and the weight average."""
 
@@ -57,7 +57,7 @@ def need(config: Config, device: torch.device) -> Need:
     if precision != "fp32":
         image //= 2
     moments = {"adamw": 2, "adam": 2, "sgd": bool(optim.momentum), "muon": 1}[optim.optimizer]
-    pixels = 4 * data.channels * math.prod(data.image_size)
+    pixels = 4 * data.channels * math.prod(data.image_size) * block_steps(config, device)
     weights = list(without_numbers(config).parameters())
     moving = sum(weight.numel() for weight in weights if weight.requires_grad)
     kept = sum(weight.numel() for weight in weights) * (1 + bool(optim.average_decay))

@@ -4,6 +4,7 @@
 # torch offers its operations on lists of tensors under names with an underscore.
 
 import math
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -21,12 +22,12 @@ class Muon(torch.optim.Optimizer):
     matrix as the three it holds. Matrices of equal shape are moved as one batch. The update is
     scaled by sqrt(max(1, rows / columns)), so one rate serves every shape.
 
-    Args:
-        lr: a tensor without dimensions, so that a captured step sees it change.
+    The rate of a group, `lr`, is a tensor without dimensions, so that a captured step sees it
+    change.
     """
 
-    def __init__(self, params: Iterable[Any], lr: Tensor, momentum: float, weight_decay: float):
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+    def __init__(self, params: Iterable[Any], momentum: float, weight_decay: float):
+        super().__init__(params, {"momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:
@@ -165,27 +166,23 @@ def build_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.
     device = next(model.parameters()).device
     # Rates are tensors and Adam counts its steps on the device, so that a CUDA graph of the step
     # needs nothing from the host.
-    lr = {"lr": torch.tensor(0.0, device=device), "fused": True}
-    adam = {**lr, "betas": config.betas, "capturable": device.type == "cuda"}
+    if device.type == "cuda":
+        # Warm-ups and the last batch of an epoch are steps outside a graph: no reason to warn.
+        warnings.filterwarnings("ignore", message="This instance was constructed with capturable")
+    common = {"lr": 0.0, "fused": True}
+    adam = {**common, "betas": config.betas, "capturable": device.type == "cuda"}
     optimizers: list[torch.optim.Optimizer] = []
     if rest and config.optimizer == "sgd":
-        sgd = torch.optim.SGD(rest, momentum=config.momentum, nesterov=config.nesterov, **lr)
+        sgd = torch.optim.SGD(rest, momentum=config.momentum, nesterov=config.nesterov, **common)
         optimizers.append(sgd)
     elif rest:
         kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
         optimizers.append(kind(rest, **adam))
     if hidden:
-        optimizers.append(
-            Muon(hidden, lr["lr"], momentum=config.momentum, weight_decay=config.weight_decay)
-        )
-    return own_rates(optimizers)
-
-
-def own_rates(optimizers: list[torch.optim.Optimizer]) -> list[torch.optim.Optimizer]:
-    """Give every group a learning-rate tensor of its own; they were born with one for all."""
+        optimizers.append(Muon(hidden, momentum=config.momentum, weight_decay=config.weight_decay))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = group["lr"].clone()
+            group["lr"] = torch.zeros((), device=device)
     return optimizers
 
 

@@ -139,7 +139,7 @@ class Session:
         if settings is None:
             settings, trial = choose(config, device, len(images))
         precision = settings.precision
-        compilation = choose_compile(config.train, device, batches.steps, precision)
+        compilation = choose_compile(config, device, batches.steps, precision)
         if ranks.world > 1 and compilation.word == "graph":
             compilation = Choice("off", "the steps of several processes are not replayed")
         torch.manual_seed(address(seed, 0, WEIGHTS))

@@ -13,11 +13,13 @@ import time
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from vitlab.config import OptimConfig
+from vitlab.device import fill
 from vitlab.errors import RunError
 from vitlab.run import Checkpoint, Run
 from vitlab.tensors import read_tensors
@@ -160,12 +162,16 @@ class TrainState:
         """Images per second since the last line of metrics."""
         return batch_size * len(self.recent) / self.recent_seconds
 
-    def set_average_rate(self) -> None:
-        """Say how far the average moves at this step; it forgets its first steps faster, as they
-        are the worst.
+    def set_rates(self, share: float) -> None:
+        """Set every learning rate to a share of its peak, and how far the average moves now.
+
+        The average forgets its first steps faster, as they are the worst.
         """
+        groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
         warm = (1 + self.step) / (10 + self.step)
-        self.average_rate.fill_(1 - min(self.average_decay, warm))
+        rates = [*(group["peak"] * share for group in groups), 1 - min(self.average_decay, warm)]
+        scalars = [*(group["lr"] for group in groups), self.average_rate]
+        fill(scalars, np.array(rates, np.float32))
 
     @torch.no_grad()
     def update_average(self) -> None:

@@ -3,7 +3,8 @@
 What a step measures stays on the device until it is read, so a GPU always has the next step
 queued. On a GPU the whole step, from the forward pass to the weight average, can be captured
 once as a CUDA graph and replayed: a small model's step is hundreds of kernels shorter than the
-time Python takes to launch them.
+time Python takes to launch them. Where that fails the step is taken as plain Python, which gives
+the same weights up to rounding, and a line says so.
 
 The loss of a batch is a sum over its images, each with its share. So a batch may be computed in
 parts, one after another or on several ranks, and the gradient is the same up to rounding. Batch
@@ -27,7 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vitlab.config import Config
 from vitlab.device import Choice, autocast
-from vitlab.models.dropout import address_masks
+from vitlab.models.dropout import address_masks, dropouts
 from vitlab.train.ranks import ALONE, Ranks
 from vitlab.train.state import TrainState
 
@@ -82,10 +83,11 @@ class Stepper:
         self.ranks = ranks
         self.class_weights = class_weights
         self.teacher = teacher
-        self.move: Callable[[Tensor, Tensor], Tensor] = self._move
+        self.replay: Replay | None = None
+        self.fallbacks: list[str] = []
         device = next(state.model.parameters()).device
         if compilation.word in ("on", "graph") and device.type == "cuda" and ranks.world == 1:
-            self.move = Replay(self._move, state)
+            self.replay = Replay(self._move, state)
         self.wrap()
 
     def wrap(self) -> None:
@@ -93,6 +95,7 @@ class Stepper:
         for old in ("eager", "hold", "forward"):
             vars(self).pop(old, None)
         gc.collect()  # DistributedDataParallel keeps parameters in the shape it saw, while it lives
+        self.dropouts = dropouts(self.state.model)
         heads = Heads(self.state.model)
         self.eager: Forward = heads
         self.hold: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -119,14 +122,37 @@ class Stepper:
         Returns:
             (loss, gradient norm), float32 (2,) on the device. The loss is this rank's part.
         """
-        for optimizer in self.state.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"].fill_(group["peak"] * share)
-        self.state.set_average_rate()
-        address_masks(self.state.model, seed)
+        self.state.set_rates(share)
+        address_masks(self.dropouts, seed)
         # A last, smaller batch is one step of many: not worth a graph or a compilation.
         full = len(images) == self.config.train.batch_size
-        return (self.move if full else self._move)(images, targets)
+        while full and self.replay is not None:
+            if self.replay.shape == images.shape or self._captured(images, targets):
+                return self.replay(images, targets)
+        return self._move(images, targets)
+
+    def _captured(self, images: Tensor, targets: Tensor) -> bool:
+        """Capture a step; if that fails, leave the state untouched and do with less from now on."""
+        assert self.replay is not None
+        try:
+            self.replay.capture(images, targets)
+        except Exception as error:  # libraries fail in their own ways; what is broken fails again
+            why = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+            if self.compilation.word == "on":
+                self.compilation = Choice("graph", f"compilation failed: {why}")
+                self.fallbacks.append(f"the step could not be compiled ({why}): not compiled")
+                self.wrap()
+            else:
+                self.compilation = Choice("off", f"capture failed: {why}")
+                self.fallbacks.append(f"the step could not be captured ({why}): plain Python")
+                self.replay = None
+            return False
+        return True
+
+    def tell(self) -> list[str]:
+        """What of the compilation did not work since this was last asked, in sentences."""
+        told, self.fallbacks = self.fallbacks, []
+        return told
 
     def _move(self, images: Tensor, targets: Tensor) -> Tensor:
         state, optim = self.state, self.config.optim
@@ -218,42 +244,63 @@ class Replay:
         self.shape: torch.Size | None = None
 
     def __call__(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Take one step; arguments and result are those of the step captured."""
-        if images.shape != self.shape:
-            torch.cuda.synchronize()  # steps still queued are not the capture's time
-            begun = time.perf_counter()
-            self._capture(images, targets)
-            torch.cuda.synchronize()
-            self.state.clock.capture += time.perf_counter() - begun
+        """Take the step that was captured, with images and targets of its shape."""
         self.images.copy_(images)
         self.targets.copy_(targets)
         self.graph.replay()
         return self.measured.clone()
 
-    def _capture(self, images: Tensor, targets: Tensor) -> None:
+    def capture(self, images: Tensor, targets: Tensor) -> None:
+        """Capture a step of this shape. It changes nothing, whether it succeeds or raises."""
+        torch.cuda.synchronize()  # steps still queued are not the capture's time
+        begun = time.perf_counter()
+        self.shape = None
         self.images, self.targets = images.clone(), targets.clone()
-        before = {id(tensor): tensor.detach().clone() for tensor in state_tensors(self.state)}
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
+        with unchanged(self.state), aside(), torch.cuda.stream(torch.cuda.Stream()):
             for _ in range(WARMUP):
                 self.move(self.images, self.targets)
-        torch.cuda.current_stream().wait_stream(side)
-        # The warm-up moved the weights; what it brought into being, moments, began at nothing.
-        with torch.no_grad():
-            for tensor in state_tensors(self.state):
-                tensor.copy_(before[id(tensor)]) if id(tensor) in before else tensor.zero_()
-        for parameter in self.state.model.parameters():
-            parameter.grad = None
         self.graph = torch.cuda.CUDAGraph()
         gc.collect()
         gc.disable()  # an older graph that is freed during a capture breaks it
         try:
-            with torch.cuda.graph(self.graph):
+            with unchanged(self.state), aside(), torch.cuda.graph(self.graph):
                 self.measured = self.move(self.images, self.targets)
         finally:
             gc.enable()
+        self.state.clock.capture += time.perf_counter() - begun
         self.shape = images.shape
+
+
+@contextmanager
+def aside() -> Iterator[None]:
+    """Work on other streams for a while: what comes before and after waits for it."""
+    current = torch.cuda.current_stream()
+    torch.cuda.synchronize()
+    try:
+        yield
+    finally:
+        torch.cuda.set_stream(current)  # a capture that fails leaves its own stream behind
+        torch.cuda.synchronize()
+
+
+@contextmanager
+def unchanged(state: TrainState) -> Iterator[None]:
+    """Bring a state back to where it was; what comes into being meanwhile, moments, begins at 0."""
+    before = {id(tensor): tensor.detach().clone() for tensor in state_tensors(state)}
+    scale, fp16 = state.scaler.state_dict(), state.scaler.is_enabled()
+    try:
+        yield
+    except BaseException:
+        # A scaler that was interrupted between its calls refuses the next ones.
+        state.scaler = torch.amp.GradScaler(state.average_rate.device.type, enabled=fp16)
+        raise
+    finally:
+        with torch.no_grad():
+            for tensor in state_tensors(state):
+                tensor.copy_(before[id(tensor)]) if id(tensor) in before else tensor.zero_()
+        state.scaler.load_state_dict(scale)
+        for parameter in state.model.parameters():
+            parameter.grad = None
 
 
 def state_tensors(state: TrainState) -> Iterator[Tensor]:
