@@ -10,6 +10,7 @@ import pytest
 
 from vitlab.config import Config
 from vitlab.errors import RunError
+from vitlab.files import sha256
 from vitlab.run import Run
 
 
@@ -170,3 +171,11 @@ def test_a_folder_that_is_no_run_is_named(tmp_path):
     inside = tmp_path / "file" / "run"
     with pytest.raises(RunError, match=r"Not a directory.*VITLAB_RUNS"), Run.claim_free(inside):
         pass
+
+
+def test_a_training_reads_each_checkpoint_that_it_writes_once(run, monkeypatch):
+    read = []
+    monkeypatch.setattr("vitlab.run.sha256", lambda path: read.append(path.name) or sha256(path))
+    for step in range(5):
+        save(run, step, accuracy=0.1 * step)
+    assert read.count("model.safetensors") == 5

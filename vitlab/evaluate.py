@@ -92,6 +92,7 @@ def evaluate(
     data: Data = None,
     device: str = "auto",
     data_root: str | os.PathLike[str] | None = None,
+    pictures: bool = True,
 ) -> dict[str, Any]:
     """Judge a run's model on a split and store what was found in the run.
 
@@ -105,6 +106,7 @@ def evaluate(
             everything that the run was given to train on, for test the test images.
         device: auto, cpu, cuda, ...
         data_root: folder of data sets; default $VITLAB_DATA, else the cache.
+        pictures: draw them now; else `draw`, or this function called again, makes up for it.
 
     Returns:
         `metrics.summarize`, with the checkpoint, images and precision it speaks of, and what the
@@ -121,13 +123,14 @@ def evaluate(
     chosen = run.checkpoint(checkpoint)
     name = NAMES[checkpoint].format(split)
     source = _stored(run, split, checkpoint, chosen)
-    if source == checkpoint and _drawn(run, name):
+    if source == checkpoint and (_drawn(run, name) or not pictures):
         return _shelf(run.results, checkpoint)[split]
     images = None
     if source is None:
         images = open_split(run, split, data, data_root)
         if split == "test" and data is None and run.config.data.validation_fraction:
-            evaluate(run, checkpoint=checkpoint, device=device, data_root=data_root)
+            where = {"device": device, "data_root": data_root}
+            evaluate(run, checkpoint=checkpoint, pictures=pictures, **where)
     with run.evaluating():
         if images is not None:
             facts = _classify(run, split, chosen, name, images, device)
@@ -136,7 +139,8 @@ def evaluate(
             facts = _take_over(run, split, source, name)
         temperature = _temperature(run, split, checkpoint, chosen)
         result = {**facts, **_judge(run, name, chosen, temperature)}
-        _draw(run, name, result)
+        if pictures:
+            draw(run, name, result)
         _keep(run, split, checkpoint, result)
     return result
 
@@ -417,8 +421,12 @@ def _words(name: str) -> str:
     return name.replace("best-", "best checkpoint, ").replace("-", ", ")
 
 
-def _draw(run: Run, name: str, result: dict[str, Any]) -> None:
-    """Draw the pictures of a result, and the curves of the run, from stored files alone."""
+def draw(run: Run, name: str, result: dict[str, Any]) -> None:
+    """Draw the pictures of a result, and the curves of the run, from stored files alone.
+
+    Args:
+        name: of its predictions, as `test` or `best-validation`.
+    """
     arrays = _load(run, name)
     logits, labels = arrays["logits"], arrays["labels"]
     classes = result["per_class"]

@@ -107,7 +107,7 @@ class Checkpoint:
                 size = (self.path / name).stat().st_size
                 if size != expected["bytes"]:
                     return f"{name} has {size} bytes instead of {expected['bytes']}"
-                if sha256(self.path / name) != expected["sha256"]:
+                if _content(self.path / name) != expected["sha256"]:
                     return f"the content of {name} has changed"
         except FileNotFoundError as error:
             return f"{Path(error.filename).name} is missing"
@@ -393,7 +393,7 @@ class Run:
                 for name, data in contents.items():
                     write_bytes(hidden / name, data)
                 manifest = {
-                    name: {"bytes": len(data), "sha256": sha256(hidden / name)}
+                    name: {"bytes": len(data), "sha256": _content(hidden / name)}
                     for name, data in contents.items()
                 }
                 write_json(hidden / "manifest.json", manifest)
@@ -444,6 +444,21 @@ def best_of(checkpoints: Iterable[Checkpoint]) -> Checkpoint:
         return judged["accuracy"], -checkpoint.step
 
     return max(checkpoints, key=merit)
+
+
+_HASHES: dict[tuple[int, ...], str] = {}
+
+
+def _content(path: Path) -> str:
+    """Hash of a file, read once as long as nobody changes it.
+
+    A training looks at its older checkpoints whenever it writes one, and has other things to do.
+    """
+    stat = path.stat()
+    key = stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+    if key not in _HASHES:
+        _HASHES[key] = sha256(path)
+    return _HASHES[key]
 
 
 def _entries(manifest: str) -> dict[str, Any]:

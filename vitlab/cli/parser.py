@@ -89,7 +89,8 @@ VERBS = {
     "reproduce": Verb(
         reproduce,
         (
-            "rows", "--seeds", "--minutes", "--pack", "--out", "--device", "--data-root", "--json",
+            "rows", "--smoke", "--seeds", "--minutes", "--workers", "--pack", "--out", "--device",
+            "--data-root", "--json",
         ),
         fields=Config.SECTIONS,
     ),
@@ -203,7 +204,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "default": "processes",
         "help": "processes of this machine, or submitit's local or SLURM executor",
     },
-    "--workers": {"type": int, "metavar": "N", "help": "trials side by side"},
+    "--workers": {"type": int, "metavar": "N", "help": "trials or rows side by side"},
     "--threads": {"type": int, "metavar": "N", "help": "CPU threads of a trial; default 1"},
     "--job": {
         "action": "append",
@@ -258,6 +259,10 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "help": "judge corrupted and attacked images as well",
     },
     "rows": {"nargs": "+", "help": "rows of the results page, or recipes"},
+    "--smoke": {
+        "action": "store_true",
+        "help": "train a few steps of every row, resume them, time its real step, and stop there",
+    },
     "--minutes": {
         "type": float,
         "metavar": "X",

@@ -48,26 +48,31 @@ def overfitted(outcome: dict[str, Any], args: Namespace) -> int:
 
 
 def reproduce(args: Namespace) -> int:
-    """Train, test and judge rows of the results page, one after another, in a given time."""
-    from vitlab.reproduce.queue import reproduce
+    """Train, test and judge rows of the results page in a given time, or only try them all."""
+    from vitlab.reproduce.queue import reproduce, smoke
 
-    lines = reproduce(
-        args.rows,
-        seeds=range(args.seeds or 1),
-        minutes=args.minutes,
-        overrides=args.overrides,
-        out=args.out,
-        pack=args.pack,
-        device=args.device,
-        data_root=args.data_root,
-        say=note,
-    )
+    common = {
+        "minutes": args.minutes,
+        "overrides": args.overrides,
+        "out": args.out,
+        "workers": args.workers or 1,
+        "device": args.device,
+        "data_root": args.data_root,
+        "say": note,
+    }
+    if args.smoke:
+        lines = smoke(args.rows, **common)
+        keys = ("row", "status", "compilation", "step_seconds", "share_of_peak", "seconds")
+    else:
+        lines = reproduce(args.rows, seeds=range(args.seeds or 1), pack=args.pack, **common)
+        keys = ("row", "seed", "status", "accuracy", "published", "verdict", "seconds")
     if args.json:
         print_json(lines)
     else:
-        keys = ("row", "seed", "status", "accuracy", "published", "verdict", "seconds")
         print_table(keys, [[line.get(key) for key in keys] for line in lines])
-    done = sum(line["status"] == "finished" for line in lines)
+    if args.smoke and any(line["status"] != "works" for line in lines):
+        raise PartialError("not every row works here")
+    done = sum(line["status"] in ("finished", "works") for line in lines)
     if done < len(lines):
         raise PartialError(f"{done} of {len(lines)} are finished; the same command goes on")
     return 0

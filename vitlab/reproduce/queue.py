@@ -1,40 +1,79 @@
-"""`vitlab reproduce`: rows are trained, tested and judged one after another, inside a given time.
+"""`vitlab reproduce`: rows are trained, tested and judged inside a given time.
 
-When the time is up the run at work writes a checkpoint and the queue ends; the same command goes
-on where it stopped, and touches nothing that is finished. What is small of every run, all but
-weights and stored logits, can be packed into one file to be carried away.
+Each row is trained by a worker, a process of its own, so that a crash or an error of CUDA costs
+one row. When the time is up the runs at work write a checkpoint and the queue ends; the same
+command goes on where it stopped, and touches nothing that is finished. What is small of every run,
+all but weights, can be packed into one file to be carried away; pictures are drawn later from it.
+
+With `--smoke` every row is only tried and timed. Where that was done before, rows are begun by
+their value for each second they take, and none that would not be complete in the time that is left.
 """
 
 import io
+import json
+import math
 import os
-import signal
+import queue
+import shutil
 import tarfile
-import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from traceback import format_exc
 from typing import Any
 
 from vitlab.config import Config
-from vitlab.errors import Interrupted, VitlabError
-from vitlab.evaluate import evaluate
+from vitlab.device import choose_device
 from vitlab.files import write_bytes, write_json
 from vitlab.measured import measured
-from vitlab.reproduce.rows import published, row_config
-from vitlab.train import resume, train
+from vitlab.reproduce.rows import SYSTEMS, published, row_config
+from vitlab.reproduce.worker import Worker
+from vitlab.run import Run
+from vitlab.study.engines import cores
+from vitlab.train.loop import duration
+from vitlab.train.stop import stop_request
 from vitlab.words import between
 
 MARGIN = 0.015
 """How far below a published accuracy a run may lie and still count as having reached it."""
 
-REMINDER_SECONDS = 2
-"""Between two signals, once the time is up."""
+GRACE = 60.0
+"""Seconds that a worker has to write its checkpoint before it is ended."""
 
-SMALL = ("*.json", "metrics.jsonl", "figures/*.svg", "figures/*.csv", "teacher/*.json*")
-"""What is packed of a run."""
+LOOK = 0.2
+"""Seconds between two looks at the clock."""
+
+STOPPED = {"status": "stopped", "reason": "the time was up; the same command goes on"}
+
+SMALL = (
+    "*.json", "metrics.jsonl", "predictions/*.npz", "figures/*.svg", "figures/*.csv",
+    "teacher/*.json*",
+)  # fmt: skip
+"""What is packed of a run: a few hundred kilobytes."""
+
+
+@dataclass
+class Row:
+    """A row with a seed: what a worker is given, and what is known of it so far."""
+
+    name: str
+    config: Config
+    path: Path
+    value: float
+    """What its result is worth beside that of another row."""
+    estimate: float | None = None
+    """Seconds it takes, if that is known."""
+    shared: bool = False
+    """Another row was at work beside it."""
+
+    def line(self) -> dict[str, Any]:
+        """The beginning of what is told of it."""
+        return {"row": self.name, "seed": self.config.train.seed, "run": str(self.path)}
+
+    def task(self, do: str, data_root: str | None) -> dict[str, Any]:
+        """What a worker is told."""
+        config = self.config.to_dict()
+        return {"do": do, "config": config, "path": str(self.path), "data_root": data_root}
 
 
 def reproduce(
@@ -45,11 +84,15 @@ def reproduce(
     overrides: dict[str, Any] | None = None,
     out: str | os.PathLike[str] | None = None,
     pack: str | os.PathLike[str] | None = None,
+    workers: int = 1,
     device: str = "auto",
     data_root: str | None = None,
     say: Callable[[str], None] = print,
 ) -> list[dict[str, Any]]:
-    """Train, test and judge every row with every seed, all rows with the first seed first.
+    """Train, test and judge every row with every seed.
+
+    All rows with the first seed come first; those that were timed by `smoke` in the same folder,
+    and are to be done in so many minutes, by value for each second.
 
     Args:
         names: of rows or recipes; ConfigError before anything starts if one is unknown.
@@ -57,86 +100,221 @@ def reproduce(
         minutes: when to stop; None works until everything is done.
         overrides: config fields changed in every row.
         out: folder of runs; default $VITLAB_RUNS, else runs.
-        pack: a .tar.gz to write at the end, with what is small of every run.
+        pack: a .tar.gz to write after every run, with what is small of all of them.
+        workers: rows side by side; their times are then marked as shared.
         say: where a line per finished run goes.
 
     Returns:
         One line per row and seed: {"row", "seed", "status": finished | stopped | failed | waiting,
-        "accuracy", "published", "verdict", "expected", "as_expected", "seconds", "run"}.
+        "accuracy", "published", "verdict", "expected", "as_expected", "seconds", "shared", "run"}.
     """
-    folder = Path(out or os.environ.get("VITLAB_RUNS") or "runs")
-    configs = {name: row_config(name, overrides) for name in names}
+    folder = folder_of(out)
+    tried = folder / "smoke.json"
+    timed = {one["row"]: one for one in json.loads(tried.read_text())} if tried.exists() else {}
+    rows = [
+        Row(
+            name,
+            replace(config, train=replace(config.train, seed=seed)),
+            folder / f"{name}-seed{seed}",
+            value=worth(name, place),
+        )
+        for place, seed in enumerate(seeds)
+        for name, config in configs_of(names, overrides).items()
+    ]
+    for row in rows:
+        if (seconds := timed.get(row.name, {}).get("seconds")) is not None:
+            row.estimate = seconds * (1 - done(row.path, row.config))
+    lines: dict[Path, dict[str, Any]] = {}
+
+    def told(row: Row, answer: dict[str, Any]) -> None:
+        line = row.line() | answer
+        if line["status"] == "finished":
+            line |= judge(row.name, line) | hold(row.config, line["accuracy"])
+            if row.shared:
+                line["shared"] = True
+                mark_shared(Run(row.path))
+        lines[row.path] = line
+        say(sentence(line))
+        in_order = [lines[one.path] for one in rows if one.path in lines]
+        write_json(folder / "queue.json", in_order)
+        if pack is not None:
+            pack_small(folder, [Path(line["run"]) for line in in_order], Path(pack))
+
+    where = {"device": device, "data_root": data_root}
+    carry_out("train", rows, told, minutes=minutes, workers=workers, **where)
+    return [lines[row.path] for row in rows]
+
+
+def smoke(
+    names: Sequence[str],
+    *,
+    minutes: float | None = None,
+    overrides: dict[str, Any] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    workers: int = 1,
+    device: str = "auto",
+    data_root: str | None = None,
+    say: Callable[[str], None] = print,
+) -> list[dict[str, Any]]:
+    """Try and time every row; arguments as of `reproduce`.
+
+    Returns:
+        One line per row, as `smoke_test` finds it; OUT/smoke.json holds the same.
+    """
+    folder = folder_of(out)
+    rows = [
+        Row(name, config, folder / "smoke" / name, value=1.0)
+        for name, config in configs_of(names, overrides).items()
+    ]
     lines = []
-    with time_box(minutes) as time_is_up:
-        for seed in seeds:
-            for name, config in configs.items():
-                seeded = replace(config, train=replace(config.train, seed=seed))
-                line = {"row": name, "seed": seed, "run": str(folder / f"{name}-seed{seed}")}
-                if time_is_up():
-                    line["status"] = "waiting"
-                else:
-                    line |= _attempt(seeded, Path(line["run"]), device, data_root)
-                line |= judge(name, line)
-                lines.append(line)
-                say(sentence(line))
-                write_json(folder / "queue.json", lines)
-                if pack is not None:
-                    pack_small(folder, [Path(line["run"]) for line in lines], Path(pack))
+
+    def told(row: Row, answer: dict[str, Any]) -> None:
+        line = {"row": row.name, **answer, **({"shared": True} if row.shared else {})}
+        lines.append(line)
+        say(smoke_sentence(line))
+        write_json(folder / "smoke.json", lines)
+
+    where = {"device": device, "data_root": data_root}
+    try:
+        carry_out("smoke", rows, told, minutes=minutes, workers=workers, **where)
+    finally:
+        shutil.rmtree(folder / "smoke", ignore_errors=True)
     return lines
 
 
-def _attempt(config: Config, path: Path, device: str, data_root: str | None) -> dict[str, Any]:
-    where = {"device": device, "data_root": data_root, "quiet": True}
-    try:
-        if (path / "config.json").exists():
-            run = resume(path, **where)
-        else:
-            run = train(config, out=path.parent, name=path.name, **where)
-        result = evaluate(run, "test", device=device, data_root=data_root)
-    except Interrupted as stop:
-        return {"status": "stopped", "reason": str(stop)}
-    # Whatever a library raises, the rows after this one may still be had.
-    except Exception as error:
-        words = str(error)
-        if not isinstance(error, VitlabError):
-            words = f"{type(error).__name__}: {error}\n{format_exc()}"
-        return {"status": "failed", "reason": words}
-    assert run.finished is not None
-    return {
-        "status": "finished",
-        "accuracy": result["accuracy"],
-        "seconds": run.finished["clock"]["wall_seconds"],
-        **hold(run.config, result["accuracy"]),
-    }
+def folder_of(out: str | os.PathLike[str] | None) -> Path:
+    """The folder of runs."""
+    return Path(out or os.environ.get("VITLAB_RUNS") or "runs")
 
 
-@contextmanager
-def time_box(minutes: float | None):
-    """Send this process SIGTERM after so many minutes; yield a function that says if it came.
+def configs_of(names: Sequence[str], overrides: dict[str, Any] | None) -> dict[str, Config]:
+    """The config of every row; ConfigError if one is unknown."""
+    return {name: row_config(name, overrides) for name in names}
 
-    A training turns the signal into a checkpoint; between trainings it is only noted, so it
-    comes again and again.
+
+def worth(name: str, place: int) -> float:
+    """What a row with its first, second, ... seed is worth: most where nothing is known yet."""
+    return (1.0 if name in SYSTEMS else 0.25) / 2**place
+
+
+def carry_out(
+    do: str,
+    rows: Sequence[Row],
+    told: Callable[[Row, dict[str, Any]], None],
+    *,
+    minutes: float | None,
+    workers: int,
+    device: str,
+    data_root: str | None,
+) -> None:
+    """Give every row to a worker, and tell what became of it.
+
+    A worker that failed is replaced: after an error of CUDA nothing works in its process.
     """
-    end = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
-    before = signal.signal(signal.SIGTERM, lambda *_: None)
-    over = threading.Event()
+    choose_device(device)
+    end = time.monotonic() + 60 * minutes if minutes is not None else math.inf
+    threads = max(1, cores() // workers) if workers > 1 else None
+    answers: queue.Queue[tuple[Worker, dict[str, Any] | None]] = queue.Queue()
+    waiting, busy, idle = list(rows), dict[Worker, Row](), list[Worker]()
+    asked: float | None = None  # when the workers were asked to stop
+    with stop_request() as stop:
+        try:
+            while True:
+                now = time.monotonic()
+                over = stop.signal or now >= end
+                while len(busy) < workers and not over and (row := next_row(waiting, end - now)):
+                    waiting.remove(row)
+                    worker = idle.pop() if idle else Worker(device, answers, threads)
+                    worker.give(row.task(do, data_root))
+                    busy[worker] = row
+                    for one in busy.values():
+                        one.shared |= len(busy) > 1
+                if not busy:
+                    break
+                if waiting and not idle and not over:
+                    idle.append(Worker(device, answers, threads))  # makes itself ready meanwhile
+                if over and asked is None:
+                    asked = now
+                    for worker in busy:
+                        worker.stop()
+                elif asked is not None and now > asked + GRACE:
+                    for worker in busy:
+                        worker.kill()
+                try:
+                    worker, answer = answers.get(timeout=LOOK)
+                except queue.Empty:
+                    continue
+                if (row := busy.pop(worker, None)) is None:
+                    idle = [one for one in idle if one is not worker]
+                    continue
+                if answer is None:
+                    ended = {"reason": f"{worker.ended()} (out of memory?)"}
+                    answer = {"status": "failed", **ended} if asked is None else STOPPED
+                told(row, answer)
+                if answer["status"] in ("finished", "works"):
+                    idle.append(worker)
+                else:
+                    worker.close()
+        finally:
+            for worker in (*busy, *idle):
+                worker.close()
+    for row in waiting:
+        told(row, {"status": "waiting", **too_long(row)})
 
-    def remind() -> None:
-        pause = 60 * (minutes or 0)
-        while not over.wait(pause):
-            os.kill(os.getpid(), signal.SIGTERM)
-            pause = REMINDER_SECONDS
 
-    thread = threading.Thread(target=remind, daemon=True)
-    if minutes is not None:
-        thread.start()
-    try:
-        yield lambda: time.monotonic() >= end
-    finally:
-        over.set()
-        if minutes is not None:
-            thread.join()
-        signal.signal(signal.SIGTERM, before)
+def next_row(waiting: Sequence[Row], seconds: float) -> Row | None:
+    """The row to begin when so many seconds are left, or None if none would be complete.
+
+    Without an end it is the next one; else that of the highest value for each second it takes,
+    and those that were never timed come last.
+    """
+    if math.isinf(seconds):
+        return waiting[0] if waiting else None
+    fitting = [row for row in waiting if row.estimate is None or row.estimate <= seconds]
+    rate = [row.value / max(1.0, row.estimate or math.inf) for row in fitting]
+    return max(zip(rate, fitting, strict=True), key=lambda pair: pair[0])[1] if fitting else None
+
+
+def too_long(row: Row) -> dict[str, str]:
+    """Why a row was not begun, where its time is known."""
+    if row.estimate is None:
+        return {}
+    return {"reason": f"takes about {duration(row.estimate)}"}
+
+
+def done(row_path: Path, config: Config) -> float:
+    """Share of a training that lies in its folder already."""
+    if (row_path / "finished.json").exists():
+        return 1.0
+    if not Run.begun(row_path) or not (metrics := Run(row_path).metrics):
+        return 0.0
+    return metrics[-1]["epoch"] / config.train.epochs
+
+
+def mark_shared(run: Run) -> None:
+    """Note in a finished run that its seconds were shared with other trainings."""
+    finished = run.finished
+    assert finished is not None
+    with Run.claim(run.path):
+        run.finish(finished | {"clock": finished["clock"] | {"shared": True}})
+
+
+def smoke_sentence(line: dict[str, Any]) -> str:
+    """A line of the smoke test for a terminal."""
+    start = f"{line['row']:<28} {line['status']:<7}"
+    if line["status"] != "works":
+        return f"{start} {line.get('reason', '').partition(chr(10))[0]}"
+    eager, replay, step = (1e3 * line[f"{name}_seconds"] for name in ("eager", "replay", "step"))
+    words = (
+        f"{start} {line['precision']}, {line['compilation']}: {step:.2f} ms a step, {replay:.2f} "
+        f"without its batches, {eager:.2f} plain; {line['share_of_peak']:.1%} of peak, "
+        f"{line['memory_bytes'] / 1e9:.1f} GB, about {duration(line['seconds'])} in all"
+    )
+    if line.get("shared"):
+        words += ", shared"
+    if line["resumed"]:
+        words += f"; resumed weights differ by up to {line['resumed']:.1e}"
+    return "; ".join([words, *line["alarms"]])
 
 
 def judge(name: str, line: dict[str, Any]) -> dict[str, Any]:

@@ -40,6 +40,10 @@ def keep(run: Run, folder: Path = RECORDS) -> Run:
         record = run.copy_record(target, run.metrics)
     (target / ".lock").unlink()
     record.write_results(run.results)
+    if not all((run.figures / f"{name}.svg").exists() for name in PICTURES):
+        from vitlab.evaluate import draw
+
+        draw(run, "test", run.results["test"])
     record.figures.mkdir(exist_ok=True)
     for name in PICTURES:
         shutil.copy(run.figures / f"{name}.svg", record.figures)

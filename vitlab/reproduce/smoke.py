@@ -1,0 +1,168 @@
+"""`vitlab reproduce --smoke`: does every row work on this device, how fast, and how long in all?
+
+A few images of the row's data set are trained on, judged and resumed by the row's own model,
+augmentation and optimiser; then its real step is timed. It is what one runs first on a GPU that
+is lent by the minute.
+"""
+
+import math
+import shutil
+import time
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from vitlab.bench.measure import matrix_peak, synchronize
+from vitlab.config import Config, DataConfig
+from vitlab.data import Examples, load_train, resolve
+from vitlab.device import DTYPES, choose_device
+from vitlab.evaluate import evaluate
+from vitlab.models.cost import cost
+from vitlab.run import Run
+from vitlab.train import resume, train
+from vitlab.train.origin import peak_memory, reset_peak_memory
+from vitlab.train.session import Session
+
+JUDGED = 200
+"""Images that are validated."""
+
+BATCHES = 2.5
+"""Batches of an epoch of the short training: the last one is smaller than the others."""
+
+TIMED = 48
+"""Steps that are timed at each image size: three blocks of batches."""
+
+SECONDS = 2.0
+"""Time after which no further step is timed."""
+
+
+def smoke_test(config: Config, path: Path, device: str, data_root: str | None) -> dict[str, Any]:
+    """Train, judge and resume a row on a few images, then time its step; leaves nothing behind.
+
+    Returns:
+        {"status": "works", "precision", "compilation", "alarms", "resumed": largest difference
+        of a weight, "eager_seconds", "step_seconds": with and "replay_seconds": without making
+        batches, "share_of_peak", "memory_bytes", "seconds": of the whole training, estimated}
+    """
+    where = choose_device(device)
+    config = replace(config, data=resolve(config.data, data_root))
+    whole = replace(config.data, validation_fraction=0.0, train_fraction=1.0)
+    examples = read(whole, data_root)
+    try:
+        lived = live(config, examples, path, device)
+        return {"status": "works", **lived, **timed(config, examples, where, path)}
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@lru_cache(maxsize=2)
+def read(data: DataConfig, data_root: str | None) -> Examples:
+    """Training images, read once for all rows that share them."""
+    return load_train(data, data_root)
+
+
+def live(config: Config, examples: Examples, path: Path, device: str) -> dict[str, Any]:
+    """Two short epochs, a judgement, and the second epoch once more, resumed."""
+    train_images = int(BATCHES * config.train.batch_size)
+    some = np.sort(np.random.default_rng(0).permutation(len(examples.labels)))
+    some = some[: train_images + JUDGED]
+    few = replace(examples, images=examples.images[some], labels=examples.labels[some],
+                  known_keys=None, weights=None)  # fmt: skip
+    short = config.override(
+        {
+            "data.validation_fraction": JUDGED / len(some),
+            "data.train_fraction": 1.0,
+            "train.epochs": 2,
+            "train.small_epochs": 1 if config.train.small_size else 0,
+            "train.evaluate_epochs": 1.0,
+            "train.checkpoint_epochs": 1.0,
+            "train.log_steps": 1,
+            "optim.warmup_epochs": 0.0,
+            "optim.hold_epochs": 0.0,
+        }
+    )
+    run = train(short, data=few, out=path.parent, name=path.name, device=device, quiet=True)
+    assert run.finished is not None
+    evaluate(run, data=few, device=device, pictures=False)
+    whole = load_file(run.checkpoint().model)
+    origin, alarms = run.origin, run.finished["alarms"]
+    shutil.rmtree(run.checkpoints()[-1].path)
+    (run.path / "finished.json").unlink()
+    again = load_file(resume(run.path, data=few, device=device, quiet=True).checkpoint().model)
+    gaps = [(whole[name].double() - again[name].double()).abs().max() for name in whole]
+    return {
+        "precision": origin["precision"]["word"],
+        "compilation": origin["compilation"]["word"],
+        "alarms": alarms,
+        "resumed": float(max(gaps)),
+    }
+
+
+def timed(config: Config, examples: Examples, device: torch.device, path: Path) -> dict[str, Any]:
+    """Time the row's own step, judgement and checkpoint, and add up what all of them take."""
+    begun = time.perf_counter()
+    reset_peak_memory(device)
+    session = Session.build(config, examples, device)
+    batches, train = session.batches, config.train
+    seconds, last = time.perf_counter() - begun, {}
+    small = train.small_epochs * batches.steps_per_epoch
+    for first, steps in ((0, small), (small, batches.steps - small)):
+        if not steps:
+            continue
+        session.resize(batches.size(first))
+        session.take_step(batches.batch(first), 1e-3)  # captures
+        last = rates(session, first)
+        seconds += steps * last["step_seconds"]
+    seconds += session.state.clock.capture
+    begun = time.perf_counter()
+    session.judge()
+    seconds += (time.perf_counter() - begun) * math.ceil(train.epochs / train.evaluate_epochs)
+    with Run.claim(path / "checkpoint"):
+        run = Run.create(path / "checkpoint", config)
+    begun = time.perf_counter()
+    session.state.save(run)
+    seconds += (time.perf_counter() - begun) * math.ceil(train.epochs / train.checkpoint_epochs)
+    word = session.settings.precision.word
+    flops = 6 * cost(config).macs * train.batch_size * (2 if config.optim.sam else 1)
+    return {
+        **last,
+        "share_of_peak": flops / last["replay_seconds"] / peak(str(device), word),
+        "memory_bytes": peak_memory(device),
+        "seconds": seconds,
+    }
+
+
+def rates(session: Session, first: int) -> dict[str, float]:
+    """Seconds of a step of a session from step `first` on: plain, with its batches, and without."""
+    batch = session.batches.batch(first)
+    take = session.take_step
+
+    def per_step(step: Any) -> float:
+        synchronize(session.device)
+        begun, count = time.perf_counter(), 0
+        for count in range(1, TIMED + 1):
+            step(first + count)
+            if time.perf_counter() - begun > SECONDS:
+                break
+        synchronize(session.device)
+        session.pending.clear()
+        return (time.perf_counter() - begun) / count
+
+    replay = per_step(lambda _: take(batch, 1e-3))
+    step = per_step(lambda number: take(session.batches.batch(number), 1e-3))
+    stepper, graph = session.stepper, session.stepper.replay
+    stepper.replay = None
+    eager = per_step(lambda _: take(batch, 1e-3)) if graph else replay
+    stepper.replay = graph
+    return {"eager_seconds": eager, "replay_seconds": replay, "step_seconds": step}
+
+
+@lru_cache
+def peak(device: str, precision: str) -> float:
+    """FLOP/s of the best matrix product of a device, measured once a process."""
+    return matrix_peak(torch.device(device), DTYPES[precision])
