@@ -1,20 +1,23 @@
 """The queue finishes what it can in its time, goes on exactly, and touches nothing finished."""
 
 import json
+import os
 import signal
 import tarfile
-import time
+import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
-from vitlab.errors import ConfigError, VitlabError
+from vitlab.errors import ConfigError
 from vitlab.recipes import recipe
 from vitlab.reproduce import queue
-from vitlab.reproduce.queue import hold, judge, reproduce
-from vitlab.reproduce.records import RECORDS, kept
+from vitlab.reproduce.queue import hold, judge, reproduce, smoke
+from vitlab.reproduce.records import RECORDS, keep, kept
 from vitlab.reproduce.rows import ROWS, row_config
+from vitlab.reproduce.worker import attempt, train_row
 from vitlab.run import Run
 
 ROOT = Path(__file__).parents[2]
@@ -50,13 +53,137 @@ def test_a_queue_out_of_time_goes_on_with_the_same_command_and_packs_what_is_sma
     (line,) = reproduce(["digits"], pack=tmp_path / "small.tar.gz", **settings)
     run = Run(tmp_path / "runs" / "digits-seed0")
     assert (line["status"], line["accuracy"]) == ("finished", run.results["test"]["accuracy"])
+    assert json.loads((tmp_path / "runs/queue.json").read_text()) == [line]
+
     before = {p: p.stat().st_mtime_ns for p in run.path.rglob("*") if p.is_file()}
     reproduce(["digits"], **settings)
     assert before == {p: p.stat().st_mtime_ns for p in run.path.rglob("*") if p.is_file()}
+
     with tarfile.open(tmp_path / "small.tar.gz") as archive:
-        names = archive.getnames()
-    assert {"queue.json", "digits-seed0/results.json", "digits-seed0/metrics.jsonl"} <= set(names)
-    assert not any(name.endswith(".safetensors") for name in names)
+        archive.extractall(tmp_path / "carried", filter="data")
+    carried = Run(tmp_path / "carried" / "digits-seed0")
+    assert not carried.checkpoints() and not carried.figures.exists()
+    record = keep(carried, tmp_path / "records")  # draws what was left for later
+    assert record.results == run.results
+    assert (record.figures / "test-reliability.svg").exists()
+
+
+def test_a_row_is_tried_before_it_is_trained_and_leaves_only_what_was_found(tmp_path):
+    said = []
+    lines = smoke(["digits", "cpu"], overrides=QUICK, out=tmp_path, say=said.append, minutes=5)
+    works, fails = lines  # a model of one block and width 16 has no place for the stem of `cpu`
+    assert works["status"] == "works" and fails["status"] == "failed"
+    assert works["resumed"] == 0 and works["alarms"] == []
+    assert 0 < works["share_of_peak"] < 1 and works["seconds"] > works["step_seconds"] > 0
+    assert said[0].startswith("digits ") and "ms a step" in said[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["smoke.json"]
+    assert json.loads((tmp_path / "smoke.json").read_text()) == lines
+
+
+def test_a_worker_says_why_a_row_failed_with_the_place_where_a_library_broke(tmp_path):
+    def broken(*_):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    failed = attempt(broken, None, tmp_path)
+    assert failed["status"] == "failed"
+    assert "illegal memory access" in failed["reason"] and "Traceback" in failed["reason"]
+    (tmp_path / "config.json").write_text("{")
+    damaged = attempt(train_row, None, tmp_path, "cpu", None)
+    assert damaged["status"] == "failed"
+    assert "is not JSON" in damaged["reason"] and "Traceback" not in damaged["reason"]
+
+
+class Scripted:
+    """A worker that answers what a test wrote down, in the order in which rows are given out."""
+
+    script: ClassVar[list] = []
+    given: ClassVar[list] = []
+    made: ClassVar[list] = []
+
+    def __init__(self, device, answers, threads=None):
+        self.answers = answers
+        self.closed = False
+        self.made.append(self)
+
+    def give(self, task):
+        self.given.append((self, Path(task["path"]).name))
+        answer = self.script.pop(0)
+        if answer != "busy":
+            self.answers.put((self, answer))
+
+    def ended(self):
+        return "its process ended with signal 11"
+
+    def stop(self):
+        self.answers.put((self, None))
+
+    kill = stop
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    monkeypatch.setattr(queue, "Worker", Scripted)
+    monkeypatch.setattr(queue, "mark_shared", lambda path: None)
+    for name in ("script", "given", "made"):
+        monkeypatch.setattr(Scripted, name, [])
+    return Scripted
+
+
+FINE = {"status": "finished", "accuracy": 0.5, "seconds": 10.0}
+
+
+def test_a_worker_that_crashes_costs_its_row_and_the_others_go_to_a_new_one(scripted, tmp_path):
+    scripted.script += [FINE, None, {"status": "failed", "reason": "no room"}, FINE]
+    names = ["digits", "cpu", "cpu-cnn", "cpu-plain"]
+    lines = reproduce(names, out=tmp_path, pack=tmp_path / "p.tar.gz", say=lambda line: None)
+    assert [line["status"] for line in lines] == ["finished", "failed", "failed", "finished"]
+    assert "ended with signal 11" in lines[1]["reason"] and lines[2]["reason"] == "no room"
+    workers = [worker for worker, _ in scripted.given]
+    assert workers[0] is workers[1] and len(set(workers)) == 3
+    assert all(worker.closed for worker in scripted.made)
+    assert json.loads((tmp_path / "queue.json").read_text()) == lines
+    assert (tmp_path / "p.tar.gz").exists()
+
+
+def test_in_a_given_time_rows_come_by_value_per_second_and_only_those_that_will_be_complete(
+    scripted, tmp_path
+):
+    seconds = {"vit-d6-w128-sin1d": 80, "cnn6": 30, "vit-tiny-whole": 500, "digits": 1}
+    tried = [{"row": row, "seconds": taken} for row, taken in seconds.items()]
+    (tmp_path / "smoke.json").write_text(json.dumps(tried))
+    scripted.script += [FINE] * 9
+    lines = reproduce(
+        ["vit-tiny-whole", "vit-d6-w128-sin1d", "cnn6", "digits"],
+        seeds=(0, 1), minutes=5, out=tmp_path, say=lambda line: None,
+    )  # fmt: skip
+    assert [name for _, name in scripted.given] == [
+        "digits-seed0", "digits-seed1", "cnn6-seed0", "cnn6-seed1", "vit-d6-w128-sin1d-seed0",
+        "vit-d6-w128-sin1d-seed1",
+    ]  # fmt: skip
+    late = [line for line in lines if line["status"] == "waiting"]
+    assert [line["row"] for line in late] == ["vit-tiny-whole"] * 2
+    assert late[0]["reason"] == "takes about 8 min"
+
+
+def test_rows_side_by_side_say_that_they_shared_their_time(scripted, tmp_path):
+    scripted.script += [FINE, "busy", FINE]
+    said = []
+    lines = reproduce(["digits", "cpu", "cpu-cnn"], out=tmp_path, workers=2, say=said.append,
+                      minutes=0.02)  # fmt: skip
+    assert [line["status"] for line in lines] == ["finished", "stopped", "finished"]
+    assert lines[0]["shared"] and lines[2]["shared"]
+    assert "shared" in said[0]
+
+
+def test_a_signal_stops_the_queue_and_every_row_is_accounted_for(scripted, tmp_path):
+    scripted.script += [FINE, "busy"]
+    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    lines = reproduce(["digits", "cpu", "cpu-cnn"], out=tmp_path, say=lambda line: None)
+    assert [line["status"] for line in lines] == ["finished", "stopped", "waiting"]
 
 
 def test_a_published_figure_is_reached_within_a_point_and_a_half():
@@ -73,30 +200,3 @@ def test_a_run_is_held_to_what_its_config_reached_before():
     assert hold(config, 0.985)["as_expected"]
     assert not hold(config, 0.80)["as_expected"]
     assert hold(config.override({"model.depth": 3}), 0.985) == {}
-
-
-def test_a_row_that_breaks_costs_no_other_row_and_no_line(tmp_path, monkeypatch):
-    def broken(config, *, name, **_):
-        if name == "digits-seed0":
-            raise RuntimeError("CUDA error: an illegal memory access was encountered")
-        raise VitlabError("no room")
-
-    monkeypatch.setattr(queue, "train", broken)
-    said = []
-    lines = reproduce(["digits", "cpu"], out=tmp_path, pack=tmp_path / "p.tar.gz", say=said.append)
-    assert [line["status"] for line in lines] == ["failed", "failed"]
-    assert "Traceback" in lines[0]["reason"] and "illegal memory access" in said[0]
-    assert lines[1]["reason"] == "no room"
-    assert json.loads((tmp_path / "queue.json").read_text()) == lines
-    assert (tmp_path / "p.tar.gz").exists()
-
-
-def test_the_time_is_up_for_whatever_begins_afterwards_too(monkeypatch):
-    monkeypatch.setattr(queue, "REMINDER_SECONDS", 0.02)
-    heard = []
-    with queue.time_box(0) as time_is_up:
-        before = signal.signal(signal.SIGTERM, lambda *_: heard.append(time_is_up()))
-        while len(heard) < 3:
-            time.sleep(0.01)
-        signal.signal(signal.SIGTERM, before)
-    assert all(heard)

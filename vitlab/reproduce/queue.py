@@ -132,7 +132,7 @@ def reproduce(
             line |= judge(row.name, line) | hold(row.config, line["accuracy"])
             if row.shared:
                 line["shared"] = True
-                mark_shared(Run(row.path))
+                mark_shared(row.path)
         lines[row.path] = line
         say(sentence(line))
         in_order = [lines[one.path] for one in rows if one.path in lines]
@@ -282,20 +282,21 @@ def too_long(row: Row) -> dict[str, str]:
     return {"reason": f"takes about {duration(row.estimate)}"}
 
 
-def done(row_path: Path, config: Config) -> float:
+def done(path: Path, config: Config) -> float:
     """Share of a training that lies in its folder already."""
-    if (row_path / "finished.json").exists():
+    if (path / "finished.json").exists():
         return 1.0
-    if not Run.begun(row_path) or not (metrics := Run(row_path).metrics):
+    if not Run.begun(path) or not (metrics := Run(path).metrics):
         return 0.0
     return metrics[-1]["epoch"] / config.train.epochs
 
 
-def mark_shared(run: Run) -> None:
+def mark_shared(path: Path) -> None:
     """Note in a finished run that its seconds were shared with other trainings."""
+    run = Run(path)
     finished = run.finished
     assert finished is not None
-    with Run.claim(run.path):
+    with Run.claim(path):
         run.finish(finished | {"clock": finished["clock"] | {"shared": True}})
 
 
@@ -343,6 +344,8 @@ def sentence(line: dict[str, Any]) -> str:
     if line["status"] != "finished":
         return f"{start}  {line.get('reason', '').splitlines()[0] if line.get('reason') else ''}"
     words = f"{start}  test {line['accuracy']:.2%} in {line['seconds']:.0f} s"
+    if line.get("shared"):
+        words += " shared with other rows"
     if "published" in line:
         words += f"  published {line['published']:.2%}: {line['verdict']}"
     if "expected" in line:

@@ -84,7 +84,7 @@ def row_config(name: str, overrides: dict[str, Any] | None = None) -> Config:
     elif name in RECIPES:
         base, changes = name, {}
     else:
-        raise ConfigError([unknown(name, [*ROWS, *RECIPES])])
+        raise ConfigError([unknown(name, {**ROWS, **RECIPES})])
     return recipe(base).override({**changes, **(overrides or {})})
 
 
