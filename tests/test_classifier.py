@@ -74,8 +74,8 @@ def trained(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs")
     run = vitlab.train(config, out=out, name="photos", device="cpu", quiet=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "_draw", lambda *_: None)
-        run.seen = watched(patch, evaluation, "open_model", lambda: evaluation.evaluate(run))[:14]
+        judge = lambda: evaluation.evaluate(run, pictures=False)  # noqa: E731
+        run.seen = watched(patch, evaluation, "open_model", judge)[:14]
     return run
 
 
@@ -166,14 +166,13 @@ def test_a_run_that_was_never_evaluated_says_that_it_is_not_calibrated(run):
     assert classifier.card["validation_accuracy"] is None
 
 
-def test_a_way_to_calibrate_is_named_only_where_there_is_one(run, monkeypatch):
+def test_a_way_to_calibrate_is_named_only_where_there_is_one(run):
     (run.path / "results.json").unlink()
-    monkeypatch.setattr(evaluation, "_draw", lambda *_: None)
     shutil.rmtree(run.exports, ignore_errors=True)
     alone, again = run.path / "alone", run.path / "again"
     export(run, "onnx", out=alone)
     assert "of its run does it, and then another export" in open_classifier(alone).notes[-1]
-    evaluation.evaluate(run)
+    evaluation.evaluate(run, pictures=False)
     assert open_classifier(run, "torch").calibrated
     export(run, "onnx", out=again)
     assert open_classifier(again).calibrated

@@ -19,7 +19,7 @@ from vitlab.files import Lock
 from vitlab.ledger import LEDGER
 from vitlab.run import TRAINED, Run
 
-DRAW = module._draw
+DRAW = module.draw
 SMALL = {
     "model.width": 16,
     "model.depth": 1,
@@ -61,7 +61,7 @@ def undrawn(monkeypatch):
         for picture in (*module.PICTURES, *module.GALLERIES):
             (run.figures / f"{name}-{picture}.png").touch()
 
-    monkeypatch.setattr(module, "_draw", touch)
+    monkeypatch.setattr(module, "draw", touch)
 
 
 @pytest.fixture
@@ -219,7 +219,7 @@ def test_a_ledger_line_cut_short_by_a_crash_still_counts(run):
 def test_pictures_are_drawn_from_what_was_kept_and_lie_beside_their_numbers(run, monkeypatch):
     evaluate(run, "test")
     shutil.rmtree(run.figures)
-    monkeypatch.setattr(module, "_draw", DRAW)
+    monkeypatch.setattr(module, "draw", DRAW)
     monkeypatch.setitem(style.STYLE, "savefig.dpi", 30)
     forbid(monkeypatch, "open_split", "open_model")
     evaluate(run, "test")
