@@ -111,6 +111,11 @@ def page(folder: Path = RECORDS) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def shared(finished: dict[str, Any]) -> str:
+    """A word on seconds during which other trainings were at work on the same device."""
+    return ", beside other trainings" if finished["clock"].get("shared") else ""
+
+
 def kept(folder: Path = RECORDS) -> list[Run]:
     """The runs of which a folder holds records."""
     return [Run(path.parent) for path in sorted(folder.glob("*/config.json"))]
@@ -216,7 +221,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         ),
         ("hardware", hardware(run)),
         ("process time", minutes(finished["clock"]["process_seconds"])),
-        ("wall time", minutes(finished["clock"]["wall_seconds"])),
+        ("wall time", minutes(finished["clock"]["wall_seconds"]) + shared(finished)),
         ("precision", origin["precision"]["word"]),
         (
             "versions",

@@ -97,7 +97,8 @@ def page(folder: Path = RECORDS) -> str:
             "Warm is the time in which weights moved, less that of capturing the step; cold is "
             "everything from the first image read to the last weights written. A multiply-add is "
             "two FLOPs, and the backward pass counts twice. The share of peak is that of the "
-            "device's best matrix product, which `vitlab bench` measured.",
+            "device's best matrix product, which `vitlab bench` measured; where a time is shared, other "
+            "trainings ran on the device meanwhile.",
             lines(GPU, found, GPU_COLUMNS),
         ]
     ) + "\n"  # fmt: skip
@@ -160,7 +161,8 @@ def _mean(number: Callable[[Run], float | None], runs: Sequence[Run]) -> float |
 def _seconds(number: Callable[[Run], float | None]) -> Column:
     def column(runs: Sequence[Run]) -> str:
         mean = _mean(number, runs)
-        return "-" if mean is None else f"{mean:.1f} s"
+        beside = ", shared" if any(_clock(run).get("shared") for run in runs) else ""
+        return "-" if mean is None else f"{mean:.1f} s{beside}"
 
     return column
 
