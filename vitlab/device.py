@@ -146,10 +146,18 @@ def enough_memory(hint: Callable[[], str]) -> Iterator[None]:
 
 @contextmanager
 def deterministic(on: bool) -> Iterator[None]:
-    """Refuse, for a while, kernels whose result depends on timing."""
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(on or before)
+    """Refuse, for a while, kernels whose result depends on timing.
+
+    Where that is not asked for, cuDNN tries which of its convolutions is fastest.
+    """
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    if on:
+        # Without it cuBLAS may pick another order of summation, and torch refuses to multiply.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(on or before[0])
+    torch.backends.cudnn.benchmark = not on
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]

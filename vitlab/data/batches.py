@@ -72,8 +72,8 @@ class Images:
         images = torch.empty(shape, dtype=torch.uint8, device=self.device)
         count = max(1, COPIED // (height * width * channels))
         for start in range(0, len(index), count):
-            part = torch.from_numpy(self._host[index[start : start + count]])
-            images[start : start + count] = part.to(self.device).permute(0, 3, 1, 2)
+            part = to_device(self._host[index[start : start + count]], self.device)
+            images[start : start + count] = part.permute(0, 3, 1, 2)
         return images
 
 

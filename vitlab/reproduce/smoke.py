@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from vitlab.bench.measure import matrix_peak, synchronize
 from vitlab.config import Config, DataConfig
 from vitlab.data import Examples, load_train, resolve
-from vitlab.device import DTYPES, choose_device
+from vitlab.device import DTYPES, choose_device, deterministic
 from vitlab.evaluate import evaluate
 from vitlab.models.cost import cost
 from vitlab.run import Run
@@ -55,7 +55,8 @@ def smoke_test(config: Config, path: Path, device: str, data_root: str | None) -
     examples = read(whole, data_root)
     try:
         lived = live(config, examples, path, device)
-        return {"status": "works", **lived, **timed(config, examples, where, path)}
+        with deterministic(config.train.deterministic):
+            return {"status": "works", **lived, **timed(config, examples, where, path)}
     finally:
         shutil.rmtree(path, ignore_errors=True)
 

@@ -97,8 +97,8 @@ def page(folder: Path = RECORDS) -> str:
             "Warm is the time in which weights moved, less that of capturing the step; cold is "
             "everything from the first image read to the last weights written. A multiply-add is "
             "two FLOPs, and the backward pass counts twice. The share of peak is that of the "
-            "device's best matrix product, which `vitlab bench` measured; where a time is shared, other "
-            "trainings ran on the device meanwhile.",
+            "device's best matrix product, which `vitlab bench` measured. Where a time is shared, "
+            "other trainings ran on the device meanwhile.",
             lines(GPU, found, GPU_COLUMNS),
         ]
     ) + "\n"  # fmt: skip

@@ -27,6 +27,7 @@ from vitlab.device import (
     Choice,
     autocast,
     choose_compile,
+    to_device,
 )
 from vitlab.errors import DivergenceError
 from vitlab.models import build_model
@@ -254,7 +255,7 @@ class Session:
         mine = index[self.ranks.slice(len(index))]
         numbers = torch.zeros(3, dtype=torch.float64, device=self.device)
         if len(mine):
-            labels = images.labels[torch.from_numpy(mine).to(self.device)]
+            labels = images.labels[to_device(mine, self.device)]
             parts = (mine[first : first + BATCH] for first in range(0, len(mine), BATCH))
             form = {"mean": self.mean, "std": self.std, "size": self.state.image_size}
             form["precision"] = self.settings.precision.word
