@@ -177,6 +177,7 @@ class Batches:
             first = step - step % self.block
             block = range(first, first + self.block)
             steps = [one for one in block if self.size(one) == self.size(step)]
+            self._made = {}  # its memory serves again
             self._made = dict(zip(steps, self._make(steps), strict=True))
         return self._made[step]
 

@@ -73,6 +73,9 @@ ROWS = SYSTEMS | {
 """And the same ViTs for as many epochs under our own practice: what that alone is worth."""
 
 
+CADENCE = {"train.checkpoint_epochs": 5.0}
+"""An epoch of these takes a large GPU a second, and a checkpoint up to half of one."""
+
 OF_THE_DATA = ("data.image_size", "data.channels", "data.classes")
 """Fields that a recipe leaves to the data set."""
 
@@ -81,6 +84,7 @@ def row_config(name: str, overrides: dict[str, Any] | None = None) -> Config:
     """The config of a row, or of a recipe by its own name; ConfigError suggests the nearest."""
     if name in ROWS:
         base, changes, _ = ROWS[name]
+        changes = CADENCE | changes
     elif name in RECIPES:
         base, changes = name, {}
     else:
