@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Literal, Self, get_args, get_origin
 
 from vitlab.errors import ConfigError
 
-SCHEMA = 5
+SCHEMA = 6
 """Number of the config.json layout; a run of a later number is refused, not guessed at."""
 
 ADDED = {
@@ -52,6 +52,7 @@ ADDED = {
     3: ("data.unreadable",),
     4: ("train.attention", "train.layout"),
     5: ("data.max_pixels", "data.grey_range", "train.overlap"),
+    6: ("model.init", "model.norm_eps", "model.proj_dropout", "augment.erasing_fill"),
 }
 """Fields by the schema that brought them. Each defaults to what earlier versions did, so that is
 what a run of an earlier schema has."""
@@ -138,6 +139,7 @@ Position = Literal["none", "learned", "sin1d", "sin2d", "rope"]
 Norm = Literal["layer", "rms"]
 Ffn = Literal["gelu", "swiglu", "dwconv"]
 Pool = Literal["cls", "mean", "cls+mean", "seqpool"]
+Init = Literal["xavier", "trunc_normal", "torch", "torch_encoder"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,8 +170,12 @@ class ViTConfig(Section):
     """Give the CLS token a position as well."""
     init_std: float = 0.02
     """Standard deviation of CLS, registers and learned positions at the start."""
+    init: Init = "xavier"
+    """How weights are drawn; torch as PyTorch makes layers, torch_encoder all blocks alike."""
     norm: Norm = "layer"
     """The normalisation used everywhere."""
+    norm_eps: float = 1e-6
+    """What norms add to the variance, or to the mean square, before its root."""
     norm_place: Literal["pre", "post"] = "pre"
     """Before each branch (and once at the end), or after each residual sum."""
     ffn: Ffn = "gelu"
@@ -191,7 +197,9 @@ class ViTConfig(Section):
     pool: Pool = "cls"
     """How tokens become the one vector the head sees."""
     dropout: float = 0.0
-    """Dropout after attention projections and inside feed-forward networks."""
+    """Dropout after attention projections and after both layers of feed-forward networks."""
+    proj_dropout: float | None = None
+    """Dropout after attention projections; None takes `dropout`."""
     attention_dropout: float = 0.0
     """Dropout on attention weights."""
     embed_dropout: float = 0.0
@@ -208,6 +216,9 @@ class ViTConfig(Section):
         yield from within(self, "heads", 1, WIDTH)
         for name in ("dropout", "attention_dropout", "embed_dropout", "drop_path"):
             yield from within(self, name, 0, 1, open_end=True)
+        if self.proj_dropout is not None:
+            yield from within(self, "proj_dropout", 0, 1, open_end=True)
+        yield from within(self, "norm_eps", 0, 1, open_start=True)
         yield from within(self, "registers", 0, 1_000)
         yield from within(self, "layer_scale", 0)
         yield from within(self, "init_std", 0)
@@ -320,6 +331,8 @@ class ResNet18Config(Section):
     """The family of the model."""
     width: int = 64
     """Channels of the first stage; each later stage doubles them."""
+    init: Literal["kaiming", "torch"] = "kaiming"
+    """How weights are drawn: Kaiming normal, the head N(0, 0.01), or as PyTorch makes layers."""
 
     def _problems(self) -> Iterator[str]:
         yield from within(self, "width", 1, WIDTH)
@@ -333,6 +346,8 @@ class CNN6Config(Section):
     """The family of the model."""
     width: int = 32
     """Channels of the first convolution; all other layers keep their published ratios to it."""
+    init: Literal["kaiming", "torch"] = "kaiming"
+    """How weights are drawn: Kaiming normal, the head N(0, 0.01), or as PyTorch makes layers."""
 
     def _problems(self) -> Iterator[str]:
         yield from within(self, "width", 1, WIDTH)
@@ -366,7 +381,9 @@ class AugmentConfig(Section):
     policy_magnitude: int = 9
     """Strength of RandAugment's operations, from 0 to 30."""
     erasing: float = 0.0
-    """Probability of overwriting a random rectangle with noise (2 to 33 % of the area)."""
+    """Probability of overwriting a random rectangle (2 to 33 % of the area)."""
+    erasing_fill: Literal["noise", "zero"] = "noise"
+    """What it is overwritten with: N(0, 1) per number, or the mean colour."""
     cutout: int = 0
     """Side in pixels of a grey square put at a random place; 0 is off."""
     mixup: float = 0.0

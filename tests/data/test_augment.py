@@ -256,6 +256,14 @@ def test_erasing_overwrites_a_rectangle_of_the_published_size_with_noise():
     assert noise.std() == pytest.approx(1, abs=0.02)
 
 
+def test_erasing_with_zero_takes_the_same_rectangles_to_the_mean_colour():
+    images = torch.full((200, 1, 32, 32), 255, dtype=torch.uint8)
+    noise, _ = augmented(images, AugmentConfig(erasing=0.4))
+    zero, _ = augmented(images, AugmentConfig(erasing=0.4, erasing_fill="zero"))
+    assert torch.equal(zero == 0, noise != 1)
+    assert ((zero == 0) | (zero == 1)).all()
+
+
 def test_cutout_sets_a_square_to_the_mean_clipped_at_the_border():
     images = torch.full((4000, 1, 32, 32), 255, dtype=torch.uint8)
     x, _ = augmented(images, AugmentConfig(cutout=8))

@@ -86,7 +86,9 @@ CHANGES = {
     "position": "sin2d",
     "position_on_cls": True,
     "init_std": 0.5,
+    "init": "torch",
     "norm": "rms",
+    "norm_eps": 0.1,
     "norm_place": "post",
     "ffn": "swiglu",
     "ffn_ratio": 2.0,
@@ -98,6 +100,7 @@ CHANGES = {
     "registers": 2,
     "pool": "seqpool",
     "dropout": 0.2,
+    "proj_dropout": 0.2,
     "attention_dropout": 0.2,
     "embed_dropout": 0.2,
     "drop_path": 0.5,
@@ -456,14 +459,14 @@ def test_temperatures_start_at_the_root_of_the_head_width_and_learn():
 
 def test_norms_do_what_their_papers_say():
     tokens = torch.randn(2, 3, 16, generator=torch.Generator().manual_seed(0)) * 5 + 1
-    layer, rms = NORMS["layer"](16)(tokens), NORMS["rms"](16)(tokens)
+    layer, rms = NORMS["layer"](16, 1e-6)(tokens), NORMS["rms"](16, 1e-6)(tokens)
     torch.testing.assert_close(layer, F.layer_norm(tokens, (16,), eps=1e-6))
     torch.testing.assert_close(rms, F.rms_norm(tokens, (16,), eps=1e-6))
 
 
 def test_rms_norm_survives_half_precision():
     tokens = torch.full((1, 1, 16), 1000.0, dtype=torch.float16)  # its square is infinite in fp16
-    torch.testing.assert_close(NORMS["rms"](16)(tokens).float(), torch.ones(1, 1, 16))
+    torch.testing.assert_close(NORMS["rms"](16, 1e-6)(tokens).float(), torch.ones(1, 1, 16))
 
 
 @pytest.mark.parametrize(

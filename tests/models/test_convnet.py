@@ -1,6 +1,7 @@
 """The convolutional controls: their published sizes, their start, their traces, their limits."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -36,6 +37,16 @@ def test_twice_the_width_is_twice_the_channels_of_every_convolution(kind):
 
 def channels(model):
     return [m.out_channels for m in model.modules() if isinstance(m, torch.nn.Conv2d)]
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_torchs_start_leaves_layers_as_they_are_made(kind):
+    ours, theirs = network(replace(SMALL[kind], init="torch")), network(SMALL[kind])
+    for module in ours.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            bound = 1 / math.sqrt(module.weight[0].numel())
+            assert 0.8 * bound < module.weight.abs().max() <= bound
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
 
 
 @pytest.mark.parametrize("kind", SMALL)

@@ -93,6 +93,7 @@ def test_images_may_be_grey_and_of_any_shape(image_size, channels, position):
         {"pool": "cls+mean", "norm": "rms", "ffn": "swiglu"},
         {"patch": "spt", "ffn": "dwconv", "lsa": True, "distill_token": True},
         {"kind": HybridConfig, "patch": "conv"},
+        {"init": "trunc_normal"},
     ],
 )
 def test_the_first_loss_is_that_of_a_guess(fields):
@@ -113,6 +114,42 @@ def test_init_std_is_the_spread_of_tokens_and_learned_positions():
     model = vit(width=256, registers=8, init_std=0.3)
     for vectors in (model.cls_token, model.reg_token, model.pos_embed.weight):
         assert vectors.std().item() == pytest.approx(0.3, rel=0.2)
+
+
+def test_torchs_start_is_that_of_its_own_encoder():
+    layer = torch.nn.TransformerEncoderLayer(64, 2, 128, activation="gelu", batch_first=True)
+    encoder = torch.nn.TransformerEncoder(layer, 3, enable_nested_tensor=False)
+    model = vit(width=64, depth=3, heads=2, ffn_ratio=2, norm_place="post", init="torch_encoder")
+    theirs = dict(encoder.layers[1].named_parameters())
+    pairs = {
+        "attn.qkv": "self_attn.in_proj_",
+        "attn.proj": "self_attn.out_proj.",
+        "mlp.fc1": "linear1.",
+        "mlp.fc2": "linear2.",
+        "norm1": "norm1.",
+        "norm2": "norm2.",
+    }
+    first, second = (dict(model.blocks[place].named_parameters()) for place in (0, 1))
+    assert len(first) == len(theirs) == 2 * len(pairs)
+    for ours, name in pairs.items():
+        for kind in ("weight", "bias"):
+            mine, other = second[f"{ours}.{kind}"].detach(), theirs[f"{name}{kind}"].detach()
+            torch.testing.assert_close(mine.std(), other.std(), rtol=0.2, atol=1e-6)
+            torch.testing.assert_close(mine.abs().max(), other.abs().max(), rtol=0.1, atol=1e-6)
+            assert torch.equal(mine, first[f"{ours}.{kind}"])  # clones, as theirs are
+    plain = vit(width=64, depth=2, heads=2, init="torch")
+    weights = [block.mlp.fc1.weight for block in plain.blocks]
+    assert not torch.equal(*weights)
+    assert plain.head.weight.abs().max().item() == pytest.approx(1 / math.sqrt(64), rel=0.05)
+
+
+def test_a_truncated_normal_start_has_one_spread_for_all_layers():
+    model = vit(width=128, depth=2, heads=2, init="trunc_normal")
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            assert module.weight.std().item() == pytest.approx(0.02, rel=0.1)
+            assert not module.bias.any()
+    assert model.pos_embed.weight.std().item() == pytest.approx(0.02, rel=0.2)
 
 
 def test_biases_start_at_zero_and_norms_at_one():

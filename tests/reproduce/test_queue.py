@@ -69,15 +69,19 @@ def test_a_queue_out_of_time_goes_on_with_the_same_command_and_packs_what_is_sma
 
 
 def test_a_row_is_tried_before_it_is_trained_and_leaves_only_what_was_found(tmp_path):
-    said = []
-    lines = smoke(["digits", "cpu"], overrides=QUICK, out=tmp_path, say=said.append, minutes=5)
-    works, fails = lines  # a model of one block and width 16 has no place for the stem of `cpu`
+    said, data = [], tmp_path / "data" / "cifar10"
+    data.mkdir(parents=True)
+    (data / "train-00000-of-00001.parquet").write_bytes(b"broken")
+    folder = tmp_path / "runs"
+    where = {"out": folder, "data_root": str(data.parent)}
+    lines = smoke(["digits", "cpu"], overrides=QUICK, say=said.append, minutes=5, **where)
+    works, fails = lines
     assert works["status"] == "works" and fails["status"] == "failed"
     assert works["resumed"] == 0 and works["alarms"] == []
     assert 0 < works["share_of_peak"] < 1 and works["seconds"] > works["step_seconds"] > 0
     assert said[0].startswith("digits ") and "ms a step" in said[0]
-    assert [path.name for path in tmp_path.iterdir()] == ["smoke.json"]
-    assert json.loads((tmp_path / "smoke.json").read_text()) == lines
+    assert [path.name for path in folder.iterdir()] == ["smoke.json"]
+    assert json.loads((folder / "smoke.json").read_text()) == lines
 
 
 def test_a_worker_says_why_a_row_failed_with_the_place_where_a_library_broke(tmp_path):

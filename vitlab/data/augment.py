@@ -158,7 +158,7 @@ def augment(
         images = _policy(images, config, draws(Technique.POLICY))
     images = normalize(images, mean, std)
     if config.erasing:
-        images = erase(images, config.erasing, draws(Technique.ERASING))
+        images = erase(images, config.erasing, config.erasing_fill, draws(Technique.ERASING))
     if config.cutout:
         images = cutout(images, config.cutout, draws(Technique.CUTOUT))
     if config.mixes:
@@ -280,8 +280,10 @@ def _policy(images: Tensor, config: AugmentConfig, draws: Draws) -> Tensor:
     return images
 
 
-def erase(images: Tensor, probability: float, draws: Draws) -> Tensor:
-    """Overwrite a rectangle of some normalised images with noise from N(0, 1) (Zhong, 2020).
+def erase(images: Tensor, probability: float, fill: str, draws: Draws) -> Tensor:
+    """Overwrite a rectangle of some normalised images (Zhong, 2020).
+
+    `noise` fills it with N(0, 1), `zero` with 0, the mean colour.
 
     It covers 2 to 33 % of the area, with a ratio of height to width of 0.3 to 3.3. Ten are
     drawn per image and the first that fits is used; where none fits, the image stays.
@@ -301,6 +303,8 @@ def erase(images: Tensor, probability: float, draws: Draws) -> Tensor:
     where = to_device(places, images.device)
     part = images[where]
     box = _inside(part, top[places], left[places], height[places], width[places])
+    if fill == "zero":
+        return images.index_copy(0, where, part.masked_fill(box, 0))
     noise = to_device(draws.noise(chosen, part.shape[1:]), images.device)
     return images.index_copy(0, where, torch.where(box, noise, part))
 

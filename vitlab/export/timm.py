@@ -28,6 +28,7 @@ HAS: dict[str, tuple[Any, ...]] = {
     "embed_norm": (False,),
     "position": ("learned",),
     "norm": ("layer",),
+    "norm_eps": (1e-6,),
     "norm_place": ("pre",),
     "ffn": ("gelu",),
     "lsa": (False,),

@@ -34,14 +34,14 @@ class Attention(nn.Module):
         self.heads = (cfg.heads, cfg.head_width)
         self.way = "auto"
         self.qkv = nn.Linear(cfg.width, 3 * cfg.width, bias=cfg.qkv_bias)
-        self.q_norm = NORMS[cfg.norm](cfg.head_width) if cfg.qk_norm else nn.Identity()
-        self.k_norm = NORMS[cfg.norm](cfg.head_width) if cfg.qk_norm else nn.Identity()
+        norms = [NORMS[cfg.norm](cfg.head_width, cfg.norm_eps) for _ in range(2)]
+        self.q_norm, self.k_norm = norms if cfg.qk_norm else (nn.Identity(), nn.Identity())
         self.temperature = None
         if cfg.lsa:
             self.temperature = nn.Parameter(torch.full((cfg.heads, 1, 1), cfg.head_width**0.5))
         self.attn_drop = Dropout(cfg.attention_dropout)
         self.proj = nn.Linear(cfg.width, cfg.width)
-        self.proj_drop = Dropout(cfg.dropout)
+        self.proj_drop = Dropout(cfg.dropout if cfg.proj_dropout is None else cfg.proj_dropout)
 
     def forward(self, tokens: Tensor, position: Position, trace: Trace, name: str) -> Tensor:
         """Tokens (B, T, D) to tokens (B, T, D); `trace` gets the weights (B, H, T, T)."""

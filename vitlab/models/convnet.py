@@ -18,11 +18,12 @@ from vitlab.models.vit import Trace
 class ConvNet(nn.Module):
     """Maps normalised images (B, C, height, width) to logits (B, K), stage by stage."""
 
-    def __init__(self, stages: Mapping[str, nn.Module], head: nn.Module):
+    def __init__(self, stages: Mapping[str, nn.Module], head: nn.Module, init: str):
         super().__init__()
         self.stages = nn.Sequential(OrderedDict(stages))
         self.head = head
-        self.initialise()
+        if init == "kaiming":  # `torch` leaves the weights as they were made
+            self.initialise()
 
     def forward(self, images: Tensor, trace: Trace = None) -> Tensor:
         """Images (B, C, height, width) to logits (B, K).
@@ -74,7 +75,7 @@ class ResNet18(ConvNet):
             "stage4": nn.Sequential(Basic(4 * w, 8 * w, stride=2), Basic(8 * w, 8 * w)),
         }
         head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8 * w, classes))
-        super().__init__(stages, head)
+        super().__init__(stages, head, cfg.init)
 
     def resize(self, image_size: tuple[int, int]) -> None:
         """Take images of another (height, width): nothing here depends on it."""
@@ -127,7 +128,7 @@ class CNN6(ConvNet):
             nn.ReLU(),
             nn.Linear(16 * w, classes),
         )
-        super().__init__(stages, head)
+        super().__init__(stages, head, cfg.init)
         self.image_size = image_size
 
     def resize(self, image_size: tuple[int, int]) -> None:

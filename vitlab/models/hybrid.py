@@ -55,7 +55,7 @@ class ConvBlock(nn.Module):
         super().__init__()
         width = cfg.stage_width
         self.dwconv = nn.Conv2d(width, width, 7, padding=3, groups=width)
-        self.norm = NORMS[cfg.norm](width)
+        self.norm = NORMS[cfg.norm](width, cfg.norm_eps)
         self.fc1 = nn.Linear(width, 4 * width)
         self.fc2 = nn.Linear(4 * width, width)
 

@@ -8,16 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-EPSILON = 1e-6
-
 
 class LayerNorm(nn.LayerNorm):
     """Takes the mean off every token and divides by its standard deviation, then applies a
     learned scale and shift. Tokens keep one size however deep the network is (Ba et al., 2016).
     """
 
-    def __init__(self, width: int):
-        super().__init__(width, eps=EPSILON)
+    def __init__(self, width: int, eps: float):
+        super().__init__(width, eps=eps)
 
 
 class RMSNorm(nn.Module):
@@ -25,13 +23,14 @@ class RMSNorm(nn.Module):
     LayerNorm's mean and shift, which costs less and seldom matters (Zhang & Sennrich, 2019).
     """
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, eps: float):
         super().__init__()
+        self.eps = eps
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(..., D) to (..., D); squares are summed in fp32, where half precision would overflow."""
-        return F.rms_norm(tokens.float(), self.weight.shape, self.weight, EPSILON)
+        return F.rms_norm(tokens.float(), self.weight.shape, self.weight, self.eps)
 
 
 NORMS = {"layer": LayerNorm, "rms": RMSNorm}

@@ -28,7 +28,7 @@ class Patch(nn.Module, ABC):
     def __init__(self, cfg: ViTConfig, channels: int):
         super().__init__()
         self.proj = self.build(cfg, channels)
-        self.norm = NORMS[cfg.norm](cfg.width) if cfg.embed_norm else nn.Identity()
+        self.norm = NORMS[cfg.norm](cfg.width, cfg.norm_eps) if cfg.embed_norm else nn.Identity()
 
     @staticmethod
     @abstractmethod
@@ -120,7 +120,7 @@ class ShiftedSquares(nn.Module):
         super().__init__()
         self.size = cfg.patch_step
         numbers = 5 * channels * self.size**2
-        self.norm = NORMS[cfg.norm](numbers)
+        self.norm = NORMS[cfg.norm](numbers, cfg.norm_eps)
         self.linear = nn.Linear(numbers, cfg.width)
 
     def forward(self, images: Tensor) -> Tensor:

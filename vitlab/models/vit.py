@@ -20,10 +20,11 @@ from vitlab.config import ViTConfig
 from vitlab.models.attention import Attention, Trace
 from vitlab.models.dropout import Dropout, DropPath
 from vitlab.models.ffn import FFNS
+from vitlab.models.init import initialise
 from vitlab.models.norm import NORMS
 from vitlab.models.patch import PATCHES, Patch, pad
 from vitlab.models.pool import POOLS
-from vitlab.models.position import POSITIONS, Learned, Position
+from vitlab.models.position import POSITIONS, Position
 
 
 class LayerScale(nn.Module):
@@ -44,10 +45,10 @@ class Block(nn.Module, ABC):
     def __init__(self, cfg: ViTConfig, index: int):
         super().__init__()
         rate = cfg.drop_path * index / max(1, cfg.depth - 1)
-        self.norm1 = NORMS[cfg.norm](cfg.width)
+        self.norm1 = NORMS[cfg.norm](cfg.width, cfg.norm_eps)
         self.attn = Attention(cfg)
         self.ls1 = LayerScale(cfg) if cfg.layer_scale else nn.Identity()
-        self.norm2 = NORMS[cfg.norm](cfg.width)
+        self.norm2 = NORMS[cfg.norm](cfg.width, cfg.norm_eps)
         self.mlp = FFNS[cfg.ffn](cfg)
         self.ls2 = LayerScale(cfg) if cfg.layer_scale else nn.Identity()
         self.drop_path = DropPath(rate)
@@ -104,11 +105,12 @@ class ViT(nn.Module):
         self.pos_drop = Dropout(cfg.embed_dropout)
         self.blocks = nn.ModuleList(BLOCKS[cfg.norm_place](cfg, i) for i in range(cfg.depth))
         # The last post-norm block has just normalised: a final norm would do it twice.
-        self.norm = NORMS[cfg.norm](cfg.width) if cfg.norm_place == "pre" else nn.Identity()
+        norm = NORMS[cfg.norm](cfg.width, cfg.norm_eps)
+        self.norm = norm if cfg.norm_place == "pre" else nn.Identity()
         self.pool = POOLS[cfg.pool](cfg)
         self.head = nn.Linear(self.pool.width, classes)
         self.head_dist = nn.Linear(cfg.width, classes) if cfg.distill_token else None
-        self.initialise()
+        initialise(self, cfg)
 
     @staticmethod
     def embedding(cfg: ViTConfig, channels: int) -> Patch:
@@ -176,40 +178,6 @@ class ViT(nn.Module):
         one by one as they are taken, what is not trained.
         """
         self.patch_embed.start(parts)
-
-    @torch.no_grad()
-    def initialise(self) -> None:
-        """Draw every weight, so that the first loss is about log(K).
-
-        linear layers                      Xavier uniform, bias 0
-        queries, keys, values              Xavier uniform, each a D x D matrix of its own
-        patches, one convolution           Xavier uniform, as the linear layer that it is
-        patches, several convolutions      Kaiming normal over the inputs, bias 0
-        convolution inside the FFN         Kaiming normal over its nine inputs, bias 0
-        prefix, learned positions          N(0, init_std)
-        heads                              N(0, 0.01), bias 0
-        norms                              scale 1, shift 0, as they are made
-        temperatures                       root of the head width, as they are made
-        """
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-            if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
-                nn.init.zeros_(module.bias)
-        for attention in (module for module in self.modules() if isinstance(module, Attention)):
-            for matrix in attention.qkv.weight.chunk(3):
-                nn.init.xavier_uniform_(matrix)
-        if isinstance(self.patch_embed.proj, nn.Conv2d):
-            nn.init.xavier_uniform_(self.patch_embed.proj.weight.flatten(1))
-        learned = self.pos_embed.weight if isinstance(self.pos_embed, Learned) else None
-        for vectors in (self.cls_token, self.dist_token, self.reg_token, learned):
-            if vectors is not None:
-                nn.init.normal_(vectors, std=self.cfg.init_std)
-        for head in (self.head, self.head_dist):
-            if head is not None:
-                nn.init.normal_(head.weight, std=0.01)
 
 
 def token(count: int, cfg: ViTConfig) -> nn.Parameter:
