@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from vitlab.config import Config
+from vitlab.data import KNOWN
 from vitlab.device import choose_device
 from vitlab.files import write_bytes, write_json
 from vitlab.measured import measured
@@ -42,6 +43,9 @@ GRACE = 60.0
 
 LOOK = 0.2
 """Seconds between two looks at the clock."""
+
+SLACK = 5.0
+"""Seconds that a row takes beside its training: its images are read, and it is tested."""
 
 STOPPED = {"status": "stopped", "reason": "the time was up; the same command goes on"}
 
@@ -121,18 +125,23 @@ def reproduce(
         for place, seed in enumerate(seeds)
         for name, config in configs_of(names, overrides).items()
     ]
+    complete = {row.path for row in rows if done(row.path, row.config) == 1}
     for row in rows:
         if (seconds := timed.get(row.name, {}).get("seconds")) is not None:
-            row.estimate = seconds * (1 - done(row.path, row.config))
+            more = larger(row.config, timed[row.name])
+            row.estimate = more * seconds * (1 - done(row.path, row.config))
     lines: dict[Path, dict[str, Any]] = {}
 
     def told(row: Row, answer: dict[str, Any]) -> None:
         line = row.line() | answer
         if line["status"] == "finished":
             line |= judge(row.name, line) | hold(row.config, line["accuracy"])
-            if row.shared:
+            if row.shared and row.path not in complete:
                 line["shared"] = True
                 mark_shared(row.path)
+            for other in rows:  # what it took is more than an estimate
+                if other.name == row.name and other.estimate and row.path not in complete:
+                    other.estimate = line["seconds"]
         lines[row.path] = line
         say(sentence(line))
         in_order = [lines[one.path] for one in rows if one.path in lines]
@@ -270,7 +279,7 @@ def next_row(waiting: Sequence[Row], seconds: float) -> Row | None:
     """
     if math.isinf(seconds):
         return waiting[0] if waiting else None
-    fitting = [row for row in waiting if row.estimate is None or row.estimate <= seconds]
+    fitting = [row for row in waiting if row.estimate is None or row.estimate + SLACK <= seconds]
     rate = [row.value / max(1.0, row.estimate or math.inf) for row in fitting]
     return max(zip(rate, fitting, strict=True), key=lambda pair: pair[0])[1] if fitting else None
 
@@ -280,6 +289,15 @@ def too_long(row: Row) -> dict[str, str]:
     if row.estimate is None:
         return {}
     return {"reason": f"takes about {duration(row.estimate)}"}
+
+
+def larger(config: Config, tried: dict[str, Any]) -> float:
+    """How many times the images of the smoke test a known data set has: that may see a part."""
+    known = KNOWN.get(config.data.dataset)
+    if known is None:
+        return 1.0
+    share = (1 - config.data.validation_fraction) * config.data.train_fraction
+    return known.train * share / tried["images"]
 
 
 def done(path: Path, config: Config) -> float:

@@ -47,7 +47,8 @@ def smoke_test(config: Config, path: Path, device: str, data_root: str | None) -
     Returns:
         {"status": "works", "precision", "compilation", "alarms", "resumed": largest difference
         of a weight, "eager_seconds", "step_seconds": with and "replay_seconds": without making
-        batches, "share_of_peak", "memory_bytes", "seconds": of the whole training, estimated}
+        batches, "share_of_peak", "memory_bytes", "images": to train on, "seconds": of the whole
+        training, estimated}
     """
     where = choose_device(device)
     config = replace(config, data=resolve(config.data, data_root))
@@ -134,6 +135,7 @@ def timed(config: Config, examples: Examples, device: torch.device, path: Path) 
         **last,
         "share_of_peak": flops / last["replay_seconds"] / peak(str(device), word),
         "memory_bytes": peak_memory(device),
+        "images": len(session.images),
         "seconds": seconds,
     }
 
