@@ -235,6 +235,7 @@ def techniques(side: int) -> tuple[AugmentConfig, ...]:
         AugmentConfig(policy="randaugment"),
         AugmentConfig(policy="trivialaugment"),
         AugmentConfig(erasing=1.0),
+        AugmentConfig(erasing=1.0, erasing_fill="zero"),
         AugmentConfig(cutout=max(1, 3 * side // 8)),
         AugmentConfig(mixup=1.0),
         AugmentConfig(cutmix=1.0),
