@@ -231,3 +231,26 @@ def test_a_replayed_step_equals_the_plain_one(optimizer, sam):
     pairs = zip(plain.state.result.parameters(), graph.state.result.parameters(), strict=True)
     for expected, weight in pairs:
         torch.testing.assert_close(weight, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a CUDA graph needs a GPU")
+def test_a_loss_scale_is_replayed_with_its_step_and_skips_what_overflows():
+    config = replace(CONFIG, optim=replace(CONFIG.optim, optimizer="adamw"))
+    fp16 = Choice("fp16", "a test")
+    steppers = []
+    for word in ("off", "graph"):
+        torch.manual_seed(0)
+        state = TrainState.build(build_model(config).cuda(), config.optim, (8, 8), "fp16")
+        steppers.append(Stepper(state, config, fp16, Choice(word, "a test")))
+    for step, (images, targets) in enumerate(batches(6, "cuda")):
+        images = images * 1e6 if step == 3 else images  # infinite in fp16: the update is skipped
+        for one in steppers:
+            one(images, targets, share=0.5, seed=step)
+            one.state.step += 1
+    plain, graph = (one.state for one in steppers)
+    assert graph.scaler.state_dict() == plain.scaler.state_dict()
+    assert plain.scaler.get_scale() < 2**16
+    assert not steppers[1].tell()
+    pairs = zip(plain.model.parameters(), graph.model.parameters(), strict=True)
+    for expected, weight in pairs:
+        torch.testing.assert_close(weight, expected, rtol=1e-2, atol=1e-3)
