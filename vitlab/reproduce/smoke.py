@@ -86,6 +86,7 @@ def live(config: Config, examples: Examples, path: Path, device: str) -> dict[st
             "train.log_steps": 1,
             "optim.warmup_epochs": 0.0,
             "optim.hold_epochs": 0.0,
+            **({"train.teacher_epochs": 2} if config.train.teacher else {}),
         }
     )
     run = train(short, data=few, out=path.parent, name=path.name, device=device, quiet=True)
