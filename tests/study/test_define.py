@@ -78,6 +78,35 @@ def test_a_combination_that_cannot_be_is_refused_with_its_reason(file):
     assert "width=192 is not a multiple of heads=5" in refused["reason"]
 
 
+def test_an_arm_of_another_kind_goes_without_the_common_fields_that_it_does_not_have(tmp_path):
+    file = tmp_path / "sizes.toml"
+    file.write_text(
+        """
+question = "Which model needs fewer images?"
+recipe = "cpu-plain"
+design = "grid"
+seeds = 1
+[common]
+model.depth = 2
+train.epochs = 4
+train.small_epochs = 1
+[vary]
+data.train_fraction = [1.0, 0.1]
+[vary.network]
+vit = { recipe = "cpu-plain" }
+resnet = { recipe = "cpu-cnn" }
+"""
+    )
+    plan = prepare(read(str(file)), threads=1)
+    assert not plan.refused and len(plan.arms) == 4
+    network = plan.arms[-1]
+    assert network.explanation.endswith("It has no model.depth.")
+    assert network.config["model"]["kind"] == "resnet18" and network.config["train"]["epochs"] == 4
+    assert plan.arms[0].config["model"]["depth"] == 2
+    with pytest.raises(ConfigError, match=r"model\.stage_depth"):
+        prepare(read(str(file), common={"model": {"stage_depth": 2}}), threads=1)
+
+
 def test_a_grid_has_every_combination_and_its_baseline_once():
     grid = ["model.norm=layer,rms", "model.depth=12,6,4"]
     plan = prepare(from_words(grid, "vit-tiny", design="grid", seeds=1), threads=1)

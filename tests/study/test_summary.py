@@ -452,6 +452,13 @@ def summary(three):
     return write_summary(three.folder)
 
 
+def test_a_refused_arm_stands_among_the_findings_and_in_the_count(summary):
+    refused = {**summary, "refused": [{"name": "model.heads=5", "reason": "no multiple"}]}
+    text = page.markdown(refused)
+    assert "`model.heads=5` was not trained: no multiple." in text.split("## What this")[0]
+    assert "1 arm refused" in text and "refused" not in page.markdown(summary)
+
+
 def test_everything_is_written_twice_alike_and_the_plan_left_alone(three, summary):
     first = files(three.folder)
     pictures = {f"figures/{name}.{kind}" for name in ("axes", "compute", "curves")

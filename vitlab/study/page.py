@@ -136,13 +136,22 @@ def progress(summary: Summary) -> str:
     failures = [failure["status"] for arm in summary["arms"] for failure in arm["failures"]]
     for status in sorted(set(failures)):
         words += f", {failures.count(status)} {status}"
+    if summary["refused"]:
+        words += f", {count(len(summary['refused']), 'arm')} refused"
     if trials["pending"]:
         words += f", {trials['pending']} still to come: what follows is not final"
     return words + "."
 
 
 def findings(summary: Summary) -> Iterator[str]:
-    """Sentences, most definite first."""
+    """Sentences, most definite first, and last what could not be tried."""
+    yield from outcomes(summary)
+    for arm in summary["refused"]:
+        yield f"`{arm['name']}` was not trained: {arm['reason']}."
+
+
+def outcomes(summary: Summary) -> Iterator[str]:
+    """Sentences on what was trained."""
     baseline = next((arm for arm in summary["arms"] if arm["baseline"]), None)
     if baseline and baseline["n"]:
         accuracy = baseline["accuracy"]

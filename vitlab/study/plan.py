@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from vitlab.config import Config
+from vitlab.config import MODELS, Config, hints
 from vitlab.errors import RunError
 from vitlab.files import write_json
 from vitlab.recipes import recipe
@@ -182,9 +182,34 @@ class Plan:
 
 
 def arm_config(base: str, overrides: dict[str, Any], changes: dict[str, Any]) -> Config:
-    """The config of an arm; among its changes, `recipe` replaces the recipe itself."""
+    """The config of an arm; among its changes, `recipe` replaces the recipe itself.
+
+    What an arm of another kind of model does not have is left out: see `left_out`.
+    """
     fields = {**overrides, **changes}
+    for path in left_out(base, overrides, changes):
+        del fields[path]
     return recipe(fields.pop("recipe", base)).override(fields)
+
+
+def left_out(base: str, overrides: dict[str, Any], changes: dict[str, Any]) -> list[str]:
+    """Fields that hold for every arm, but which an arm's kind of model does not have.
+
+    The baseline's kind has all of them, or they are mistakes.
+    """
+    fields = {**overrides, **changes}
+    start, before = recipe(fields.get("recipe", base)), recipe(overrides.get("recipe", base))
+    kind = fields.get("model.kind", start.model.kind)
+    if kind == overrides.get("model.kind", before.model.kind) or kind not in MODELS:
+        return []
+    names = hints(MODELS[kind])
+    return [
+        path
+        for path in overrides
+        if path.startswith("model.")
+        and path not in changes
+        and path.removeprefix("model.") not in names
+    ]
 
 
 def probe(config: Config, rate: float) -> Config:

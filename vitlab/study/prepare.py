@@ -18,7 +18,7 @@ from vitlab.models import explain
 from vitlab.models.cost import cost
 from vitlab.recipes import RECIPES
 from vitlab.study.define import Definition, Range, follow_up, written
-from vitlab.study.plan import Arm, Plan, accuracy, arm_config
+from vitlab.study.plan import Arm, Plan, accuracy, arm_config, left_out
 from vitlab.study.summary import best_arms
 from vitlab.train.session import CLEAN_IMAGES, Session
 
@@ -172,6 +172,8 @@ def explanation(arm: Arm, plan: Plan, config: Config) -> str:
         elif value is not False or len(arm.changes) == 1:
             about = field_help(type(getattr(config, section)))[name]
             sentences.append(f"{path} is {written(value)}. {about}")
+    if missing := left_out(plan.recipe, plan.overrides, arm.changes):
+        sentences.append(f"It has no {' and no '.join(missing)}.")
     return " ".join(sentences)
 
 
