@@ -374,7 +374,7 @@ def teacher_of(config: Config) -> Config:
         epochs=epochs,
         small_epochs=small,
         small_size=teacher.train.small_size if small else None,
-        drop_last=config.train.drop_last,
+        drop_last=False,  # its batches may be larger than all the images of its student
         seed=config.train.seed,
         precision=config.train.precision,
         compile=config.train.compile,
