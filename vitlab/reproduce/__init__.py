@@ -1,7 +1,9 @@
 """Whether a published or a recorded figure can be had: train a row's seeds, judge, keep the record.
 
 rows.py     what is trained for each row of the results page, and what its source reports
-queue.py    `vitlab reproduce`: row after row inside a given time, resumed exactly
+queue.py    `vitlab reproduce`: which row is begun when, inside a given time, resumed exactly
+worker.py   a process in which rows are trained
+smoke.py    `vitlab reproduce --smoke`: whether a row works on this device, and how long it takes
 records.py  finished runs -> docs/results and the pages generated from them
 tiers.py    the best results that we are after, and how far we are
 
