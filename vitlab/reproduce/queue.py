@@ -257,8 +257,8 @@ def carry_out(
                     idle = [one for one in idle if one is not worker]
                     continue
                 if answer is None:
-                    ended = {"reason": f"{worker.ended()} (out of memory?)"}
-                    answer = {"status": "failed", **ended} if asked is None else STOPPED
+                    failed = {"status": "failed", "reason": worker.ended()}
+                    answer = failed if asked is None else STOPPED
                 told(row, answer)
                 if answer["status"] in ("finished", "works"):
                     idle.append(worker)

@@ -10,6 +10,7 @@ import gc
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -73,6 +74,8 @@ class Worker:
     def ended(self) -> str:
         """How it ended, in words."""
         code = self._process.wait()
+        if code == -signal.SIGKILL:
+            return "its process was killed, as the system does where memory runs out"
         way = f"signal {-code}" if code < 0 else f"exit code {code}"
         return f"its process ended with {way}"
 
