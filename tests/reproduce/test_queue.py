@@ -13,11 +13,11 @@ import pytest
 
 from vitlab.errors import ConfigError
 from vitlab.recipes import recipe
-from vitlab.reproduce import queue
-from vitlab.reproduce.queue import hold, judge, reproduce, smoke
+from vitlab.reproduce import queue, worker
+from vitlab.reproduce.queue import judge, reproduce, smoke
 from vitlab.reproduce.records import RECORDS, keep, kept
 from vitlab.reproduce.rows import ROWS, row_config
-from vitlab.reproduce.worker import attempt, train_row
+from vitlab.reproduce.worker import attempt, hold, train_row
 from vitlab.run import Run
 
 ROOT = Path(__file__).parents[2]
@@ -95,6 +95,14 @@ def test_a_worker_says_why_a_row_failed_with_the_place_where_a_library_broke(tmp
     damaged = attempt(train_row, None, tmp_path, "cpu", None)
     assert damaged["status"] == "failed"
     assert "is not JSON" in damaged["reason"] and "Traceback" not in damaged["reason"]
+
+
+def test_a_worker_holds_a_row_to_what_its_config_reached_before(tmp_path, monkeypatch):
+    record = next(run for run in kept(ROOT / RECORDS) if run.config.recipe == "digits")
+    monkeypatch.setattr(worker, "train", lambda config, **_: record)
+    monkeypatch.setattr(worker, "evaluate", lambda run, split, **_: {"accuracy": 0.985})
+    line = train_row(row_config("digits"), tmp_path / "run", "cpu", None)
+    assert line["status"] == "finished" and line["as_expected"]
 
 
 class Scripted:

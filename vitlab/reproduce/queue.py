@@ -26,7 +26,6 @@ from vitlab.config import Config
 from vitlab.data import KNOWN
 from vitlab.device import choose_device
 from vitlab.files import write_bytes, write_json
-from vitlab.measured import measured
 from vitlab.reproduce.rows import SYSTEMS, published, row_config
 from vitlab.reproduce.worker import Worker
 from vitlab.run import Run
@@ -38,13 +37,13 @@ from vitlab.words import between
 MARGIN = 0.015
 """How far below a published accuracy a run may lie and still count as having reached it."""
 
-GRACE = 60.0
+GRACE_SECONDS = 60.0
 """Seconds that a worker has to write its checkpoint before it is ended."""
 
-LOOK = 0.2
+POLL_SECONDS = 0.2
 """Seconds between two looks at the clock."""
 
-SLACK = 5.0
+SLACK_SECONDS = 5.0
 """Seconds that a row takes beside its training: its images are read, and it is tested."""
 
 STOPPED = {"status": "stopped", "reason": "the time was up; the same command goes on"}
@@ -120,22 +119,22 @@ def reproduce(
             name,
             replace(config, train=replace(config.train, seed=seed)),
             folder / f"{name}-seed{seed}",
-            value=worth(name, place),
+            value=value_of(name, place),
         )
         for place, seed in enumerate(seeds)
         for name, config in configs_of(names, overrides).items()
     ]
-    complete = {row.path for row in rows if done(row.path, row.config) == 1}
+    complete = {row.path for row in rows if share_done(row.path, row.config) == 1}
     for row in rows:
         if (seconds := timed.get(row.name, {}).get("seconds")) is not None:
-            more = larger(row.config, timed[row.name])
-            row.estimate = more * seconds * (1 - done(row.path, row.config))
+            more = image_ratio(row.config, timed[row.name])
+            row.estimate = more * seconds * (1 - share_done(row.path, row.config))
     lines: dict[Path, dict[str, Any]] = {}
 
     def told(row: Row, answer: dict[str, Any]) -> None:
         line = row.line() | answer
         if line["status"] == "finished":
-            line |= judge(row.name, line) | hold(row.config, line["accuracy"])
+            line |= judge(row.name, line)
             if row.shared and row.path not in complete:
                 line["shared"] = True
                 mark_shared(row.path)
@@ -201,7 +200,7 @@ def configs_of(names: Sequence[str], overrides: dict[str, Any] | None) -> dict[s
     return {name: row_config(name, overrides) for name in names}
 
 
-def worth(name: str, place: int) -> float:
+def value_of(name: str, place: int) -> float:
     """What a row with its first, second, ... seed is worth: most where nothing is known yet."""
     return (1.0 if name in SYSTEMS else 0.25) / 2**place
 
@@ -246,11 +245,11 @@ def carry_out(
                     asked = now
                     for worker in busy:
                         worker.stop()
-                elif asked is not None and now > asked + GRACE:
+                elif asked is not None and now > asked + GRACE_SECONDS:
                     for worker in busy:
                         worker.kill()
                 try:
-                    worker, answer = answers.get(timeout=LOOK)
+                    worker, answer = answers.get(timeout=POLL_SECONDS)
                 except queue.Empty:
                     continue
                 if (row := busy.pop(worker, None)) is None:
@@ -279,7 +278,9 @@ def next_row(waiting: Sequence[Row], seconds: float) -> Row | None:
     """
     if math.isinf(seconds):
         return waiting[0] if waiting else None
-    fitting = [row for row in waiting if row.estimate is None or row.estimate + SLACK <= seconds]
+    fitting = [
+        row for row in waiting if row.estimate is None or row.estimate + SLACK_SECONDS <= seconds
+    ]
     rate = [row.value / max(1.0, row.estimate or math.inf) for row in fitting]
     return max(zip(rate, fitting, strict=True), key=lambda pair: pair[0])[1] if fitting else None
 
@@ -291,7 +292,7 @@ def too_long(row: Row) -> dict[str, str]:
     return {"reason": f"takes about {duration(row.estimate)}"}
 
 
-def larger(config: Config, tried: dict[str, Any]) -> float:
+def image_ratio(config: Config, tried: dict[str, Any]) -> float:
     """How many times the images of the smoke test a known data set has: that may see a part."""
     known = KNOWN.get(config.data.dataset)
     if known is None:
@@ -300,7 +301,7 @@ def larger(config: Config, tried: dict[str, Any]) -> float:
     return known.train * share / tried["images"]
 
 
-def done(path: Path, config: Config) -> float:
+def share_done(path: Path, config: Config) -> float:
     """Share of a training that lies in its folder already."""
     if (path / "finished.json").exists():
         return 1.0
@@ -345,15 +346,6 @@ def judge(name: str, line: dict[str, Any]) -> dict[str, Any]:
     reached = above >= -MARGIN
     verdict = "reached" if reached else f"not reached: {-100 * above:.2f} points below"
     return {"published": source.accuracy, "verdict": verdict}
-
-
-def hold(config: Config, accuracy: float) -> dict[str, Any]:
-    """Compare a test accuracy with what runs of the same config reached before."""
-    known = measured(config)
-    span = known.span("test") if known else None
-    if span is None:
-        return {}
-    return {"expected": list(span), "as_expected": span[0] <= accuracy <= span[1]}
 
 
 def sentence(line: dict[str, Any]) -> str:

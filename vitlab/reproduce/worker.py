@@ -26,6 +26,7 @@ from vitlab.config import Config
 from vitlab.device import choose_device
 from vitlab.errors import Interrupted, VitlabError
 from vitlab.evaluate import evaluate
+from vitlab.measured import measured
 from vitlab.reproduce.smoke import smoke_test
 from vitlab.train import resume, train
 
@@ -111,7 +112,17 @@ def train_row(config: Config, path: Path, device: str, data_root: str | None) ->
         "status": "finished",
         "accuracy": result["accuracy"],
         "seconds": run.finished["clock"]["wall_seconds"],
+        **hold(run.config, result["accuracy"]),
     }
+
+
+def hold(config: Config, accuracy: float) -> dict[str, Any]:
+    """Compare a test accuracy with what runs of the same config reached before."""
+    known = measured(config)
+    span = known.span("test") if known else None
+    if span is None:
+        return {}
+    return {"expected": list(span), "as_expected": span[0] <= accuracy <= span[1]}
 
 
 def attempt(task: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
