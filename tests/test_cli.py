@@ -306,7 +306,7 @@ def test_warnings_are_told_in_one_line(capsys, monkeypatch):
 
 def test_public_names_stay_functions_after_their_modules_are_loaded():
     code = (
-        "import vitlab, vitlab.train.loop, vitlab.predict\n"
+        "import vitlab, vitlab.training.fit, vitlab.inference\n"
         "from vitlab import train\n"
         "assert vitlab.train is train and callable(train) and callable(vitlab.predict)\n"
         "assert vitlab.Config().train.epochs == vitlab.recipe('vit-tiny').train.epochs\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vitlab import cli, doctor
-from vitlab.train.session import Session
+from vitlab.training.session import Session
 
 
 @pytest.fixture

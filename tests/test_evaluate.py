@@ -11,7 +11,7 @@ import pytest
 import vitlab
 from vitlab import evaluate as module
 from vitlab import pretrained
-from vitlab.data import Examples, index_sha256, load_test, load_train
+from vitlab.data import LabelledImages, index_sha256, load_test, load_train
 from vitlab.errors import DataError, RunError, VitlabError
 from vitlab.evaluate import evaluate, evaluate_robustness
 from vitlab.figures import style
@@ -103,7 +103,7 @@ def test_validation_repeats_the_judgement_that_training_ended_with(run):
     assert result["accuracy"] == pytest.approx(run.finished["validation"]["accuracy"])
     assert result["loss"] == pytest.approx(run.finished["validation"]["loss"], rel=1e-4)
     assert result["step"] == run.finished["step"]
-    assert result["index_sha256"] == run.origin["data"]["split_sha256"]["validation"]
+    assert result["index_sha256"] == run.provenance["data"]["split_sha256"]["validation"]
     assert run.results == {"validation": result}
     assert evaluate(str(run.path)) == result
     assert ledger(run) == []
@@ -253,7 +253,7 @@ def test_other_training_images_are_refused(run):
     with pytest.raises(
         DataError, match=r"not the images .*: 1 of .* are gone and 1 are new.*--data-root"
     ):
-        evaluate(run, data=Examples(images, examples.labels, examples.class_names))
+        evaluate(run, data=LabelledImages(images, examples.labels, examples.class_names))
     assert run.results == {}
 
 
@@ -288,7 +288,7 @@ def test_test_images_of_another_kind_are_refused_unopened(
     trained_on_arrays, tmp_path, shape, names, problem
 ):
     run = Run(shutil.copytree(trained_on_arrays[0].path, tmp_path / "tiny"))
-    strange = Examples(np.zeros(shape, np.uint8), np.array([0, 1, 0, 1]), names)
+    strange = LabelledImages(np.zeros(shape, np.uint8), np.array([0, 1, 0, 1]), names)
     with pytest.raises(DataError, match=problem):
         evaluate(run, "test", data=strange)
     assert ledger(run) == []

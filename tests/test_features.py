@@ -10,13 +10,13 @@ import torch
 
 import vitlab
 from vitlab.cli import main
-from vitlab.data import Examples
+from vitlab.data import LabelledImages
 from vitlab.data.augment import normalize
 from vitlab.embeddings import separation
 from vitlab.errors import DataError, RunError
 from vitlab.features import default_folder, features
 from vitlab.figures import style
-from vitlab.predict import open_model
+from vitlab.inference import open_model
 from vitlab.run import TRAINED, Run
 
 NAMES = ("<b>$x_1$", "cat", "🐿 /a|b")
@@ -40,7 +40,7 @@ def examples():
     labels = np.arange(120) % 3
     images = draw.integers(0, 120, (120, 8, 16, 1))
     images[np.arange(120), :, 5 * labels] += 130
-    return Examples(images.astype(np.uint8), labels, NAMES).canonical()
+    return LabelledImages(images.astype(np.uint8), labels, NAMES).canonical()
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_numbers_are_those_of_the_models_own_tokens_on_validation_images(found, 
     _, validation = run.split.index
     model = open_model(run, run.checkpoint(), torch.device("cpu"))
     pixels = torch.from_numpy(examples.images[validation]).permute(0, 3, 1, 2)
-    origin, trace = run.origin["data"], {}
+    origin, trace = run.provenance["data"], {}
     with torch.no_grad():
         model(normalize(pixels, origin["mean"], origin["std"]), trace)
     labels = examples.labels[validation]
@@ -168,8 +168,8 @@ def test_runs_that_cannot_stand_beside_each_other_are_refused(trained, examples,
     with pytest.raises(RunError, match=r"different splits.*split_seed"):
         features(vit, other, data=examples)
     moved = copy(vit, tmp_path / "moved", {})
-    origin = {**moved.origin, "data": {**moved.origin["data"], "fingerprint": "0" * 64}}
-    moved.write_origin(origin)
+    origin = {**moved.provenance, "data": {**moved.provenance["data"], "fingerprint": "0" * 64}}
+    moved.write_provenance(origin)
     with pytest.raises(RunError, match="trained on different images"):
         features(vit, moved, data=examples)
     bare = copy(vit, tmp_path / "bare", {})

@@ -13,12 +13,12 @@ PACKAGE = Path(__file__).parents[1] / "vitlab"
 
 LAYERS = (
     {"errors"},
-    {"config", "files", "words"},
+    {"config", "files", "formatting"},
     {"device", "recipes", "run", "tensors", "stats"},
     {"data", "models"},
-    {"backbone", "card", "embeddings", "predict", "metrics", "figures", "pretrained"},
+    {"backbone", "card", "embeddings", "inference", "metrics", "figures", "pretrained"},
     {"ledger", "measured", "robustness"},
-    {"train", "evaluate", "explain", "explore", "features"},
+    {"training", "evaluate", "explain", "explore", "features"},
     {"compare", "export"},
     {"classifier"},
     {"answers", "bench", "doctor", "serve", "sklearn", "study"},
@@ -35,7 +35,7 @@ WITHOUT_TORCH = (
     "errors",
     "config",
     "files",
-    "words",
+    "formatting",
     "recipes",
     "run",
     "metrics",
@@ -93,7 +93,7 @@ def test_torch_is_kept_out_of_what_only_reads():
 
 
 def test_training_cannot_reach_the_test_split():
-    for path in (PACKAGE / "train").rglob("*.py"):
+    for path in (PACKAGE / "training").rglob("*.py"):
         assert "load_test" not in path.read_text(), path
         assert "vitlab.ledger" not in imports(path), path
 

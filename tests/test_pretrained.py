@@ -42,7 +42,7 @@ def test_the_plain_one_is_small_and_has_a_cls_token():
 def test_the_card_says_what_the_stored_results_say(run):
     assert (run.path / "README.md").read_text() == card(run)
     assert f"{100 * run.results['test']['accuracy']:.2f} %" in card(run)
-    assert run.origin["data"]["fingerprint"][:16] in card(run)
+    assert run.provenance["data"]["fingerprint"][:16] in card(run)
 
 
 def test_it_is_as_accurate_on_real_images_as_its_card_says(run, cifar10):
@@ -57,7 +57,7 @@ def test_it_is_as_accurate_on_real_images_as_its_card_says(run, cifar10):
 def test_no_name_of_person_or_machine_is_in_them(run):
     for file in run.path.rglob("*.json*"):
         assert "/home/" not in file.read_text() and "/root/" not in file.read_text()
-    assert json.loads((run.path / "origin.json").read_text())["data"]["class_names"][3] == "cat"
+    assert json.loads((run.path / "provenance.json").read_text())["data"]["class_names"][3] == "cat"
 
 
 def test_an_unknown_name_suggests_the_right_one():

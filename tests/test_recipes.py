@@ -11,7 +11,7 @@ from vitlab.data import resolve
 from vitlab.errors import ConfigError
 from vitlab.models.cost import cost
 from vitlab.recipes import RECIPES, command, recipe
-from vitlab.train import train
+from vitlab.training import train
 
 PUBLISHED = {
     "vit-d6-w128": {
@@ -184,8 +184,8 @@ def test_a_run_remembers_the_image_size_that_was_asked_for(tmp_path):
         {"data.image_size": (4, 4), "train.epochs": 1, "model.depth": 1}
     )
     run = train(config, out=tmp_path, device="cpu", quiet=True)
-    assert "--data.image_size 4,4" in run.origin["command"]
-    assert "--data.classes" not in run.origin["command"]
+    assert "--data.image_size 4,4" in run.provenance["command"]
+    assert "--data.classes" not in run.provenance["command"]
 
 
 def test_recipes_differ_from_each_other():

@@ -227,7 +227,7 @@ def test_a_search_and_a_pipeline_hand_weights_on(data):
 
 def test_a_run_that_is_kept_knows_the_labels_as_its_class_names(data, tmp_path):
     run = Run(tiny(folder=tmp_path).fit(*data).run_)
-    assert run.origin["data"]["class_names"] == ["day", "night"]
+    assert run.provenance["data"]["class_names"] == ["day", "night"]
 
 
 @pytest.mark.parametrize("kind", [lambda y: np.where(y, -3, 7), lambda y: y.astype(bool)])

@@ -17,8 +17,8 @@ import numpy as np
 from vitlab.classifier import Classifier, is_source
 from vitlab.data.formats import picture_files
 from vitlab.errors import ConfigError, DataError, PartialError, VitlabError
+from vitlab.formatting import count, csv_text, plain
 from vitlab.run import Run
-from vitlab.words import count, csv_text, plain
 
 BATCH = 64
 """Pictures that are asked about at once."""

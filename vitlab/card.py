@@ -65,7 +65,7 @@ class Terms:
 
 def terms(run: Run, checkpoint: Checkpoint) -> Terms:
     """How the model of a run's checkpoint wants its images."""
-    config, origin = run.config.data, run.origin["data"]
+    config, origin = run.config.data, run.provenance["data"]
     assert config.image_size and config.channels
     return Terms(
         name=run.name,
@@ -84,7 +84,7 @@ def terms(run: Run, checkpoint: Checkpoint) -> Terms:
 
 def grey_range(run: Run) -> tuple[int, int] | None:
     """The values of 16-bit pictures that a run takes for 0 and 255; None for all there are."""
-    found = run.origin["data"].get("grey_range")
+    found = run.provenance["data"].get("grey_range")
     return tuple(found) if found else None
 
 
@@ -98,7 +98,7 @@ def temperature(run: Run, checkpoint: Checkpoint) -> float | None:
 
 def card(run: Run, checkpoint: Checkpoint) -> dict[str, Any]:
     """The numbers of a run's checkpoint, fractions from 0 to 1; None for what was not measured."""
-    config, origin, finished = run.config, run.origin, run.finished or {}
+    config, origin, finished = run.config, run.provenance, run.finished or {}
     numbers: dict[str, Any] = {
         "name": run.name,
         "recipe": config.recipe,

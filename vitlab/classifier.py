@@ -21,8 +21,8 @@ from vitlab.data.images import Fit, decode
 from vitlab.device import choose_device
 from vitlab.errors import RunError, VitlabError
 from vitlab.export import MODEL, Session, exported, read_export
+from vitlab.inference import BATCH, compute_logits, inference_precision, open_model, prepare
 from vitlab.metrics import certainty, log_softmax, require_finite
-from vitlab.predict import BATCH, compute_logits, inference_precision, open_model, prepare
 from vitlab.pretrained import names, open_run, shipped
 from vitlab.run import Run
 

@@ -22,8 +22,8 @@ from vitlab.device import choose_device
 from vitlab.errors import DataError
 from vitlab.files import sha256
 from vitlab.run import Run
-from vitlab.train import resume, train
-from vitlab.train.origin import commit, device_name
+from vitlab.training import resume, train
+from vitlab.training.provenance import commit, device_name
 
 NEEDED = ("torch", "numpy", "scipy", "scikit-learn", "pillow", "pyarrow", "safetensors")
 

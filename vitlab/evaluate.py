@@ -22,11 +22,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from vitlab.data import Examples, index_sha256
-from vitlab.data.batches import Images
+from vitlab.data import LabelledImages, index_sha256
+from vitlab.data.batches import DeviceImages
 from vitlab.device import choose_device, enough_memory
 from vitlab.figures import evaluation, training
 from vitlab.files import write_bytes, write_json
+from vitlab.formatting import csv_text
+from vitlab.inference import BATCH, WORKING, Data, compute_logits, inference_precision, open_model
 from vitlab.ledger import Split, open_split, record_opening
 from vitlab.metrics import (
     GALLERY_SEED,
@@ -38,12 +40,10 @@ from vitlab.metrics import (
     roc,
     summarize,
 )
-from vitlab.predict import BATCH, WORKING, Data, compute_logits, inference_precision, open_model
 from vitlab.pretrained import open_run
 from vitlab.robustness import EPSILON, View, predictions
 from vitlab.run import Checkpoint, Run, Which
 from vitlab.stats import wilson
-from vitlab.words import csv_text
 
 NAMES: dict[Which, str] = {"last": "{}", "best": "best-{}"}
 """How the files of a split are called, for the last checkpoint and for the best."""
@@ -256,7 +256,7 @@ def _ready(
     run: Run,
     split: Split,
     checkpoint: Checkpoint,
-    images: tuple[Examples, np.ndarray],
+    images: tuple[LabelledImages, np.ndarray],
     device: str,
 ) -> Iterator[tuple[nn.Module, View, dict[str, Any]]]:
     """The run's model, how it wants its images, and the facts of what follows.
@@ -266,7 +266,7 @@ def _ready(
     examples, index = images
     where = choose_device(device)
     precision = inference_precision(run, where)
-    data = run.origin["data"]
+    data = run.provenance["data"]
     size = tuple(checkpoint.state["image_size"])
     with enough_memory(partial(_memory, examples.images.shape[1:3], len(index), where)):
         model = open_model(run, checkpoint, where)
@@ -298,13 +298,13 @@ def _classify(
     split: Split,
     checkpoint: Checkpoint,
     name: str,
-    images: tuple[Examples, np.ndarray],
+    images: tuple[LabelledImages, np.ndarray],
     device: str,
 ) -> dict[str, Any]:
     """Classify a split, store its logits and the images that are shown, and return the facts."""
     examples, index = images
     with _ready(run, split, checkpoint, images, device) as (model, view, facts):
-        pixels = Images(examples, index, next(model.parameters()).device)
+        pixels = DeviceImages(examples, index, next(model.parameters()).device)
         parts = [
             compute_logits(model, pixels[first : first + BATCH], **view._asdict())
             for first in range(0, len(index), BATCH)
@@ -326,7 +326,7 @@ def _classify(
     return facts
 
 
-def _latency(model: nn.Module, pixels: Images, view: View) -> float:
+def _latency(model: nn.Module, pixels: DeviceImages, view: View) -> float:
     """Median seconds from one image to its logits, on the device of the images."""
     seconds = []
     for turn in range(WARM_UP + TIMED):
@@ -363,7 +363,7 @@ def _judge(
 ) -> dict[str, Any]:
     """What stored logits, metrics and final numbers say."""
     arrays = _load(run, name)
-    names = run.origin["data"]["class_names"]
+    names = run.provenance["data"]["class_names"]
     summary = summarize(arrays["logits"], arrays["labels"], names, temperature)
     lines = [line for line in run.metrics if line["step"] <= checkpoint.step]
     clean = [line["accuracy"] for line in lines if line["split"] == "train_clean"]
@@ -383,7 +383,7 @@ def _withstand(
     split: Split,
     checkpoint: Checkpoint,
     name: str,
-    images: tuple[Examples, np.ndarray],
+    images: tuple[LabelledImages, np.ndarray],
     device: str,
 ) -> dict[str, Any]:
     """Classify corrupted and attacked images; store the predictions and return the result."""

@@ -19,7 +19,7 @@ import torch
 
 from vitlab.backbone import backbone_features
 from vitlab.config import AugmentConfig, DataConfig, text
-from vitlab.data import Examples, load_test, load_train, resolve, statistics
+from vitlab.data import LabelledImages, load_test, load_train, resolve, statistics
 from vitlab.data.augment import Moment, augment
 from vitlab.data.duplicates import near_duplicates
 from vitlab.data.operations import OPERATIONS, magnitudes
@@ -30,7 +30,7 @@ from vitlab.figures import exploration
 from vitlab.figures.exploration import Tile
 from vitlab.figures.maps import Map, maps
 from vitlab.files import write_json, write_text
-from vitlab.words import markdown_name, table
+from vitlab.formatting import markdown_name, table
 
 PER_CLASS = 10
 """Images shown of each class."""
@@ -56,7 +56,7 @@ class Subject:
     """What is explored, and the folder that its pictures go to."""
 
     name: str
-    examples: Examples
+    examples: LabelledImages
     split: tuple[np.ndarray, np.ndarray]
     """Places of the training and of the validation images."""
     folder: Path

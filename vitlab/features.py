@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from vitlab.config import ViTConfig
-from vitlab.data import Examples, index_sha256
+from vitlab.data import LabelledImages, index_sha256
 from vitlab.data.augment import normalize
 from vitlab.data.batches import resize
 from vitlab.data.splits import draw
@@ -30,7 +30,7 @@ from vitlab.errors import RunError
 from vitlab.figures import features as figures
 from vitlab.figures.maps import Map, maps
 from vitlab.files import write_json
-from vitlab.predict import Data, at_once, open_examples, open_model
+from vitlab.inference import Data, at_once, open_examples, open_model
 from vitlab.pretrained import open_run
 from vitlab.run import Checkpoint, Run, Which
 
@@ -83,7 +83,7 @@ class Model(NamedTuple):
     @torch.inference_mode()
     def look(self, images: np.ndarray) -> tuple[dict[str, Tokens], Tensor]:
         """Images uint8 (B, H, W, C) to the tokens of every layer, first to last, and logits."""
-        origin, cfg = self.run.origin["data"], self.run.config.model
+        origin, cfg = self.run.provenance["data"], self.run.config.model
         height, width = self.checkpoint.state["image_size"]
         pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)
         pixels = resize(normalize(pixels, origin["mean"], origin["std"]), (height, width))
@@ -195,11 +195,11 @@ def _names(runs: Sequence[Run]) -> list[str]:
     return names if len(set(names)) == len(runs) else paths
 
 
-def _sample(runs: Sequence[Run], examples: Examples) -> tuple[np.ndarray, np.ndarray]:
+def _sample(runs: Sequence[Run], examples: LabelledImages) -> tuple[np.ndarray, np.ndarray]:
     """Places of the training images to fit on and of the validation images to measure on."""
     splits = []
     for run in runs:
-        if run.origin["data"]["fingerprint"] != examples.fingerprint:
+        if run.provenance["data"]["fingerprint"] != examples.fingerprint:
             raise RunError(
                 f"{runs[0].name} and {run.name} were trained on different images: "
                 "only runs of the same data.* can stand beside each other"
@@ -217,7 +217,7 @@ def _sample(runs: Sequence[Run], examples: Examples) -> tuple[np.ndarray, np.nda
     return _some(train, examples, FITTED), _some(validation, examples, MEASURED)
 
 
-def _some(index: np.ndarray, examples: Examples, count: int) -> np.ndarray:
+def _some(index: np.ndarray, examples: LabelledImages, count: int) -> np.ndarray:
     """At most about `count` of an index, the same share of every class."""
     share = min(1.0, count / len(index))
     return index[draw(examples.keys[index], examples.labels[index], share, 0, "train")]
@@ -329,7 +329,7 @@ def _heading(facts: dict[str, Any], place: int, kind: Kind) -> str:
 def _draw_components(
     models: Sequence[Model],
     seen: Sequence[Sequence[Layer]],
-    examples: Examples,
+    examples: LabelledImages,
     measured: np.ndarray,
     folder: Path,
 ) -> None:

@@ -13,10 +13,10 @@ from typing import Literal
 
 import numpy as np
 
-from vitlab.data import ARRAYS, KNOWN, Examples, find_again, from_arrays, load_test
+from vitlab.data import ARRAYS, KNOWN, LabelledImages, find_again, from_arrays, load_test
 from vitlab.data.sources import draws_test
 from vitlab.errors import DataError, RunError
-from vitlab.predict import Data, open_examples
+from vitlab.inference import Data, open_examples
 from vitlab.run import Checkpoint, Run
 
 Split = Literal["validation", "test"]
@@ -26,7 +26,7 @@ LEDGER = "test-ledger.jsonl"
 
 def open_split(
     run: Run, split: Split, data: Data = None, data_root: str | os.PathLike[str] | None = None
-) -> tuple[Examples, np.ndarray]:
+) -> tuple[LabelledImages, np.ndarray]:
     """The images that a split of a run is part of, and the split's index into them.
 
     Args:
@@ -48,15 +48,15 @@ def open_split(
     return examples, index
 
 
-def _test(run: Run, data: Data, data_root: str | os.PathLike[str] | None) -> Examples:
+def _test(run: Run, data: Data, data_root: str | os.PathLike[str] | None) -> LabelledImages:
     """The test images, of the classes and the form that the run learned."""
     if run.finished is None:
         raise RunError(
             f"{run.path} is not finished, and the test split is opened at the end: look at "
             f"validation, or finish it with `vitlab train --resume {run.path}`"
         )
-    config, classes = run.config.data, run.origin["data"]["class_names"]
-    if isinstance(data, Examples):
+    config, classes = run.config.data, run.provenance["data"]["class_names"]
+    if isinstance(data, LabelledImages):
         examples = data.canonical()
     elif data is not None:
         examples = from_arrays(*data, class_names=classes)
@@ -88,7 +88,7 @@ def _test(run: Run, data: Data, data_root: str | os.PathLike[str] | None) -> Exa
     return examples
 
 
-def _refuse_seen(run: Run, test: Examples) -> None:
+def _refuse_seen(run: Run, test: LabelledImages) -> None:
     """Refuse test images that the weights which a run started from were trained on."""
     split = run.split
     seen = int((np.isin(test.keys, split.before) & ~np.isin(test.keys, split.keys)).sum())

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vitlab.config import Config, shared_fields
+from vitlab.formatting import between, count, percent
 from vitlab.run import Run
 from vitlab.stats import Interval, next_run
-from vitlab.words import between, count, percent
 
 FILE = Path(__file__).with_name("measured.json")
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vitlab.data.augment import normalize
 from vitlab.data.batches import resize
 from vitlab.data.corrupt import SEVERITIES, STRENGTHS, corrupt
-from vitlab.predict import at_once, compute_logits, evaluating
+from vitlab.inference import at_once, compute_logits, evaluating
 
 EPSILON = 2 / 255
 

@@ -1,7 +1,7 @@
 """A run directory: everything one training leaves behind, and the only file that knows its names.
 
     config.json                complete and strict; written first, never again
-    origin.json                command, versions, hardware, threads, data fingerprint and statistics
+    provenance.json            command, versions, hardware, threads, data fingerprint and statistics
     split.npz                  the images it was given, by their content: trained on, validated on
     metrics.jsonl              one object a line, in order of step
     checkpoints/step-NNNNNN/   model, average and optimizer as safetensors, state.json, and a
@@ -122,7 +122,7 @@ class Checkpoint:
 
 
 class SplitRecord(NamedTuple):
-    """Which images a run was given, by their keys (`vitlab.data.Examples.keys`)."""
+    """Which images a run was given, by their keys (`vitlab.data.LabelledImages.keys`)."""
 
     keys: "np.ndarray"
     """uint64 (N,), in the order of the examples."""
@@ -188,9 +188,15 @@ class Run:
     # Readers
 
     @property
-    def origin(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         """Where the run comes from: versions, hardware, data fingerprint and statistics."""
-        return _read_json(self.path / "origin.json")
+        return _read_json(self.provenance_file)
+
+    @property
+    def provenance_file(self) -> Path:
+        """File of the provenance; runs of earlier versions have it under another name."""
+        before = self.path / "origin.json"
+        return before if before.exists() else self.path / "provenance.json"
 
     @property
     def split(self) -> "SplitRecord":
@@ -300,7 +306,7 @@ class Run:
     def copy_record(self, folder: Path, metrics: Iterable[Mapping[str, Any]]) -> "Run":
         """Copy what is not weights into another folder: config, origin, metrics, final numbers."""
         copy = Run.create(folder, self.config)
-        copy.write_origin(self.origin)
+        copy.write_provenance(self.provenance)
         lines = [json.dumps(record) + "\n" for record in metrics]
         write_text(copy.path / "metrics.jsonl", "".join(lines))
         if self.finished is not None:
@@ -338,10 +344,10 @@ class Run:
         with Run.claim(free):
             yield free
 
-    def write_origin(self, origin: Mapping[str, Any]) -> None:
+    def write_provenance(self, provenance: Mapping[str, Any]) -> None:
         """Store where the run comes from."""
         with _storing(self.path):
-            write_json(self.path / "origin.json", origin)
+            write_json(self.path / "provenance.json", provenance)
 
     def write_split(self, split: "SplitRecord") -> None:
         """Store which images the run was given."""

@@ -22,14 +22,14 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
-from vitlab.data import Examples
+from vitlab.data import LabelledImages
 from vitlab.data.arrays import channels_last, refuse_types, written
 from vitlab.device import choose_device
 from vitlab.errors import DataError
-from vitlab.predict import compute_logits, open_model
+from vitlab.inference import compute_logits, open_model
 from vitlab.recipes import recipe
 from vitlab.run import Run
-from vitlab.train import train
+from vitlab.training import train
 
 
 class ViTClassifier(ClassifierMixin, BaseEstimator):
@@ -104,7 +104,7 @@ class ViTClassifier(ClassifierMixin, BaseEstimator):
         if len(classes) < 2:
             raise DataError(f"y has one class, {classes[0]}: a classifier needs at least two")
         names = tuple(map(str, classes.tolist()))
-        examples = Examples(images, labels.astype(np.int64), names, weights=weights)
+        examples = LabelledImages(images, labels.astype(np.int64), names, weights=weights)
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         fields = {"data.validation_fraction": 0.0, **(self.overrides or {}), "train.seed": seed}
         if self.epochs is not None:
@@ -122,7 +122,7 @@ class ViTClassifier(ClassifierMixin, BaseEstimator):
 
     def _remember(self, run: Run) -> None:
         """Take from a run what predictions need."""
-        checkpoint, statistics = run.checkpoint(), run.origin["data"]
+        checkpoint, statistics = run.checkpoint(), run.provenance["data"]
         self.model_ = open_model(run, checkpoint, torch.device("cpu"))
         self.statistics_: dict[str, Any] = {
             "mean": tuple(statistics["mean"]),

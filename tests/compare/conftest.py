@@ -56,7 +56,7 @@ class Runs:
         path = self.folder / name
         path.mkdir(parents=True)
         run = Run.create(path, config)
-        run.write_origin(
+        run.write_provenance(
             {
                 "command": f"vitlab train {base}",
                 "vitlab": "0.1.0",

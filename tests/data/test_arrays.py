@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vitlab.data import Examples, from_arrays
+from vitlab.data import LabelledImages, from_arrays
 from vitlab.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -60,7 +60,7 @@ def test_images_of_another_form_are_refused_with_the_code_that_mends_them(given,
     mended = follow(code.replace("LOW", str(low)).replace("HIGH", str(high)), images=given)
     if mended["images"].dtype == float:
         mended = follow("images.round().astype(np.uint8)", **mended)
-    wanted = Examples(wanted.astype(np.uint8), LABELS, ("0", "1", "2")).canonical()
+    wanted = LabelledImages(wanted.astype(np.uint8), LABELS, ("0", "1", "2")).canonical()
     assert from_arrays(mended["images"], LABELS).fingerprint == wanted.fingerprint
 
 

@@ -17,7 +17,7 @@ from vitlab.config import AugmentConfig, Config, DataConfig, TrainConfig, ViTCon
 from vitlab.data import KNOWN, cifar
 from vitlab.errors import DataError
 from vitlab.files import sha256
-from vitlab.train import train
+from vitlab.training import train
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 3072), np.uint8)
 LABELS = np.tile(np.arange(4), 6)
@@ -148,7 +148,7 @@ def test_cifar100_trains_to_equal_weights_from_all_three_editions(tmp_path):
     ]
     assert [run.finished and run.finished["step"] for run in runs] == [2, 2, 2]
     assert len({sha256(run.checkpoint().model) for run in runs}) == 1
-    assert len({run.origin["data"]["fingerprint"] for run in runs}) == 1
+    assert len({run.provenance["data"]["fingerprint"] for run in runs}) == 1
 
 
 def test_a_pickle_as_python_2_wrote_it_is_read(tmp_path):

@@ -16,7 +16,7 @@ import vitlab
 from vitlab import data
 from vitlab.cli import main
 from vitlab.config import DataConfig
-from vitlab.data import KNOWN, Examples
+from vitlab.data import KNOWN, LabelledImages
 from vitlab.errors import ConfigError, DataError, RunError
 from vitlab.evaluate import evaluate
 from vitlab.figures import style
@@ -121,7 +121,7 @@ def test_every_form_in_any_order_gives_the_same_images_split_batches_and_weights
         run = vitlab.train(
             config, data_root=root, out=tmp_path / "runs", name=form, device="cpu", quiet=True
         )
-        told = run.origin["data"]
+        told = run.provenance["data"]
         weights = (run.checkpoint().model).read_bytes()
         test = data.load_test(run.config.data, root).fingerprint
         seen.add((told["fingerprint"], told["split_sha256"]["validation"], test, weights))
@@ -187,7 +187,7 @@ def test_weights_that_saw_the_validation_images_are_refused_with_a_way_out(photo
         train_on(photos, "other", **again)
     train_on(photos, "first", **{**again, "data.split_seed": 0})
     allowed = train_on(photos, "second", **again, **{"train.overlap": "allow"})
-    seen = allowed.origin["data"]["validation_seen"]
+    seen = allowed.provenance["data"]["validation_seen"]
     assert seen > 5
     # What started from there has seen them too.
     third = {"train.weights": str(allowed.path), "data.split_seed": 2}
@@ -199,7 +199,7 @@ def test_what_was_allowed_is_told_in_every_table(photos, capsys, monkeypatch):
     source = train_on(photos, "source")
     allowed = {"train.weights": str(source.path), "data.split_seed": 1, "train.overlap": "allow"}
     run = train_on(photos, "allowed", **allowed)
-    seen = run.origin["data"]["validation_seen"]
+    seen = run.provenance["data"]["validation_seen"]
     monkeypatch.setitem(style.STYLE, "savefig.dpi", 30)
     assert evaluate(run)["validation_seen"] == seen
     assert main(["leaderboard", str(run.path.parent)]) == 0
@@ -263,7 +263,7 @@ def test_examples_given_in_another_order_are_the_same_data(photos):
     config = data.resolve(DataConfig(dataset=str(photos)))
     first = data.load_train(config)
     order = np.random.default_rng(0).permutation(len(first.labels))
-    turned = Examples(first.images[order], first.labels[order], first.class_names).canonical()
+    turned = LabelledImages(first.images[order], first.labels[order], first.class_names).canonical()
     assert turned.fingerprint == first.fingerprint
     assert np.array_equal(turned.split(config)[1], first.split(config)[1])
 

@@ -8,7 +8,7 @@ import torch
 
 from vitlab.config import AugmentConfig, Config, DataConfig, TrainConfig, ViTConfig
 from vitlab.data import batches, from_arrays
-from vitlab.data.batches import Batches, Images
+from vitlab.data.batches import Batches, DeviceImages
 from vitlab.data.sampling import class_weights, weighted_order
 
 EXAMPLES = from_arrays(
@@ -24,7 +24,7 @@ CONFIG = Config(
 
 
 def steps_of(config=CONFIG):
-    images = Images(from_arrays(PIXELS, LABELS), np.arange(100), torch.device("cpu"))
+    images = DeviceImages(from_arrays(PIXELS, LABELS), np.arange(100), torch.device("cpu"))
     return Batches(images, config, (0.5,), (0.25,))
 
 
@@ -108,7 +108,7 @@ def test_batches_made_in_a_block_are_those_made_one_by_one(augment):
 def test_a_weighted_epoch_shows_images_as_often_as_they_weigh_and_is_no_longer_than_another():
     weights = np.random.default_rng(0).permutation(np.repeat([0.25, 1, 5], [40, 50, 10]))
     examples = replace(from_arrays(PIXELS, LABELS), weights=weights)
-    images = Images(examples, np.arange(100), torch.device("cpu"))
+    images = DeviceImages(examples, np.arange(100), torch.device("cpu"))
     plain = replace(CONFIG, train=replace(CONFIG.train, sampler="shuffle", epochs=500))
     steps = Batches(images, plain, (0.5,), (0.25,))
     times = np.array([np.bincount(epoch(steps, number), minlength=100) for number in range(500)])
@@ -129,7 +129,9 @@ def test_a_balanced_sampler_shows_classes_equally_often_and_within_them_by_weigh
     weights = np.where(np.arange(100) % 2, 3.0, 1.0)
     examples = replace(from_arrays(PIXELS, LABELS), weights=weights)
     config = replace(CONFIG, train=replace(CONFIG.train, epochs=200))
-    steps = Batches(Images(examples, np.arange(100), torch.device("cpu")), config, (0.5,), (0.25,))
+    steps = Batches(
+        DeviceImages(examples, np.arange(100), torch.device("cpu")), config, (0.5,), (0.25,)
+    )
     times = sum(np.bincount(epoch(steps, number), minlength=100) for number in range(200)) / 200
     assert np.allclose(
         [times[np.equal(LABELS, label)].sum() for label in range(3)], 100 / 3, atol=0.3

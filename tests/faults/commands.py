@@ -100,7 +100,7 @@ def impossible(folder: Path, scale: float) -> str:
     config = ("--data.dataset", classes, "--data.image_size", "8,8", "--data.train_fraction", "1")
     words = ("train", *TINY, *config, "--data.validation_fraction", "0.2", "--data.channels", "1")
     Vitlab(*words, "--out", folder, "--name", "named", folder=folder).succeed()
-    assert Run(folder / "named").origin["data"]["class_names"] == ["0123", "1e3", "no", "null"]
+    assert Run(folder / "named").provenance["data"]["class_names"] == ["0123", "1e3", "no", "null"]
     shutil.rmtree(classes)
     return f"{told} problems told at once, {len(names)} names refused, class names stay text"
 

@@ -38,7 +38,7 @@ def forked_and_real(folder: Path, scale: float) -> str:
 def other_threads(folder: Path, scale: float) -> str:
     assert start(folder, "run", before=lambda: die_after(12)).wait() == 77
     run = Run(folder / "run")
-    stored = {name: run.origin[name] for name in ("threads", "torch", "cpu_capability")}
+    stored = {name: run.provenance[name] for name in ("threads", "torch", "cpu_capability")}
     assert stored["threads"] == 1 and all(stored.values())
     process = Command(
         "train", "--resume", run.path, folder=folder, OMP_NUM_THREADS="2", MKL_NUM_THREADS="2"
@@ -75,7 +75,7 @@ def judged(folder: Path, world: int) -> dict[str, float]:
     """Validation of one step that so many processes take together."""
     import os
 
-    from vitlab.train import train
+    from vitlab.training import train
 
     labels = np.repeat([0, 1], [5010, 5011])
     draws = np.random.default_rng(0)

@@ -382,8 +382,10 @@ def odd_folders(folder: Path, scale: float) -> str:
     (fine / "a" / "loop").symlink_to(fine / "a", target_is_directory=True)
     on_folder(fine, folder, "fine").succeed()
     run = Run(folder / "runs" / "fine")
-    assert run.origin["data"]["class_names"] == ["a", "b"]
-    assert run.origin["data"]["train_images"] + run.origin["data"]["validation_images"] == 11
+    assert run.provenance["data"]["class_names"] == ["a", "b"]
+    assert (
+        run.provenance["data"]["train_images"] + run.provenance["data"]["validation_images"] == 11
+    )
     (run.path / "finished.json").unlink()
     (fine / "b").rename(fine / "c")
     Vitlab("train", "--resume", run.path, folder=folder).refuse("these are not the images")
@@ -408,7 +410,7 @@ def broken_images(folder: Path, scale: float) -> str:
     told = on_folder(path, folder, "run", "--data.unreadable", "skip").succeed().said()
     assert "2 of 1002 images" in told and "cut.jpg" in told and "bad.png" in told
     run = Run(folder / "runs" / "run")
-    counts = run.origin["data"]
+    counts = run.provenance["data"]
     skipped = counts["skipped_images"]  # the others were held out for testing
     assert skipped > 0 and counts["train_images"] + counts["validation_images"] == 802 - skipped
     assert "could not be read" in report([run], out=folder / "report").read_text()
@@ -430,7 +432,7 @@ def odd_names(folder: Path, scale: float) -> str:
     for place, locale in enumerate(locales):
         on_folder(path, folder, f"run-{place}", LC_ALL=locale).succeed()
     run = Run(folder / "runs" / "run-0")
-    assert run.origin["data"]["class_names"] == sorted(ODD)
+    assert run.provenance["data"]["class_names"] == sorted(ODD)
     cache = {"XDG_CACHE_HOME": str(folder / "cache")}
     Vitlab(
         "evaluate", run.path, "--device", "cpu", folder=folder,

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from trial import TINY, TRAIN, Vitlab, equal, finish, start, whole
 
 from vitlab.run import Run
-from vitlab.train.session import Session
+from vitlab.training.session import Session
 
 WILD = ("--optim.warmup-epochs", "0", "--optim.clip-norm", "0", "--optim.schedule", "constant")
 

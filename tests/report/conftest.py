@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from vitlab import pretrained
+from vitlab.inference import predict
 from vitlab.metrics import summarize
-from vitlab.predict import predict
 from vitlab.run import Run
 
 DOCS = Path(__file__).parents[2] / "docs" / "results"
@@ -39,7 +39,7 @@ def runs(tmp_path_factory) -> dict[str, Run]:
 def judge(run: Run, images: np.ndarray, labels: np.ndarray) -> None:
     """Store what a run's model says of images as evaluate does, without its many figures."""
     logits = predict(run, images, device="cpu")
-    classes = run.origin["data"]["class_names"]
+    classes = run.provenance["data"]["class_names"]
     result = {**run.results["test"], **summarize(logits, labels, classes)}
     run.write_results({**run.results, "test": result})
     run.predictions("test").parent.mkdir()
@@ -53,8 +53,8 @@ def look_into(run: Run) -> None:
     import torch
 
     from vitlab.explain.faithfulness import measure
+    from vitlab.inference import open_model
     from vitlab.models import build_model
-    from vitlab.predict import open_model
 
     torch.manual_seed(0)
     model = open_model(run, run.checkpoint(), torch.device("cpu"))
@@ -111,9 +111,9 @@ def hostile(runs, tmp_path) -> Run:
     """A run whose own name, classes and files try to be more than names."""
     folder = tmp_path / 'run"><script>harmed=1<' / "{{7*7}} '\"><img src=x onerror=harmed=1>"
     shutil.copytree(runs["cpu-plain"].path, folder)
-    for name in ("origin.json", "results.json"):
+    for name in ("provenance.json", "results.json"):
         words = (folder / name).read_text()
-        for place, own in enumerate(runs["cpu-plain"].origin["data"]["class_names"]):
+        for place, own in enumerate(runs["cpu-plain"].provenance["data"]["class_names"]):
             words = words.replace(json.dumps(own), json.dumps(HOSTILE[place]))
         (folder / name).write_text(words)
     (folder / "explain" / "validation-00001.png").rename(

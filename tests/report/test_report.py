@@ -175,7 +175,7 @@ def test_a_page_states_what_the_run_measured(runs, tmp_path):
     assert run.config.sha256[:16] in words
     assert test["index_sha256"][:16] in words
     for name in ("command", "torch", "python", "device"):
-        assert run.origin[name] in words
+        assert run.provenance[name] in words
     assert re.search(r"bit-reproducible\s+no\s*:\s+resumed at step", words)
     assert "Hypothesis" in words
 
@@ -222,7 +222,7 @@ def test_what_is_missing_is_said_with_the_command_that_makes_it(runs, tmp_path):
     for slides in (False, True):
         words = words_of(report([begun], slides=slides))
         assert "vitlab train --resume" in words
-    shutil.copy(runs["cpu-plain"].path / "origin.json", begun)
+    shutil.copy(runs["cpu-plain"].path / "provenance.json", begun)
     shutil.copy(runs["cpu-plain"].path / "metrics.jsonl", begun)
     words = words_of(report([begun]))
     assert "is not finished" in words and "vitlab explain" in words and "vitlab features" in words
@@ -250,11 +250,11 @@ def test_what_is_no_run_or_cannot_be_written_is_refused_in_one_sentence(runs, tm
 def test_nothing_names_a_home_a_user_a_host_or_the_environment(runs, tmp_path, monkeypatch):
     monkeypatch.setenv("SECRET_TOKEN", "s3cr3t-canary")
     run = Path(shutil.copytree(runs["cpu-cnn"].path, tmp_path / "home" / "jane" / "run"))
-    for name in ("config.json", "origin.json", "finished.json"):
+    for name in ("config.json", "provenance.json", "finished.json"):
         tree = json.loads((run / name).read_text())
         if name == "config.json":
             tree["data"]["dataset"] = "/home/jane doe/pictures/photos.csv"
-        if name == "origin.json":
+        if name == "provenance.json":
             tree["command"] = "vitlab train cpu --data.dataset '/home/jane doe/pictures/photos.csv'"
         if name == "finished.json":
             tree["alarms"] = ["resumed from /home/jane/x/run: resuming is not bit-exact"]

@@ -41,7 +41,7 @@ def test_what_was_not_measured_says_so_and_keeps_its_reference(tmp_path):
 
 
 def test_the_cost_of_a_training_counts_small_images_at_their_size():
-    config, images = MEASURED.config, MEASURED.origin["data"]["train_images"]
+    config, images = MEASURED.config, MEASURED.provenance["data"]["train_images"]
     small = config.override({"data.image_size": config.train.small_size})
     macs = 31 * cost(small).macs + 23 * cost(config).macs
     assert training_flops(MEASURED) == pytest.approx(6 * images * macs)
@@ -55,7 +55,7 @@ def test_warm_seconds_leave_the_capture_out():
 
 def test_the_share_of_peak_is_that_of_the_device_that_trained(tmp_path):
     assert share_of_peak(MEASURED, tmp_path) == "-"
-    origin = MEASURED.origin
+    origin = MEASURED.provenance
     peak = training_flops(MEASURED) / warm_seconds(MEASURED) / 0.25
     for device, folder in ((origin["device"], "speed"), ("a Cray-1", "speed-cray")):
         training = {"matrix_peak": {origin["precision"]["word"]: peak}}

@@ -71,7 +71,7 @@ class Scored(Inline):
         path = Path(args.out) / args.name
         with Run.claim(path):
             run = Run.create(path, config)
-            run.write_origin({})
+            run.write_provenance({})
             run.finish({"validation": {"accuracy": accuracy}})
         return 0
 

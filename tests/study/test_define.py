@@ -11,7 +11,7 @@ from vitlab.recipes import command, recipe
 from vitlab.study.define import Range, from_words, read, ready
 from vitlab.study.plan import Plan, arm_config, probe
 from vitlab.study.prepare import prepare
-from vitlab.train.optim import rate
+from vitlab.training.optim import rate
 
 STUDY = """
 question = "Does anything matter?"

@@ -142,7 +142,7 @@ def test_one_worker_and_two_give_equal_weights(faulty, tmp_path):
 
 def test_a_trial_has_the_threads_of_the_plan_on_any_number_of_workers(faulty):
     folder, plan = faulty
-    assert Run(folder / plan.trials[0].run).origin["threads"] == plan.threads == 1
+    assert Run(folder / plan.trials[0].run).provenance["threads"] == plan.threads == 1
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def written(
         "validation_images": IMAGES,
         "split_sha256": {"train": f"{train_images}", "validation": "v" * 64},
     }
-    run.write_origin(
+    run.write_provenance(
         {
             "device": "a processor", "threads": 1, "precision": {"word": "fp32"},
             "determinism": {"word": "on"}, "vitlab": "0.1.0", "commit": None, "torch": "2.13.0",

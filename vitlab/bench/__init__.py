@@ -26,7 +26,7 @@ from vitlab.figures import bench as pictures
 from vitlab.files import write_json
 from vitlab.pretrained import shipped
 from vitlab.recipes import recipe
-from vitlab.train.origin import device_name
+from vitlab.training.provenance import device_name
 
 PARTS = (
     "training", "recipes", "attention", "dropout", "pipeline", "augmentations", "growth",

@@ -11,12 +11,12 @@ import torch
 from vitlab.bench.measure import interleaved, matrix_peak
 from vitlab.bench.pipeline import MEAN, STD
 from vitlab.config import Config, ViTConfig
-from vitlab.data import Examples
-from vitlab.data.batches import Batches, Images
+from vitlab.data import LabelledImages
+from vitlab.data.batches import Batches, DeviceImages
 from vitlab.device import DTYPES
 from vitlab.models.cost import cost
 from vitlab.recipes import recipe
-from vitlab.train.trial import noise_step, rules
+from vitlab.training.autotune import noise_step, rules
 
 CALIBRATED = (
     "fast", "fast-conv", "fast-deep", "small", "strong-conv", "strong-cnn", "strong-plain", "max",
@@ -69,8 +69,8 @@ def images_growth(
     calls = {}
     for count in (5_000, 50_000, 200_000):
         pixels = np.zeros((count, *size, channels), np.uint8)
-        examples = Examples(pixels, np.zeros(count, np.int64), ("one", "other"))
-        batches = Batches(Images(examples, np.arange(count), device), config, MEAN, STD)
+        examples = LabelledImages(pixels, np.zeros(count, np.int64), ("one", "other"))
+        batches = Batches(DeviceImages(examples, np.arange(count), device), config, MEAN, STD)
         steps = iter(range(10**9))
         calls[str(count)] = lambda batches=batches, steps=steps: batches.batch(next(steps))
     timings = interleaved(calls, device=device, rounds=rounds, seconds=seconds)
@@ -89,8 +89,8 @@ def memory(name: str, data_root: str | None) -> dict[str, Any]:
     program = (
         "import sys, torch\n"
         "from vitlab.recipes import recipe\n"
-        "from vitlab.train import overfit_one_batch\n"
-        "from vitlab.train.origin import peak_memory\n"
+        "from vitlab.training import overfit_one_batch\n"
+        "from vitlab.training.provenance import peak_memory\n"
         "config, root = recipe(sys.argv[1]), sys.argv[2] or None\n"
         "overfit_one_batch(config, device='cpu', data_root=root, steps=20, quiet=True)\n"
         "print(peak_memory(torch.device('cpu')))"

@@ -16,9 +16,9 @@ from vitlab.data.augment import normalize
 from vitlab.data.batches import resize
 from vitlab.device import autocast
 from vitlab.export import Session, to_int8, to_onnx
+from vitlab.inference import open_model
 from vitlab.models import build_model
 from vitlab.models.attention import set_attention
-from vitlab.predict import open_model
 from vitlab.run import Run
 
 CALIBRATION_IMAGES = 512
@@ -69,7 +69,7 @@ def accuracy(run: Run, data_root: str | None) -> dict[str, Any]:
     Returns:
         {"images", "accuracy": {path: share of validation images classified correctly}}
     """
-    config, statistics = run.config, run.origin["data"]
+    config, statistics = run.config, run.provenance["data"]
     examples = load_train(config.data, data_root)
     train, validation = examples.split(config.data)
     checkpoint = run.checkpoint()

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vitlab.bench.tables import tables
-from vitlab.words import table
+from vitlab.formatting import table
 
 PAGE = Path("docs/speed.md")
 FOLDER = Path("docs/results/speed")
@@ -16,7 +16,7 @@ PARTS = {
     "recipe `vit-tiny` has it and without. Everybody is measured in every precision that this "
     "machine multiplies natively. A share is of the best matrix product in the same precision; "
     "dropouts are the layers of dropout that an image passes: transformers leaves out those on the "
-    "wide hidden layer, two thirds of all numbers.",
+    "wide hidden layer, two fused_qkv of all numbers.",
     "recipes": "The step of recipes at their batch size under every setting of a trial, the best "
     "of three steps each. `vitlab train` tries the same, on 64 images at most.",
     "attention": "An attention layer of DeiT-Tiny's shape on 8,192 tokens, as one kernel (fused) "

@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from vitlab.bench.measure import interleaved, synchronize
 from vitlab.config import AugmentConfig, Config
-from vitlab.data import Examples
-from vitlab.data.batches import Batches, Images
+from vitlab.data import LabelledImages
+from vitlab.data.batches import Batches, DeviceImages
 from vitlab.export.timm import declare_torchvision_operators
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -95,23 +95,23 @@ def augmentations(
     }
 
 
-def noise(config: Config) -> Examples:
+def noise(config: Config) -> LabelledImages:
     """Images of noise: the cost of augmenting them is that of any others."""
     data = config.data
     assert data.image_size and data.channels and data.classes
     draws = np.random.default_rng(0)
     images = draws.integers(256, size=(IMAGES, *data.image_size, data.channels), dtype=np.uint8)
     labels = draws.integers(data.classes, size=IMAGES)
-    return Examples(images, labels, tuple(map(str, range(data.classes))))
+    return LabelledImages(images, labels, tuple(map(str, range(data.classes))))
 
 
 def ours(
-    config: Config, augment: AugmentConfig, examples: Examples, device: torch.device
+    config: Config, augment: AugmentConfig, examples: LabelledImages, device: torch.device
 ) -> Callable[[], Tensor]:
     """Batch after batch of vitlab."""
     from dataclasses import replace
 
-    images = Images(examples, np.arange(len(examples.labels)), device)
+    images = DeviceImages(examples, np.arange(len(examples.labels)), device)
     batches = Batches(images, replace(config, augment=augment), MEAN, STD)
     steps = iter(range(10**9))
     return lambda: batches.batch(next(steps))[0]
@@ -120,7 +120,7 @@ def ours(
 class Pictures(Dataset):
     """PIL images through torchvision's transforms, one by one."""
 
-    def __init__(self, examples: Examples):
+    def __init__(self, examples: LabelledImages):
         declare_torchvision_operators()
         from torchvision import transforms as T  # pyright: ignore[reportMissingImports]
 
@@ -143,7 +143,7 @@ class Pictures(Dataset):
         return self.transform(self.images[index])
 
 
-def loader(examples: Examples, size: int, workers: int) -> DataLoader:
+def loader(examples: LabelledImages, size: int, workers: int) -> DataLoader:
     """A DataLoader as its documentation advises."""
     return DataLoader(
         Pictures(examples),
@@ -162,7 +162,7 @@ def endless(batches: DataLoader) -> Iterator[Tensor]:
         yield from batches
 
 
-def best_workers(examples: Examples, size: int, device: torch.device) -> int:
+def best_workers(examples: LabelledImages, size: int, device: torch.device) -> int:
     """The worker count, up to the number of cores, with which torchvision is fastest here."""
     import os
     import time
@@ -181,7 +181,7 @@ def best_workers(examples: Examples, size: int, device: torch.device) -> int:
     return max(speed, key=lambda workers: speed[workers])
 
 
-def kornia(config: Config, examples: Examples, device: torch.device) -> Callable[[], Tensor]:
+def kornia(config: Config, examples: LabelledImages, device: torch.device) -> Callable[[], Tensor]:
     """Batch after batch of kornia."""
     declare_torchvision_operators()
     with warnings.catch_warnings():
@@ -195,7 +195,7 @@ def kornia(config: Config, examples: Examples, device: torch.device) -> Callable
         K.auto.RandAugment(2, 9),
         K.Normalize(torch.tensor(MEAN), torch.tensor(STD)),
     ).to(device)
-    images = Images(examples, np.arange(len(examples.labels)), device)
+    images = DeviceImages(examples, np.arange(len(examples.labels)), device)
     draws = np.random.default_rng(0)
 
     def batch() -> Tensor:

@@ -7,7 +7,7 @@ import torch
 
 from vitlab.bench.measure import Timing, interleaved
 from vitlab.config import Config
-from vitlab.train.trial import noise_step, rules
+from vitlab.training.autotune import noise_step, rules
 
 BATCHES = (64, 128, 256, 512)
 

@@ -15,7 +15,7 @@ from vitlab.device import DTYPES, autocast, choose_precision, multiplies_bf16
 from vitlab.models import build_model
 from vitlab.models.cost import cost
 from vitlab.recipes import recipe
-from vitlab.train.trial import Words, contenders, measure, noise, noise_step, rules
+from vitlab.training.autotune import Words, contenders, measure, noise, noise_step, rules
 
 Step = Callable[[], object]
 

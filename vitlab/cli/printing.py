@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from vitlab.words import plain
+from vitlab.formatting import plain
 
 
 def note(*messages: str) -> None:

@@ -20,7 +20,7 @@ def train(args: Namespace) -> int:
     config = recipe(args.recipe).override(args.overrides) if args.recipe else None
     where = {"device": args.device, "data_root": args.data_root, "quiet": args.quiet}
 
-    from vitlab.train import overfit_one_batch, resume, train
+    from vitlab.training import overfit_one_batch, resume, train
 
     if config is None:
         run = resume(args.resume, tensorboard=args.tensorboard, **where)

@@ -21,9 +21,9 @@ from vitlab.compare.standing import Entry, Fact, Split, fate, standing
 from vitlab.errors import RunError
 from vitlab.figures import comparison as figures
 from vitlab.files import write_json, write_text
+from vitlab.formatting import csv_text, plain
 from vitlab.pretrained import open_run
 from vitlab.run import Run
-from vitlab.words import csv_text, plain
 
 __all__ = ["Entry", "Fact", "Split", "compare", "default_folder", "fate", "standing", "write"]
 

@@ -17,8 +17,8 @@ from vitlab.compare.standing import Entry, fate, standing
 from vitlab.config import Config, fields_of, text, unknown
 from vitlab.errors import ConfigError, RunError, VitlabError
 from vitlab.files import write_text
+from vitlab.formatting import csv_text, plain
 from vitlab.run import Run
-from vitlab.words import csv_text, plain
 
 INDEX = "models.csv"
 

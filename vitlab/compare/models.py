@@ -94,7 +94,7 @@ def _compare(one: Entry, other: Entry) -> dict[str, Any]:
     assert mine and theirs
     right, wrong = mine.right, ~mine.right
     only, lost = right & ~theirs.right, wrong & theirs.right
-    names = one.run.origin["data"]["class_names"]
+    names = one.run.provenance["data"]["class_names"]
     return {
         **found,
         "images": len(right),

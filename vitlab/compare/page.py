@@ -3,8 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from vitlab.stats import FEWEST
-from vitlab.words import (
+from vitlab.formatting import (
     between,
     bullets,
     count,
@@ -16,6 +15,7 @@ from vitlab.words import (
     signed,
     table,
 )
+from vitlab.stats import FEWEST
 
 Comparison = Mapping[str, Any]
 """What `compare` returns."""

@@ -36,7 +36,7 @@ SOURCES: dict[str, tuple[tuple[str, str], ...]] = {
     "batch_size": (("config.json", "train.batch_size"),),
     "images": (
         ("results.json", "{split}.images"),
-        ("origin.json", "data.{split}_images"),
+        ("provenance.json", "data.{split}_images"),
     ),
     "accuracy": (
         ("results.json", "{split}.accuracy"),
@@ -69,21 +69,21 @@ SOURCES: dict[str, tuple[tuple[str, str], ...]] = {
     "corrupted_accuracy": (("results.json", "{split}-robustness.mean_corrupted_accuracy"),),
     "robustness_images": (("results.json", "{split}-robustness.images"),),
     "test_openings": (("results.json", "{split}.test_openings"),),
-    "command": (("origin.json", "command"),),
-    "device": (("origin.json", "device"),),
-    "threads": (("origin.json", "threads"),),
-    "precision": (("origin.json", "precision.word"),),
-    "started": (("origin.json", "started"),),
-    "vitlab": (("origin.json", "vitlab"),),
-    "commit": (("origin.json", "commit"),),
-    "torch": (("origin.json", "torch"),),
-    "python": (("origin.json", "python"),),
-    "data_fingerprint": (("origin.json", "data.fingerprint"),),
-    "train_images": (("origin.json", "data.train_images"),),
-    "validation_seen": (("origin.json", "data.validation_seen"),),
+    "command": (("provenance.json", "command"),),
+    "device": (("provenance.json", "device"),),
+    "threads": (("provenance.json", "threads"),),
+    "precision": (("provenance.json", "precision.word"),),
+    "started": (("provenance.json", "started"),),
+    "vitlab": (("provenance.json", "vitlab"),),
+    "commit": (("provenance.json", "commit"),),
+    "torch": (("provenance.json", "torch"),),
+    "python": (("provenance.json", "python"),),
+    "data_fingerprint": (("provenance.json", "data.fingerprint"),),
+    "train_images": (("provenance.json", "data.train_images"),),
+    "validation_seen": (("provenance.json", "data.validation_seen"),),
     "split_sha256": (
         ("results.json", "{split}.index_sha256"),
-        ("origin.json", "data.split_sha256.{split}"),
+        ("provenance.json", "data.split_sha256.{split}"),
     ),
     "checkpoint_sha256": (("results.json", "{split}.checkpoint_sha256"),),
 }
@@ -152,7 +152,7 @@ class _Reader:
         self.files: dict[str, Any] = {
             "timing.json": json.loads(run.timing.read_text()) if run.timing.is_file() else {},
             "config.json": run.config.to_dict(),
-            "origin.json": run.origin if (run.path / "origin.json").is_file() else {},
+            "provenance.json": run.provenance if run.provenance_file.is_file() else {},
             "finished.json": self.finished,
             "results.json": {
                 name: result
@@ -240,7 +240,7 @@ class _Reader:
 
     def bit_reproducible(self, _: Found) -> Fact | None:
         """Whether the same command gives the same bits again."""
-        word = self.read(("origin.json", "determinism.word"))
+        word = self.read(("provenance.json", "determinism.word"))
         if any("not bit-exact" in alarm for alarm in self.finished.get("alarms", ())):
             return Fact(False, "finished.json", "alarms")
         return word and Fact(word.value == "on", word.file, word.field)

@@ -7,7 +7,7 @@ from vitlab.data.images import decode
 from vitlab.data.known import KNOWN
 from vitlab.data.sources import (
     ARRAYS,
-    Examples,
+    LabelledImages,
     class_counts,
     describe,
     find_again,
@@ -22,7 +22,7 @@ from vitlab.data.splits import index_sha256
 __all__ = [
     "ARRAYS",
     "KNOWN",
-    "Examples",
+    "LabelledImages",
     "class_counts",
     "decode",
     "describe",

@@ -21,7 +21,7 @@ from torch import Tensor
 from vitlab.config import Config
 from vitlab.data.augment import Moment, augment
 from vitlab.data.sampling import balanced_order, places_by_class, weighted_order
-from vitlab.data.sources import Examples
+from vitlab.data.sources import LabelledImages
 from vitlab.device import to_device
 
 ORDER = 100
@@ -37,14 +37,14 @@ COPIED = 1 << 26
 """Bytes of images that are gathered at once: a set is never there a third time."""
 
 
-class Images:
+class DeviceImages:
     """uint8 images (N, C, H, W) and labels (N,) of a set, fetched by index onto a device.
 
     Labels are on the host as well. Weights (N,), where there are any, say how often an image is
     shown, and stay there.
     """
 
-    def __init__(self, examples: Examples, index: np.ndarray, device: torch.device):
+    def __init__(self, examples: LabelledImages, index: np.ndarray, device: torch.device):
         self._host = examples.images
         self._index = index
         self.device = device
@@ -130,7 +130,7 @@ class Batches:
     """
 
     def __init__(
-        self, images: Images, config: Config, mean: tuple[float, ...], std: tuple[float, ...]
+        self, images: DeviceImages, config: Config, mean: tuple[float, ...], std: tuple[float, ...]
     ):
         self.images = images
         self.config = config

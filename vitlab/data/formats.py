@@ -20,7 +20,7 @@ import numpy as np
 from vitlab.data.images import EXTENSIONS
 from vitlab.data.known import KNOWN
 from vitlab.errors import DataError
-from vitlab.words import count, plain
+from vitlab.formatting import count, plain
 
 Split = Literal["train", "test"]
 Part = Literal["train", "test", "validation"]

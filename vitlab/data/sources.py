@@ -42,7 +42,7 @@ from vitlab.data.splits import hold_out, train_validation
 from vitlab.data.table import Table
 from vitlab.errors import DataError
 from vitlab.files import replacing
-from vitlab.words import plain
+from vitlab.formatting import plain
 
 Root = str | os.PathLike[str] | None
 
@@ -65,7 +65,7 @@ class _UnreadableError(DataError):
 
 
 @dataclass(frozen=True, eq=False)
-class Examples:
+class LabelledImages:
     """Labelled images: `images` uint8 (N, H, W, C), `labels` int64 (N,) into `class_names`."""
 
     images: np.ndarray
@@ -105,7 +105,7 @@ class Examples:
         digest.update(self.labels.astype("<i8").data)
         return digest.hexdigest()
 
-    def canonical(self) -> "Examples":
+    def canonical(self) -> "LabelledImages":
         """The same examples in the one order that every copy of them has: sorted by key, label."""
         weights = np.zeros(len(self.labels)) if self.weights is None else self.weights
         order = np.lexsort((weights, self.labels, self.keys))
@@ -138,18 +138,18 @@ def key_of(image: np.ndarray) -> int:
 
 def from_arrays(
     images: np.ndarray, labels: np.ndarray, class_names: Sequence[str] | None = None
-) -> Examples:
+) -> LabelledImages:
     """Examples from arrays: uint8 (N, H, W) or (N, H, W, C) of 1 or 3 channels, integers (N,).
 
-    They are sorted like all examples (`Examples.canonical`). Without `class_names` the classes are
-    0 to the largest label, and each needs an image. Raises DataError for another type or shape,
+    They are sorted like all examples (`LabelledImages.canonical`). Without `class_names` classes
+    are 0 to the largest label, and each needs an image. Raises DataError for another type, shape,
     unequal lengths, labels outside the classes and fewer than two classes.
     """
     images = check_images(images)
     labels = check_labels(labels, len(images), class_names)
     names = numbered(labels) if class_names is None else tuple(map(str, class_names))
     _check_labels("the arrays", labels, names)
-    return Examples(np.ascontiguousarray(images), labels, names).canonical()
+    return LabelledImages(np.ascontiguousarray(images), labels, names).canonical()
 
 
 def resolve(config: DataConfig, root: Root = None) -> DataConfig:
@@ -179,7 +179,7 @@ def resolve(config: DataConfig, root: Root = None) -> DataConfig:
     return replace(config, **{k: v for k, v in found.items() if getattr(config, k) is None})
 
 
-def load_train(config: DataConfig, root: Root = None) -> Examples:
+def load_train(config: DataConfig, root: Root = None) -> LabelledImages:
     """Read all training images, those for validation included, in the config's form.
 
     A set that comes without a test split gives up `test_fraction` of every class first.
@@ -215,7 +215,7 @@ def draws_test(config: DataConfig, root: Root = None) -> bool:
     return not _find(config.dataset, root).has_test
 
 
-def load_test(config: DataConfig, root: Root = None) -> Examples:
+def load_test(config: DataConfig, root: Root = None) -> LabelledImages:
     """Read the test images in the config's form; the one door to them."""
     try:
         return _load(config, root, "test")
@@ -394,7 +394,7 @@ def _check_present(config: DataConfig, labels: np.ndarray, source: Format, split
         )
 
 
-def _load(config: DataConfig, root: Root, split: Split) -> Examples:
+def _load(config: DataConfig, root: Root, split: Split) -> LabelledImages:
     config = resolve(config, root)
     source = _find(config.dataset, root)
     kept = _kept(config, source, split)
@@ -409,7 +409,7 @@ def _load(config: DataConfig, root: Root, split: Split) -> Examples:
     return examples
 
 
-def _decode(config: DataConfig, source: Format, split: Split) -> Examples:
+def _decode(config: DataConfig, source: Format, split: Split) -> LabelledImages:
     items, labels = _read(config, source, split if source.has_test else "train")
     size, channels, grey_range = config.image_size, config.channels, config.grey_range
     assert size and channels
@@ -437,7 +437,7 @@ def _decode(config: DataConfig, source: Format, split: Split) -> Examples:
     if not source.has_test:
         rest, held = hold_out(keys[order], labels[order], config, "test")
         order = order[held if split == "test" else rest]
-    return Examples(
+    return LabelledImages(
         _take(images, order), labels[order], source.class_names, skipped, grey_range, keys[order]
     )
 
@@ -554,20 +554,20 @@ def _size_and_time(path: Path) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def _recall(kept: Path, class_names: tuple[str, ...]) -> Examples | None:
+def _recall(kept: Path, class_names: tuple[str, ...]) -> LabelledImages | None:
     """Examples whose images stay on the disk until somebody looks at them."""
     try:
         images = np.load(f"{kept}-images.npy", mmap_mode="c", allow_pickle=False)
         facts = np.load(f"{kept}-facts.npz", allow_pickle=False)
         grey_range = tuple(facts["grey_range"].tolist()) or None
-        return Examples(
+        return LabelledImages(
             np.asarray(images), facts["labels"], class_names, 0, grey_range, facts["keys"]
         )
     except Exception:  # not there, or damaged in any way: decoded anew
         return None
 
 
-def _keep(kept: Path, examples: Examples) -> bool:
+def _keep(kept: Path, examples: LabelledImages) -> bool:
     """Keep decoded images for the next time; False, with a warning, where that is impossible."""
     assert examples.known_keys is not None
     try:
@@ -604,7 +604,7 @@ def _check_classes(dataset: str, class_names: tuple[str, ...]) -> None:
         )
 
 
-def _compare(config: DataConfig, examples: Examples, known: KnownSet, split: Split) -> None:
+def _compare(config: DataConfig, examples: LabelledImages, known: KnownSet, split: Split) -> None:
     """Warn where a known set does not hold the published images."""
     if known.mean is None or known.std is None or known.content.get(split) == examples.content:
         return

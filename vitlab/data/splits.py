@@ -26,7 +26,7 @@ def train_validation(
     left is kept. Raises DataError where a class has too few images to be in both.
 
     Args:
-        keys: uint64 (N,), `sources.Examples.keys`.
+        keys: uint64 (N,), `sources.LabelledImages.keys`.
         labels: int64 (N,).
     """
     rest, validation = hold_out(keys, labels, config, "validation")

@@ -23,7 +23,7 @@ from vitlab.data.formats import (
     unused,
 )
 from vitlab.errors import DataError
-from vitlab.words import count, plain
+from vitlab.formatting import count, plain
 
 PATH_NAMES = frozenset({
     "path", "paths", "file", "files", "filename", "filenames", "file_name", "filepath",

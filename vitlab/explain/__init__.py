@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from vitlab.card import grey_range, temperature
-from vitlab.data import Examples, index_sha256
+from vitlab.data import LabelledImages, index_sha256
 from vitlab.data.augment import normalize
 from vitlab.data.batches import resize
 from vitlab.data.images import decode, header
@@ -33,13 +33,13 @@ from vitlab.explain.methods import BATCH, METHODS, batch, choose, compute_maps
 from vitlab.figures import explanation
 from vitlab.figures.style import short
 from vitlab.files import write_json, write_text
+from vitlab.formatting import plain
+from vitlab.inference import Data, at_once, open_model
 from vitlab.ledger import Split, open_split, record_opening
 from vitlab.metrics import certainty
 from vitlab.models import ViT, build_model
-from vitlab.predict import Data, at_once, open_model
 from vitlab.pretrained import open_run
 from vitlab.run import Checkpoint, Run
-from vitlab.words import plain
 
 __all__ = ["METHODS", "choose", "compute_maps", "explain"]
 
@@ -77,7 +77,7 @@ class Subject(NamedTuple):
 
     def prepare(self, images: np.ndarray) -> Tensor:
         """Images uint8 (N, H, W, C) to normalised ones (N, C, height, width) on the device."""
-        origin = self.run.origin["data"]
+        origin = self.run.provenance["data"]
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2).to(self.device)
         height, width = self.checkpoint.state["image_size"]
         return resize(normalize(pixels, origin["mean"], origin["std"]), (height, width))
@@ -187,7 +187,7 @@ def _files(run: Run, files: Sequence[str | os.PathLike[str]]) -> Iterator[Pictur
         yield Picture(name, short(plain(path.name), 60), decode(path, own, 3, *form), pixels)
 
 
-def _drawn(examples: Examples, places: np.ndarray, split: str) -> list[Picture]:
+def _drawn(examples: LabelledImages, places: np.ndarray, split: str) -> list[Picture]:
     """Images of a split, named by their place in the data set."""
     pictures = []
     for place in places.tolist():
@@ -206,7 +206,7 @@ def _explain(subject: Subject, picture: Picture, folder: Path) -> dict[str, Any]
     scale = temperature(subject.run, subject.checkpoint) or 1.0
     probabilities = (subject.logits(image)[0].cpu().double() / scale).softmax(dim=-1).numpy()
     order = np.argsort(-probabilities, kind="stable")[:TOP]
-    names = subject.run.origin["data"]["class_names"]
+    names = subject.run.provenance["data"]["class_names"]
     answer = [(names[k], float(probabilities[k])) for k in order]
     sure = certainty(answer[0][1])
     chosen = torch.tensor(order[:1], device=subject.device)
@@ -248,7 +248,7 @@ def _look_inside(subject: Subject, images: Tensor, folder: Path) -> None:
 
 
 def _judge(
-    subject: Subject, examples: Examples, index: np.ndarray, split: str, folder: Path
+    subject: Subject, examples: LabelledImages, index: np.ndarray, split: str, folder: Path
 ) -> dict[str, Any]:
     """Measure which maps are true and write what was found, unless it is written already."""
     facts = {

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from vitlab.errors import VitlabError
 from vitlab.explain.attention import place
+from vitlab.inference import at_once
 from vitlab.models import ViT
-from vitlab.predict import at_once
 
 TOLERANCE = 0.01
 """Share of a logit's change that integrated gradients may miss."""

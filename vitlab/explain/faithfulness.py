@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitlab.explain.methods import compute_maps
-from vitlab.predict import at_once
+from vitlab.inference import at_once
 from vitlab.stats import LEVEL, holm, t_interval
 
 SEED = 42

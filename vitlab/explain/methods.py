@@ -12,8 +12,8 @@ from vitlab.config import unknown
 from vitlab.errors import ConfigError
 from vitlab.explain.attention import attention, gradient_rollout, rollout
 from vitlab.explain.attribution import grad_cam, integrated_gradients, occlusion
+from vitlab.inference import at_once
 from vitlab.models import ViT
-from vitlab.predict import at_once
 
 Method = Callable[[nn.Module, Tensor, Tensor], Tensor]
 

@@ -29,7 +29,7 @@ from vitlab.export import hub, parity, timm
 from vitlab.export.onnx import Session, needed, to_int8, to_onnx
 from vitlab.export.parity import Ask, Sample
 from vitlab.files import Lock, sha256, write_json
-from vitlab.predict import Data, open_examples, open_model, prepare
+from vitlab.inference import Data, open_examples, open_model, prepare
 from vitlab.pretrained import open_run
 from vitlab.run import Checkpoint, Run
 

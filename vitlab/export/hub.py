@@ -20,10 +20,10 @@ from vitlab.data import KNOWN
 from vitlab.errors import VitlabError
 from vitlab.export.onnx import needed
 from vitlab.files import write_bytes, write_json, write_text
+from vitlab.formatting import between, bullets, markdown_name, percent, table
 from vitlab.models import build_model
 from vitlab.run import Run
 from vitlab.tensors import read_tensors
-from vitlab.words import between, bullets, markdown_name, percent, table
 
 
 def write(model: nn.Module, run: Run, terms: Terms, card: dict[str, Any], folder: Path) -> Path:

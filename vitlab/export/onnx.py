@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from vitlab.errors import RunError, VitlabError
 from vitlab.files import write_bytes
-from vitlab.predict import evaluating
+from vitlab.inference import evaluating
 
 # ONNX Runtime 1.29 and newer tell Microsoft of every session unless this is set before they load.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"

@@ -16,9 +16,9 @@ from vitlab.data import ARRAYS, KNOWN
 from vitlab.data.images import convert
 from vitlab.data.sources import locate
 from vitlab.errors import VitlabError
+from vitlab.inference import Data, prepare
 from vitlab.ledger import open_split
 from vitlab.metrics import accuracy
-from vitlab.predict import Data, prepare
 from vitlab.run import Run
 
 Ask = Callable[[np.ndarray], np.ndarray]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vitlab.files import write_bytes, write_text
-from vitlab.words import csv_text, plain
+from vitlab.formatting import csv_text, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

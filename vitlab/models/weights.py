@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitlab.errors import RunError
+from vitlab.formatting import plain
 from vitlab.models.patch import LinearPatch
 from vitlab.models.position import Grid, Learned, resample
 from vitlab.models.vit import ViT
-from vitlab.words import plain
 
 PREFIX = ("cls_token", "dist_token", "reg_token")
 """Learned tokens before the patches, in their order."""
@@ -152,8 +152,8 @@ def rename(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             names = {name: new.replace(theirs, ours) for name, new in names.items()}
     renamed = {names[name]: tensor for name, tensor in tensors.items()}
     for name in [name for name in renamed if ".attention.attention.query." in name]:
-        thirds = [renamed.pop(name.replace("query", part)) for part in ("query", "key", "value")]
-        renamed[name.replace("attention.attention.query", "attn.qkv")] = torch.cat(thirds)
+        fused_qkv = [renamed.pop(name.replace("query", part)) for part in ("query", "key", "value")]
+        renamed[name.replace("attention.attention.query", "attn.qkv")] = torch.cat(fused_qkv)
     if "pos_embed" in renamed:
         renamed["pos_embed.weight"] = renamed.pop("pos_embed")
     return renamed

@@ -53,7 +53,7 @@ def read_class_names(source: str) -> tuple[str, ...] | None:
     that the transformers library gives to classes without any.
     """
     if (run := run_of(source)) is not None:
-        return tuple(run.origin["data"]["class_names"])
+        return tuple(run.provenance["data"]["class_names"])
     if not source.startswith("hf:"):
         return None
     try:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from markupsafe import Markup, escape
 
 from vitlab.figures.style import short
-from vitlab.words import plain
+from vitlab.formatting import plain
 
 WIDE = 400
 """Units that a drawing is wide."""

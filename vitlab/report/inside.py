@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vitlab.config import ViTConfig
+from vitlab.formatting import between
 from vitlab.report import architecture, drawing, techniques
 from vitlab.report.document import (
     Block,
@@ -30,7 +31,6 @@ from vitlab.report.document import (
 from vitlab.report.drawing import LOOKS
 from vitlab.report.pictures import large
 from vitlab.report.subject import Subject, read_json
-from vitlab.words import between
 
 BESIDE = 4
 """Techniques that stand beside the drawing of a model; the others follow."""

@@ -30,7 +30,7 @@ def samples(one: Subject, kind: str, words: str) -> Pictures | None:
         logits, labels, indices = arrays["logits"], arrays["labels"], arrays["indices"]
     with np.load(kept, allow_pickle=False) as arrays:
         places, images = arrays["places"], arrays["images"]
-    names = one.origin["data"]["class_names"]
+    names = one.provenance["data"]["class_names"]
     sure, answers = np.exp(log_softmax(logits).max(axis=1)), logits.argmax(axis=1)
     pictures = []
     for place in galleries(logits, labels)[kind]:

@@ -14,8 +14,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from vitlab import __version__
+from vitlab.formatting import JOINER, plain
 from vitlab.report.document import Notes, Number, Panel, Report, Sentence, gathered
-from vitlab.words import JOINER, plain
 
 SLIDES = 13
 """Most slides beside the cover: twelve minutes at under a minute each."""

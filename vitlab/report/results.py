@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from vitlab.compare import compare
 from vitlab.compare import page as comparison
+from vitlab.formatting import between, p_value, percent, points, signed
 from vitlab.report import drawing
 from vitlab.report.document import (
     Block,
@@ -30,7 +31,6 @@ from vitlab.report.pictures import samples
 from vitlab.report.subject import Subject, plainly, without_folders
 from vitlab.reproduce.rows import PUBLISHED, SYSTEMS
 from vitlab.stats import LEVEL, wilson
-from vitlab.words import between, p_value, percent, points, signed
 
 MANY = 20
 """Most classes that are drawn one by one."""

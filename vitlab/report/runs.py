@@ -6,6 +6,7 @@ from typing import Any
 
 from vitlab.config import ViTConfig
 from vitlab.data.known import KNOWN
+from vitlab.formatting import between, count, minutes, percent, points, signed
 from vitlab.recipes import RECIPES
 from vitlab.report import architecture, drawing, techniques
 from vitlab.report.document import (
@@ -37,7 +38,6 @@ from vitlab.report.inside import faithfulness, knowledge, looks, models
 from vitlab.report.pictures import samples
 from vitlab.report.results import classes, confidence, duel, of_classes, of_confidence, results
 from vitlab.report.subject import Subject
-from vitlab.words import between, count, minutes, percent, points, signed
 
 IDEAS = 5
 """Most hypotheses of a report."""
@@ -196,7 +196,7 @@ def findings(one: Subject, brief: bool) -> Iterator[Sentence]:
 
 def data(one: Subject) -> Panel:
     """Which images, how many, and how they were split."""
-    facts = one.origin.get("data", {})
+    facts = one.provenance.get("data", {})
     known = KNOWN.get(one.config.data.dataset)
     size = one.config.data.image_size or (0, 0)
     channels = {1: "grey", 3: "colour"}.get(one.config.data.channels or 0, "")
@@ -208,9 +208,9 @@ def data(one: Subject) -> Panel:
     }
     for split, use in uses.items():
         number = facts.get(f"{split}_images")
-        where = (one.at("origin.json", f"data.{split}_images"),)
+        where = (one.at("provenance.json", f"data.{split}_images"),)
         sha = facts.get("split_sha256", {}).get(split)
-        whence = (one.at("origin.json", f"data.split_sha256.{split}"),)
+        whence = (one.at("provenance.json", f"data.split_sha256.{split}"),)
         judged = one.run.results.get(split, {})
         if number is None and judged:
             number, where = judged["images"], (one.at("results.json", f"{split}.images"),)
@@ -220,10 +220,10 @@ def data(one: Subject) -> Panel:
                 [split, Number(whole(number), where), use, Number(sha[:12], whence) if sha else "-"]
             )
     if skipped := facts.get("skipped_images"):
-        where = (one.at("origin.json", "data.skipped_images"),)
+        where = (one.at("provenance.json", "data.skipped_images"),)
         rows.append(["left out", Number(whole(skipped), where), "could not be read", "-"])
     if seen := facts.get("validation_seen"):
-        where = (one.at("origin.json", "data.validation_seen"),)
+        where = (one.at("provenance.json", "data.validation_seen"),)
         told = "validation images that the weights it started from were trained on"
         rows.append(["seen before", Number(whole(seen), where), told, "-"])
     names = facts.get("class_names", [])
@@ -232,7 +232,10 @@ def data(one: Subject) -> Panel:
         data=one.dataset,
         summary=known.summary if known else "images of your own",
     )
-    where = (one.at("origin.json", "data.class_names"), one.at("config.json", "data.image_size"))
+    where = (
+        one.at("provenance.json", "data.class_names"),
+        one.at("config.json", "data.image_size"),
+    )
     shape = say(
         "{size} pixels, {channels}, {classes}: {names}.",
         size=Number(f"{size[0]} x {size[1]}", where[1:]),
@@ -444,8 +447,8 @@ def why_not(one: Subject) -> Number:
     ]
     if alarms:
         return Number(one.shown(alarms[0]), (one.at("finished.json", "alarms"),))
-    reason = one.origin.get("determinism", {}).get("reason", "it was not asked for")
-    return Number(reason, (one.at("origin.json", "determinism.reason"),))
+    reason = one.provenance.get("determinism", {}).get("reason", "it was not asked for")
+    return Number(reason, (one.at("provenance.json", "determinism.reason"),))
 
 
 def trials(found: Sequence[Subject]) -> Panel:

@@ -8,6 +8,7 @@ from typing import Any
 from vitlab.config import Config
 from vitlab.errors import ConfigError, RunError
 from vitlab.figures.study import prefixed
+from vitlab.formatting import between, count, minutes, p_value, percent, points, signed
 from vitlab.recipes import RECIPES, recipe
 from vitlab.report import architecture, drawing, techniques
 from vitlab.report.document import (
@@ -35,7 +36,6 @@ from vitlab.report.drawing import LOOKS
 from vitlab.report.inside import BESIDE, parts
 from vitlab.report.subject import address, plainly, read_json, without_folders
 from vitlab.study import page
-from vitlab.words import between, count, minutes, p_value, percent, points, signed
 
 FILE = "summary.json"
 

@@ -13,9 +13,9 @@ from vitlab.compare import Fact, standing
 from vitlab.config import Config, fields_of
 from vitlab.errors import RunError
 from vitlab.files import read_json_lines
+from vitlab.formatting import percent
 from vitlab.report.document import Name, Number, Source
 from vitlab.run import Run
-from vitlab.words import percent
 
 FOLDERS = re.compile(r"(?<![\w./:>~])(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\'\"<>|:]+[/\\])+")
 """The folders of an absolute path."""
@@ -79,9 +79,9 @@ class Subject:
         return standing(self.run, self.split)
 
     @cached_property
-    def origin(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         """Where it comes from; empty for a run that stopped before its first step."""
-        return read_json(self.run.path / "origin.json") or {}
+        return read_json(self.run.provenance_file) or {}
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:

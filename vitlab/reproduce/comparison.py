@@ -10,8 +10,8 @@ from typing import Any
 from vitlab.compare.page import rows
 from vitlab.errors import RunError
 from vitlab.files import write_json
+from vitlab.formatting import table
 from vitlab.reproduce.records import RECORDS
-from vitlab.words import table
 
 RECORD = RECORDS / "compare.json"
 PAGE = Path("docs/compare.md")

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from vitlab.formatting import table
 from vitlab.reproduce.records import RECORDS
-from vitlab.words import table
 
 RECORD = RECORDS / "features-cpu-cpu-cnn.json"
 PAGE = Path("docs/explore.md")

@@ -6,8 +6,8 @@ A record is the faithfulness.json of a run, under the run's name.
 import json
 from pathlib import Path
 
+from vitlab.formatting import table
 from vitlab.reproduce.records import RECORDS
-from vitlab.words import table
 
 FOLDER = RECORDS / "explain"
 PAGE = Path("docs/explain.md")

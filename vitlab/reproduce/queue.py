@@ -26,13 +26,13 @@ from vitlab.config import Config
 from vitlab.data import KNOWN
 from vitlab.device import choose_device
 from vitlab.files import write_bytes, write_json
+from vitlab.formatting import between
 from vitlab.reproduce.rows import SYSTEMS, published, row_config
 from vitlab.reproduce.worker import Worker
 from vitlab.run import Run
 from vitlab.study.engines import cores
-from vitlab.train.loop import duration
-from vitlab.train.stop import stop_request
-from vitlab.words import between
+from vitlab.training.fit import duration
+from vitlab.training.stop import stop_request
 
 MARGIN = 0.015
 """How far below a published accuracy a run may lie and still count as having reached it."""

@@ -13,11 +13,11 @@ from typing import Any
 from vitlab import pretrained
 from vitlab.errors import RunError
 from vitlab.files import write_text
+from vitlab.formatting import between, minutes, percent, table
 from vitlab.recipes import RECIPES
 from vitlab.reproduce.rows import ROWS, published, row_of
 from vitlab.run import Run
 from vitlab.stats import t_interval
-from vitlab.words import between, minutes, percent, table
 
 RECORDS = Path("docs/results")
 PAGE = Path("docs/results.md")
@@ -182,7 +182,7 @@ def measurements(folder: Path = RECORDS) -> list[dict[str, Any]]:
 
 
 def _measurement(run: Run) -> dict[str, Any]:
-    finished, data = run.finished or {}, run.origin["data"]
+    finished, data = run.finished or {}, run.provenance["data"]
     accuracy = {"test": run.results["test"]["accuracy"]}
     images = {"test": run.results["test"]["images"]}
     if "validation" in finished:
@@ -194,16 +194,16 @@ def _measurement(run: Run) -> dict[str, Any]:
         "images": images,
         "wall_seconds": finished["clock"]["wall_seconds"],
         "process_seconds": finished["clock"]["process_seconds"],
-        "device": run.origin["device"],
-        "threads": run.origin["threads"],
-        "command": run.origin["command"],
+        "device": run.provenance["device"],
+        "threads": run.provenance["threads"],
+        "command": run.provenance["command"],
     }
 
 
 def facts(run: Run) -> list[tuple[str, str]]:
     """Where a run's numbers come from, and the numbers of the whole test split."""
     test, validation = run.results["test"], run.results.get("validation")
-    finished, origin = run.finished, run.origin
+    finished, origin = run.finished, run.provenance
     assert finished is not None
     validation = validation or finished.get("validation")
     return [
@@ -265,6 +265,6 @@ def section(run: Run, folder: Path) -> str:
 
 def hardware(run: Run) -> str:
     """The device of a run and the threads it used."""
-    origin: dict[str, Any] = run.origin
+    origin: dict[str, Any] = run.provenance
     threads = f"{origin['threads']} thread{'s' if origin['threads'] > 1 else ''}"
     return f"{origin['device']}, {threads}, {origin['cpu_capability']}"

@@ -8,8 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from vitlab.formatting import minutes, table
 from vitlab.reproduce.records import RECORDS
-from vitlab.words import minutes, table
 
 RECORD = RECORDS / "faults.json"
 PAGE = Path("docs/reliability.md")

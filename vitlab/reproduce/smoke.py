@@ -19,14 +19,14 @@ from safetensors.torch import load_file
 
 from vitlab.bench.measure import matrix_peak, synchronize
 from vitlab.config import Config, DataConfig
-from vitlab.data import Examples, load_train, resolve
+from vitlab.data import LabelledImages, load_train, resolve
 from vitlab.device import DTYPES, choose_device, deterministic
 from vitlab.evaluate import evaluate
 from vitlab.models.cost import cost
 from vitlab.run import Run
-from vitlab.train import resume, train
-from vitlab.train.origin import peak_memory, reset_peak_memory
-from vitlab.train.session import Session
+from vitlab.training import resume, train
+from vitlab.training.provenance import peak_memory, reset_peak_memory
+from vitlab.training.session import Session
 
 JUDGED = 200
 """Images that are validated."""
@@ -63,12 +63,12 @@ def smoke_test(config: Config, path: Path, device: str, data_root: str | None) -
 
 
 @lru_cache(maxsize=2)
-def read(data: DataConfig, data_root: str | None) -> Examples:
+def read(data: DataConfig, data_root: str | None) -> LabelledImages:
     """Training images, read once for all rows that share them."""
     return load_train(data, data_root)
 
 
-def live(config: Config, examples: Examples, path: Path, device: str) -> dict[str, Any]:
+def live(config: Config, examples: LabelledImages, path: Path, device: str) -> dict[str, Any]:
     """Two short epochs, a judgement, and the second epoch once more, resumed."""
     train_images = int(BATCHES * config.train.batch_size)
     some = np.sort(np.random.default_rng(0).permutation(len(examples.labels)))
@@ -93,7 +93,7 @@ def live(config: Config, examples: Examples, path: Path, device: str) -> dict[st
     assert run.finished is not None
     evaluate(run, data=few, device=device, pictures=False)
     whole = load_file(run.checkpoint().model)
-    origin, alarms = run.origin, run.finished["alarms"]
+    origin, alarms = run.provenance, run.finished["alarms"]
     shutil.rmtree(run.checkpoints()[-1].path)
     (run.path / "finished.json").unlink()
     again = load_file(resume(run.path, data=few, device=device, quiet=True).checkpoint().model)
@@ -106,7 +106,9 @@ def live(config: Config, examples: Examples, path: Path, device: str) -> dict[st
     }
 
 
-def timed(config: Config, examples: Examples, device: torch.device, path: Path) -> dict[str, Any]:
+def timed(
+    config: Config, examples: LabelledImages, device: torch.device, path: Path
+) -> dict[str, Any]:
     """Time the row's own step, judgement and checkpoint, and add up what all of them take."""
     begun = time.perf_counter()
     reset_peak_memory(device)

@@ -10,11 +10,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
+from vitlab.formatting import minutes, table
 from vitlab.models.cost import training_macs
 from vitlab.reproduce.records import RECORDS, accuracy, by_row, hardware
 from vitlab.run import Run
-from vitlab.train.loop import teacher_of
-from vitlab.words import minutes, table
+from vitlab.training.fit import teacher_of
 
 PAGE = Path("docs/goals.md")
 
@@ -123,7 +123,7 @@ def lines(tiers: Sequence[Tier], found: dict[str, list[Run]], columns: dict[str,
 def training_flops(run: Run) -> float:
     """FLOPs of a finished run, its teacher's included."""
     assert run.finished is not None
-    images = run.origin["data"]["train_images"]
+    images = run.provenance["data"]["train_images"]
     macs = training_macs(run.config, run.finished["epochs"], images)
     if run.config.train.teacher is not None:
         teacher = teacher_of(run.config)
@@ -141,8 +141,8 @@ def share_of_peak(run: Run, folder: Path = RECORDS) -> str:
     """Share of what the device can do at best; `-` where that was not measured."""
     for file in sorted(folder.glob("speed*/bench.json")):
         found = json.loads(file.read_text())
-        peak = found["training"]["matrix_peak"].get(run.origin["precision"]["word"])
-        if peak and found["machine"]["device"] == run.origin["device"]:
+        peak = found["training"]["matrix_peak"].get(run.provenance["precision"]["word"])
+        if peak and found["machine"]["device"] == run.provenance["device"]:
             return f"{training_flops(run) / warm_seconds(run) / peak:.2f}"
     return "-"
 

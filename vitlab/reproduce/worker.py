@@ -28,7 +28,7 @@ from vitlab.errors import Interrupted, VitlabError
 from vitlab.evaluate import evaluate
 from vitlab.measured import measured
 from vitlab.reproduce.smoke import smoke_test
-from vitlab.train import resume, train
+from vitlab.training import resume, train
 
 
 class Worker:

@@ -32,7 +32,7 @@ def main(run_path: str) -> None:
     from vitlab.card import terms
     from vitlab.explain import choose, compute_maps
     from vitlab.figures.explanation import strength
-    from vitlab.predict import open_model, prepare
+    from vitlab.inference import open_model, prepare
     from vitlab.run import Run
 
     warnings.simplefilter("ignore")

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vitlab.figures.study import prefixed
-from vitlab.words import (
+from vitlab.formatting import (
     between,
     bullets,
     count,

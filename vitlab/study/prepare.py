@@ -20,7 +20,7 @@ from vitlab.recipes import RECIPES
 from vitlab.study.define import Definition, Range, follow_up, written
 from vitlab.study.plan import Arm, Plan, accuracy, arm_config, left_out
 from vitlab.study.summary import best_arms
-from vitlab.train.session import CLEAN_IMAGES, Session
+from vitlab.training.session import CLEAN_IMAGES, Session
 
 STEP_MACS, FEWEST_IMAGES = 20e9, 16
 """Multiply-adds that a timed step on a CPU may take, and images it has at least.

@@ -45,7 +45,7 @@ class Outcome:
     def read(cls, folder: Path, trial: Trial) -> "Outcome":
         """Look up what became of a trial; a run that stopped before its first step is none."""
         path = folder / trial.run
-        run = Run(path) if (path / "origin.json").is_file() else None
+        run = Run(path) if Run.begun(path) and Run(path).provenance_file.is_file() else None
         return cls(trial, *status(folder, trial), run)
 
     @cached_property
@@ -73,7 +73,7 @@ class Outcome:
     def train_images(self) -> int:
         """Training images that its run began with."""
         assert self.run
-        return self.run.origin["data"]["train_images"]
+        return self.run.provenance["data"]["train_images"]
 
     @property
     def images_seen(self) -> float:

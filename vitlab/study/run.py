@@ -29,8 +29,8 @@ from vitlab.study.engines import Engine, Job
 from vitlab.study.plan import Plan, Status, Trial, accuracy, failure_file, status
 from vitlab.study.search import proposals
 from vitlab.study.summary import write_summary
-from vitlab.train.loop import duration
-from vitlab.train.stop import stop_request
+from vitlab.training.fit import duration
+from vitlab.training.stop import stop_request
 
 POLL_SECONDS = 0.1
 """Between two looks at what runs."""

@@ -128,7 +128,7 @@ def noise(record: Record, size: int) -> dict[str, Any]:
 
 def provenance(outcomes: Iterable[Outcome]) -> dict[str, list[Any]]:
     """Where the runs come from: name -> every different value, which should be one."""
-    origins = [outcome.run.origin for outcome in outcomes if outcome.run]
+    origins = [outcome.run.provenance for outcome in outcomes if outcome.run]
     values = {
         "device": [origin["device"] for origin in origins],
         "CPU threads": [origin["threads"] for origin in origins],
@@ -147,7 +147,7 @@ def provenance(outcomes: Iterable[Outcome]) -> dict[str, list[Any]]:
 def validation_images(record: Record) -> int | None:
     """Number of images that accuracies are measured on."""
     run = next((one.run for one in record.arms if one.run), None)
-    return run.origin["data"]["validation_images"] if run else None
+    return run.provenance["data"]["validation_images"] if run else None
 
 
 def arm_numbers(one: Measured, record: Record) -> dict[str, Any]:
@@ -269,7 +269,7 @@ def unequal(one: Measured, other: Measured) -> list[str]:
         for name in sorted(one.fields.keys() & other.fields.keys() - studied)
         if one.fields[name] != other.fields[name] and not (kinds and name.startswith("model."))
     ]
-    here, there = one.run.origin, other.run.origin
+    here, there = one.run.provenance, other.run.provenance
     if here["data"]["split_sha256"]["validation"] != there["data"]["split_sha256"]["validation"]:
         found.append("another validation split")
     if here["precision"]["word"] != there["precision"]["word"]:

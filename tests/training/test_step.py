@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from vitlab.config import CNN6Config, Config, DataConfig, OptimConfig, TrainConfig, ViTConfig
 from vitlab.device import Choice
 from vitlab.models import build_model
-from vitlab.train.optim import orthogonalize
-from vitlab.train.state import TrainState
-from vitlab.train.step import Stepper, unchanged
+from vitlab.training.optim import orthogonalize
+from vitlab.training.state import TrainState
+from vitlab.training.step import Stepper, unchanged
 
 CONFIG = Config(
     data=DataConfig(image_size=(8, 8), channels=3, classes=10),
@@ -136,9 +136,9 @@ def test_sam_takes_the_gradient_where_the_loss_is_highest_nearby():
     with torch.no_grad():
         for weight, gradient in zip(moved, gradients, strict=True):
             weight += 0.1 * gradient / norm
-    uphill = torch.autograd.grad(F.cross_entropy(model(images), targets), moved)
+    sam_perturbation = torch.autograd.grad(F.cross_entropy(model(images), targets), moved)
     ours(images, targets, share=1.0, seed=0)
-    theirs = iter(zip(before, uphill, strict=True))
+    theirs = iter(zip(before, sam_perturbation, strict=True))
     for weight in ours.state.model.parameters():
         if weight.requires_grad:
             start, gradient = next(theirs)

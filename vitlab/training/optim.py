@@ -37,7 +37,7 @@ class Muon(torch.optim.Optimizer):
             shapes = defaultdict(list)
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    shapes[matrices(parameter, group["thirds"]).shape].append(parameter)
+                    shapes[matrices(parameter, group["fused_qkv"]).shape].append(parameter)
             for parameters in shapes.values():
                 self._move(parameters, group)
 
@@ -50,7 +50,7 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
         # Nesterov: the running mean of gradients, one gradient further.
         ahead = torch._foreach_lerp(gradients, momenta, group["momentum"])
-        stack = torch.stack([matrices(update, group["thirds"]) for update in ahead])  # (P, M, R, C)
+        stack = torch.stack([matrices(update, group["fused_qkv"]) for update in ahead])
         rows, columns = stack.shape[-2:]
         updates = orthogonalize(stack) * (math.sqrt(max(1, rows / columns)) * group["lr"])
         torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
@@ -60,10 +60,10 @@ class Muon(torch.optim.Optimizer):
         )
 
 
-def matrices(tensor: Tensor, thirds: bool) -> Tensor:
+def matrices(tensor: Tensor, fused_qkv: bool) -> Tensor:
     """See a weight as a stack of matrices (M, R, C): three for a fused query-key-value weight."""
     flat = tensor.flatten(1)
-    return flat.view(3, -1, flat.shape[1]) if thirds else flat[None]
+    return flat.view(3, -1, flat.shape[1]) if fused_qkv else flat[None]
 
 
 def orthogonalize(stack: Tensor, iterations: int = 5) -> Tensor:
@@ -159,8 +159,8 @@ def build_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.
         if kind == "rest"
     ]
     hidden = [
-        {"params": parameters, "peak": config.muon_lr * factor, "thirds": thirds}
-        for (kind, thirds, factor), parameters in groups.items()
+        {"params": parameters, "peak": config.muon_lr * factor, "fused_qkv": fused_qkv}
+        for (kind, fused_qkv, factor), parameters in groups.items()
         if kind == "muon"
     ]
     device = next(model.parameters()).device

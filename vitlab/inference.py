@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vitlab.data import ARRAYS, Examples, find_again, from_arrays, load_train
+from vitlab.data import ARRAYS, LabelledImages, find_again, from_arrays, load_train
 from vitlab.data.augment import normalize
 from vitlab.data.batches import resize
 from vitlab.data.images import convert
@@ -26,7 +26,7 @@ from vitlab.models.cost import activation_bytes
 from vitlab.run import Checkpoint, Run
 from vitlab.tensors import read_tensors
 
-Data = Examples | tuple[np.ndarray, np.ndarray] | None
+Data = LabelledImages | tuple[np.ndarray, np.ndarray] | None
 
 BATCH = 500
 """Images that are classified at once, as far as `at_once` allows."""
@@ -123,7 +123,7 @@ def open_model(run: Run, checkpoint: Checkpoint, device: torch.device) -> nn.Mod
     except RuntimeError as error:
         raise RunError(f"{weights} does not fit the run's config: {error}") from error
     if device.type == "cpu":
-        set_attention(model, run.origin.get("attention", {}).get("word", "auto"))
+        set_attention(model, run.provenance.get("attention", {}).get("word", "auto"))
     return model.to(device).eval()
 
 
@@ -131,13 +131,13 @@ def inference_precision(run: Run, device: torch.device) -> str:
     """The precision in which a run answers: on a CPU that of its training, where it is native."""
     if device.type != "cpu":
         return choose_precision(run.config.train, device).word
-    trained = run.origin["precision"]["word"]
+    trained = run.provenance["precision"]["word"]
     return "bf16" if trained == "bf16" and multiplies_bf16(device) else "fp32"
 
 
 def open_examples(
     run: Run, data: Data = None, data_root: str | os.PathLike[str] | None = None
-) -> Examples:
+) -> LabelledImages:
     """Read the images that a run was trained on, those of its validation included.
 
     Args:
@@ -146,8 +146,8 @@ def open_examples(
 
     Raises DataError for images that are not those of the run.
     """
-    origin, split = run.origin["data"], run.split
-    if isinstance(data, Examples):
+    origin, split = run.provenance["data"], run.split
+    if isinstance(data, LabelledImages):
         examples = data.canonical()
     elif data is not None:
         examples = from_arrays(*data, class_names=origin["class_names"])
@@ -199,7 +199,7 @@ def predict(
         batch = np.stack([convert(image, size, channels, data.fit) for image in batch])
     where = choose_device(device)
     checkpoint = run.checkpoint()
-    statistics = run.origin["data"]
+    statistics = run.provenance["data"]
     logits = compute_logits(
         open_model(run, checkpoint, where),
         torch.from_numpy(np.ascontiguousarray(batch)).permute(0, 3, 1, 2).to(where),

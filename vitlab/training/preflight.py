@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from vitlab.config import Config, TrainConfig, ViTConfig
-from vitlab.data import KNOWN, Examples
+from vitlab.data import KNOWN, LabelledImages
 from vitlab.data.duplicates import duplicates_warning
 from vitlab.errors import ConfigError
 from vitlab.models import build_model
-from vitlab.train.optim import blocks_of, is_frozen
+from vitlab.training.optim import blocks_of, is_frozen
 
 SAFE_RATES = {
     "adamw": (1e-4, 4e-3),
@@ -26,7 +26,7 @@ SAFE_RATES = {
 FEW_IMAGES = 5_000
 
 
-def refuse(config: Config, examples: Examples, world: int = 1) -> None:
+def refuse(config: Config, examples: LabelledImages, world: int = 1) -> None:
     """Raise ConfigError for what shows only once images and model are known.
 
     Args:
@@ -103,7 +103,7 @@ def takes_one_image(model: nn.Module, config: Config) -> bool:
     return True
 
 
-def copies(config: Config, examples: Examples) -> str | None:
+def copies(config: Config, examples: LabelledImages) -> str | None:
     """Warn of validation images that are also trained on, in data that nobody has looked at."""
     if config.data.dataset in KNOWN:
         return None

@@ -7,8 +7,8 @@ from safetensors.numpy import load_file
 from vitlab.config import Config, OptimConfig, TrainConfig, ViTConfig
 from vitlab.errors import ConfigError
 from vitlab.run import Run
-from vitlab.train import resume, train
-from vitlab.train.session import Session
+from vitlab.training import resume, train
+from vitlab.training.session import Session
 
 STUDENT = Config(
     model=ViTConfig(patch_size=2, width=16, depth=1, heads=2, distill_token=True),
@@ -41,7 +41,7 @@ def test_the_teacher_is_a_run_on_the_same_images(straight):
     assert teacher.config.data == straight.config.data
     assert teacher.config.train.seed == 3
     assert teacher.finished["epochs"] == 2
-    assert teacher.origin["data"]["split_sha256"] == straight.origin["data"]["split_sha256"]
+    assert teacher.provenance["data"]["split_sha256"] == straight.provenance["data"]["split_sha256"]
 
 
 def test_the_clock_of_the_student_counts_its_teachers_training(straight):

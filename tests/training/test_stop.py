@@ -17,8 +17,8 @@ from vitlab.cli import main
 from vitlab.config import Config, OptimConfig, TrainConfig, ViTConfig
 from vitlab.errors import Interrupted
 from vitlab.run import Run
-from vitlab.train import loop, resume, session, train, trial
-from vitlab.train.stop import stop_request
+from vitlab.training import autotune, fit, resume, session, train
+from vitlab.training.stop import stop_request
 
 EASY = Config(
     model=ViTConfig(width=16, depth=1, heads=2, cls_token=False, pool="mean"),
@@ -91,10 +91,10 @@ def asked_to_stop(number: int):
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-@pytest.mark.parametrize("place", [(loop, "load_train"), (trial, "noise_step")], ids=str)
+@pytest.mark.parametrize("place", [(fit, "load_train"), (autotune, "noise_step")], ids=str)
 def test_a_signal_before_the_first_step_leaves_no_run(place, number, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(*place, asked_to_stop(number))
-    monkeypatch.setattr(trial, "REPAID", 0)
+    monkeypatch.setattr(autotune, "REPAID", 0)
     before = signal.getsignal(number)
     words = ["train", "digits", "--device", "cpu", "--out", str(tmp_path / "runs")]
     assert main(words) == 128 + number
@@ -112,7 +112,7 @@ def test_a_signal_while_a_run_is_introduced_leaves_one_to_go_on_with(data, tmp_p
             train(short, data=data, out=tmp_path, name="run", quiet=True)
     assert stopped.value.exit_code == 129
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "from_arrays", asked_to_stop(signal.SIGTERM))
+        patch.setattr(fit, "from_arrays", asked_to_stop(signal.SIGTERM))
         with pytest.raises(Interrupted, match=f"go on with .*--resume {tmp_path}"):
             resume(tmp_path / "run", data=data, quiet=True)
     assert resume(tmp_path / "run", data=data, quiet=True).finished["step"] == 4

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 
-class Narrator:
+class ConsoleLogger:
     """Prints, or keeps quiet. Output goes to standard error, so that --json stays clean."""
 
     def __init__(self, quiet: bool):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vitlab.train.energy import Meter
+from vitlab.training.energy import Meter
 
 CPU = torch.device("cpu")
 

@@ -11,13 +11,13 @@ import torch
 from vitlab.config import Config, DataConfig, TrainConfig, ViTConfig
 from vitlab.data import batches
 from vitlab.errors import ConfigError, VitlabError
+from vitlab.inference import BATCH, at_once
 from vitlab.models import build_model
-from vitlab.predict import BATCH, at_once
 from vitlab.recipes import RECIPES, recipe
 from vitlab.run import Run
-from vitlab.train import loop, memory, resume, session, train, trial
-from vitlab.train.session import Session
-from vitlab.train.trial import choose, measure, rules, step_images
+from vitlab.training import autotune, fit, memory, resume, session, train
+from vitlab.training.autotune import choose, measure, rules, step_images
+from vitlab.training.session import Session
 
 CPU = torch.device("cpu")
 TINY = Config(
@@ -40,7 +40,7 @@ def data() -> tuple[np.ndarray, np.ndarray]:
 
 def room(monkeypatch, size: float) -> None:
     """Let there be so many bytes of memory."""
-    for module in (memory, trial):
+    for module in (memory, autotune):
         monkeypatch.setattr(module, "memory", lambda device: int(size))
 
 
@@ -53,8 +53,8 @@ def test_many_patches_are_told_with_a_way_out_before_images_are_read(
     def read(*_):
         raise InterruptedError("the images are read")
 
-    monkeypatch.setattr(loop, "resolve", lambda data, root: photos(name).data)
-    monkeypatch.setattr(loop, "load_train", read)
+    monkeypatch.setattr(fit, "resolve", lambda data, root: photos(name).data)
+    monkeypatch.setattr(fit, "load_train", read)
     room(monkeypatch, 1e12)
     with pytest.raises(InterruptedError):
         train(recipe(name).override({"data.dataset": "photos"}), device="cpu")
@@ -94,8 +94,8 @@ def test_what_cannot_fit_is_refused_and_each_way_out_fits(monkeypatch, name):
 
 
 def test_nothing_is_read_or_written_where_one_image_is_too_large(monkeypatch, tmp_path):
-    monkeypatch.setattr(loop, "resolve", lambda data, root: photos("digits").data)
-    monkeypatch.setattr(loop, "load_train", None)
+    monkeypatch.setattr(fit, "resolve", lambda data, root: photos("digits").data)
+    monkeypatch.setattr(fit, "load_train", None)
     room(monkeypatch, 1e8)
     with pytest.raises(ConfigError, match=r"Way out: --data\.image_size 32,32 --train") as told:
         train(recipe("digits").override({"data.dataset": "photos"}), out=tmp_path, device="cpu")
@@ -160,8 +160,8 @@ def test_advice_is_for_what_ran_out(data, tmp_path, monkeypatch, owner, name, wo
 
 
 def test_images_that_do_not_fit_while_they_are_read_are_no_traceback(monkeypatch):
-    monkeypatch.setattr(loop, "resolve", lambda data, root: photos("digits", side=32).data)
-    monkeypatch.setattr(loop, "load_train", greedy)
+    monkeypatch.setattr(fit, "resolve", lambda data, root: photos("digits", side=32).data)
+    monkeypatch.setattr(fit, "load_train", greedy)
     with pytest.raises(VitlabError, match=r"while reading.*--data.image_size"):
         train(recipe("digits"), device="cpu", quiet=True)
 
@@ -183,7 +183,7 @@ def test_only_what_learns_from_images_has_them_made(monkeypatch):
     monkeypatch.setattr(session, "START_PIXELS", 20 * 32 * 32)
     for patch, parts in (("linear", 0), ("whitened", 3)):
         config = photos("cpu", side=32, model__patch=patch, train__batch_size=20)
-        examples = loop.from_arrays(images, np.arange(60) % 3)
+        examples = fit.from_arrays(images, np.arange(60) % 3)
         Session.build(config, examples, CPU, settings=rules(config, CPU))
         assert len(asked) == parts and all(len(part) <= 20 for part in asked)
 
@@ -193,21 +193,21 @@ def test_a_trial_takes_fewer_images_where_they_are_large_or_none(monkeypatch):
     assert 1 <= step_images(photos("cpu"), CPU, 64) < 16
     assert step_images(photos("digits"), CPU, 64) == 0
     taken = []
-    noise_step = trial.noise_step
+    noise_step = autotune.noise_step
 
     def watched(config, *rest):
         taken.append(config.train.batch_size)
         return noise_step(config, *rest)
 
-    monkeypatch.setattr(trial, "noise_step", watched)
+    monkeypatch.setattr(autotune, "noise_step", watched)
     large = photos("cpu", side=64)
-    room(monkeypatch, 8 * 3 * trial.training_bytes(large))
+    room(monkeypatch, 8 * 3 * autotune.training_bytes(large))
     measure(large, CPU, [rules(large, CPU).words])
     assert taken == [3]
 
 
 def test_a_trial_that_would_be_too_long_is_left_out_with_a_word(monkeypatch):
-    monkeypatch.setattr(trial, "measure", None)
+    monkeypatch.setattr(autotune, "measure", None)
     huge = photos("cpu", side=1536)
     settings, tried = choose(huge, CPU, 45_000)
     assert tried == {} and settings.words == rules(huge, CPU).words
@@ -219,7 +219,7 @@ def test_the_time_of_large_steps_is_found_with_fewer_images(monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (40, 64, 64, 3), np.uint8)
     config = photos("digits", side=64, train__batch_size=20, train__epochs=2)
     built = Session.build(
-        config, loop.from_arrays(images, np.arange(40) % 3), CPU, settings=rules(config, CPU)
+        config, fit.from_arrays(images, np.arange(40) % 3), CPU, settings=rules(config, CPU)
     )
     shapes = []
     monkeypatch.setattr(session, "step_images", lambda config, device, most: 2)
@@ -248,7 +248,7 @@ def test_cifar_is_evaluated_as_before_and_large_images_in_smaller_batches():
 def test_written_attention_grows_with_the_square_of_tokens_and_fused_does_not():
     def grown(attention: str) -> float:
         small, large = (
-            trial.training_bytes(
+            autotune.training_bytes(
                 Config(
                     data=DataConfig(image_size=(side, side), channels=3, classes=2),
                     model=ViTConfig(patch_size=2, width=8, depth=1, heads=2),

@@ -14,8 +14,8 @@ from safetensors.numpy import load_file
 from vitlab.config import fields_of
 from vitlab.recipes import recipe
 from vitlab.run import Run
-from vitlab.train import resume, train
-from vitlab.train.ranks import Ranks
+from vitlab.training import resume, train
+from vitlab.training.distributed import Ranks
 
 UNEVEN = {
     "data.train_fraction": 0.2,  # 259 images: six batches of 43, and one of a single image
@@ -70,7 +70,7 @@ def test_two_processes_train_as_one(tmp_path):
     assert printed.splitlines() == [str(tmp_path / "two")]
     assert "processes   2" in errors and errors.count("finished") == 1
     two = Run(tmp_path / "two")
-    assert two.origin["processes"] == 2
+    assert two.provenance["processes"] == 2
     assert len(two.metrics) == len(one.metrics) == 14 + 2 * 2
     for ours, theirs in zip(two.metrics, one.metrics, strict=True):
         for key in ("step", "split", "lr", "images"):

@@ -15,18 +15,18 @@ import torch
 
 import vitlab
 from vitlab.config import Config, DataConfig
-from vitlab.data import Examples
+from vitlab.data import LabelledImages
 from vitlab.device import Choice
 from vitlab.errors import ConfigError, RunError
 from vitlab.pretrained.weights import data_of, trained_on
 from vitlab.run import TRAINED, VALIDATED, SplitRecord
-from vitlab.train.session import Session
+from vitlab.training.session import Session
 
 
-def origin_of(
-    session: Session, examples: Examples, command: str | None, seen: int = 0
+def provenance_of(
+    session: Session, examples: LabelledImages, command: str | None, seen: int = 0
 ) -> dict[str, Any]:
-    """What origin.json holds: no user, host or home folder.
+    """What provenance.json holds: no user, host or home folder.
 
     Args:
         seen: validation images that the weights it starts from were trained on.
@@ -65,7 +65,7 @@ def origin_of(
     }
 
 
-def split_of(examples: Examples, config: Config, before: np.ndarray) -> SplitRecord:
+def split_of(examples: LabelledImages, config: Config, before: np.ndarray) -> SplitRecord:
     """What split.npz holds.
 
     Args:
@@ -77,7 +77,7 @@ def split_of(examples: Examples, config: Config, before: np.ndarray) -> SplitRec
     return SplitRecord(examples.keys, part, before)
 
 
-def seen_before(config: Config, examples: Examples) -> tuple[np.ndarray, int]:
+def seen_before(config: Config, examples: LabelledImages) -> tuple[np.ndarray, int]:
     """Images that the weights to start from were trained on, and how many are to validate.
 
     Returns:
@@ -113,7 +113,7 @@ def seen_before(config: Config, examples: Examples) -> tuple[np.ndarray, int]:
     )
 
 
-def overlap(before: np.ndarray, examples: Examples, config: DataConfig) -> int:
+def overlap(before: np.ndarray, examples: LabelledImages, config: DataConfig) -> int:
     """Validation images with these keys, of which the training images hold no copy anyway."""
     training, validation = examples.split(config)
     keys = examples.keys[validation]

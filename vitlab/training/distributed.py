@@ -118,7 +118,7 @@ def join(device: torch.device) -> tuple[Ranks, torch.device]:
 class Watched(Run):
     """A run that rank 0 writes: to write it from here does nothing."""
 
-    def write_origin(self, origin: Mapping[str, Any]) -> None:
+    def write_provenance(self, provenance: Mapping[str, Any]) -> None:
         """Leave it to rank 0."""
 
     def write_split(self, split: SplitRecord) -> None:

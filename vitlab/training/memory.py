@@ -16,9 +16,9 @@ from vitlab.config import Config, ViTConfig
 from vitlab.data.batches import block_steps, memory
 from vitlab.device import multiplies_bf16
 from vitlab.errors import ConfigError
+from vitlab.inference import BATCH, WORKING
 from vitlab.models.cost import cost
-from vitlab.predict import BATCH, WORKING
-from vitlab.train.trial import rules, tokens, training_bytes, without_numbers
+from vitlab.training.autotune import rules, tokens, training_bytes, without_numbers
 
 MANY_TOKENS = 1_024
 """Tokens from which attention, whose work grows with their square, makes a step take minutes."""

@@ -11,8 +11,8 @@ from vitlab.config import Config, OptimConfig, TrainConfig, ViTConfig
 from vitlab.data import from_arrays
 from vitlab.errors import ConfigError, RunError
 from vitlab.run import Run
-from vitlab.train import resume, train
-from vitlab.train.session import Session
+from vitlab.training import resume, train
+from vitlab.training.session import Session
 
 SOURCE = Config(
     model=ViTConfig(patch="whitened", patch_size=2, width=16, depth=2, heads=2),
@@ -42,7 +42,7 @@ def test_weights_are_taken_over_once_and_the_source_may_vanish(
     config = SOURCE.override({"train.weights": str(source.path), "optim.freeze": "blocks.0"})
     straight = train(config, data=data, out=tmp_path, name="straight")
     assert "tensors taken over" in capsys.readouterr().err
-    told = straight.origin["weights"]
+    told = straight.provenance["weights"]
     assert told["source"] == str(source.path) and len(told["sha256"]) == 64
     assert "head.weight" in told["report"]["matched"]
     with monkeypatch.context() as patch:
@@ -73,7 +73,7 @@ def test_a_head_learned_for_other_classes_is_not_taken_over(data, source, tmp_pa
     fates = {"matched": ("0", "1"), "resized": ("1", "0"), "skipped": ("ant", "bee")}
     for fate, names in fates.items():
         run = train(config, data=from_arrays(*data, names), out=tmp_path, name=fate, quiet=True)
-        report = run.origin["weights"]["report"]
+        report = run.provenance["weights"]["report"]
         assert {"head.weight", "head.bias"} <= set(report[fate]), fate
     assert "of the classes 0, 1, here ant, bee" in report["skipped"]["head.bias"]
 

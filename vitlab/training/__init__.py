@@ -1,5 +1,5 @@
 """Training: a config and a data set become a run directory."""
 
-from vitlab.train.loop import overfit_one_batch, resume, train
+from vitlab.training.fit import overfit_one_batch, resume, train
 
 __all__ = ["overfit_one_batch", "resume", "train"]

@@ -23,9 +23,9 @@ from vitlab.device import LAYOUTS, Choice, choose_precision, multiplies_bf16
 from vitlab.models import build_model
 from vitlab.models.attention import EXPLICIT_TOKENS, set_attention
 from vitlab.models.cost import activation_bytes, cost, training_macs
-from vitlab.train.optim import freeze
-from vitlab.train.state import TrainState
-from vitlab.train.step import Stepper
+from vitlab.training.optim import freeze
+from vitlab.training.state import TrainState
+from vitlab.training.step import Stepper
 
 REPAID = 3e13
 """Floating-point operations of a training that repays a trial: some minutes of two cores."""

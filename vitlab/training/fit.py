@@ -24,7 +24,7 @@ from vitlab.config import Config, text
 from vitlab.data import (
     ARRAYS,
     KNOWN,
-    Examples,
+    LabelledImages,
     class_counts,
     describe,
     from_arrays,
@@ -41,15 +41,17 @@ from vitlab.device import (
     multiplies_bf16,
 )
 from vitlab.errors import DataError, DivergenceError, Interrupted, VitlabError
+from vitlab.inference import open_examples
 from vitlab.measured import remark
 from vitlab.models.cost import cost
-from vitlab.predict import open_examples
 from vitlab.pretrained.weights import read_weights
 from vitlab.recipes import command, recipe, shortened
 from vitlab.run import Run
-from vitlab.train.console import Narrator
-from vitlab.train.journal import Journal, require
-from vitlab.train.memory import (
+from vitlab.training.autotune import Settings, rules, stored
+from vitlab.training.console import ConsoleLogger
+from vitlab.training.distributed import Ranks, join
+from vitlab.training.journal import MetricsLogger, require
+from vitlab.training.memory import (
     described,
     many_tokens,
     out_of_memory,
@@ -58,25 +60,23 @@ from vitlab.train.memory import (
     refuse_excess,
     tight,
 )
-from vitlab.train.optim import rate
-from vitlab.train.origin import (
+from vitlab.training.optim import rate
+from vitlab.training.preflight import alarm, copies, refuse, warnings_for
+from vitlab.training.provenance import (
     determinism,
     device_name,
     differences,
-    origin_of,
     peak_memory,
+    provenance_of,
     reset_peak_memory,
     seen_before,
     split_of,
 )
-from vitlab.train.preflight import alarm, copies, refuse, warnings_for
-from vitlab.train.ranks import Ranks, join
-from vitlab.train.session import Session, Step
-from vitlab.train.state import Clock
-from vitlab.train.stop import StopRequest, reason_to_stop, stop_request
-from vitlab.train.trial import Settings, rules, stored
+from vitlab.training.session import Session, Step
+from vitlab.training.state import Clock
+from vitlab.training.stop import StopRequest, reason_to_stop, stop_request
 
-Data = Examples | tuple[np.ndarray, np.ndarray] | None
+Data = LabelledImages | tuple[np.ndarray, np.ndarray] | None
 
 NO_RUN = "stopped before the first step: no run was begun"
 
@@ -119,26 +119,26 @@ def train(
     path = _new_path(config, out, name)
     words = command(config)
     ranks, where = join(choose_device(device))
-    narrator = Narrator(quiet or not ranks.first)
+    logger = ConsoleLogger(quiet or not ranks.first)
     with stop_request(passed_on=ranks.world > 1) as stop:
         with ranks.in_turn(), stop.at_once(NO_RUN):
             config, data = _resolved(config, data, data_root)
             known = KNOWN.get(config.data.dataset)
             count = len(data.images) if data else known.train if known else 1
             count *= (1 - config.data.validation_fraction) * config.data.train_fraction
-            _announce(config, where, ranks, narrator)
+            _announce(config, where, ranks, logger)
             _fits(config, where, max(1, int(count)), ranks.world)
             examples = _loaded(config, data, data_root)
             refuse(config, examples, ranks.world)
             images = len(examples.split(config.data)[0])
             _fits(config, where, images, ranks.world)
             for warning in tight(config, where, images, ranks.world):
-                narrator.warn(warning)
+                logger.warn(warning)
             if config.train.teacher is not None:
                 refuse(teacher_of(config), examples, ranks.world)
             told = [] if config.data.dataset == ARRAYS else describe(config.data, data_root)
         work = Work(
-            config, examples, where, ranks, narrator, tensorboard, clock, stop, NO_RUN, told=told
+            config, examples, where, ranks, logger, tensorboard, clock, stop, NO_RUN, told=told
         )
         return _train(work, ranks.create(path, config, numbered=name is None), words)
 
@@ -161,9 +161,9 @@ def resume(
         require()
     run = Run(path)
     ranks, where = join(choose_device(device))
-    narrator = Narrator(quiet or not ranks.first)
+    logger = ConsoleLogger(quiet or not ranks.first)
     if run.finished is not None:
-        narrator.say(f"{run.path} is already complete")
+        logger.say(f"{run.path} is already complete")
         return run
     with ranks.reopen(run.path) as run, stop_request(passed_on=ranks.world > 1) as stop:
         early, begun, config = _stopped_early(run), bool(run.checkpoints()), run.config
@@ -174,9 +174,9 @@ def resume(
                 examples = _loaded(*_resolved(config, data, data_root), data_root)
             images = len(examples.split(config.data)[0])
             _fits(config, where, images, ranks.world, resumed=True)
-        settings = stored(run.origin, where) if begun else None
+        settings = stored(run.provenance, where) if begun else None
         work = Work(
-            config, examples, where, ranks, narrator, tensorboard, clock, stop, early, settings,
+            config, examples, where, ranks, logger, tensorboard, clock, stop, early, settings,
             resumed=True,
         )  # fmt: skip
         return _train(work, nullcontext(run), command(config), begun)
@@ -204,9 +204,9 @@ def overfit_one_batch(
     }
     config, data = _resolved(config.override(plain), data, data_root)
     where = choose_device(device)
-    narrator = Narrator(quiet)
+    logger = ConsoleLogger(quiet)
     for warning in many_tokens(config):
-        narrator.warn(warning)
+        logger.warn(warning)
     examples = _loaded(config, data, data_root)
     refuse(config, examples)
     _fits(config, where, len(examples.split(config.data)[0]))
@@ -228,7 +228,7 @@ def overfit_one_batch(
                 state.model.train()
     learned = accuracy == 1
     verdict = "this set-up can learn" if learned else "this set-up does not learn: look at the rate"
-    narrator.say(f"{accuracy:.1%} of {len(labels)} images after {state.step} steps: {verdict}")
+    logger.say(f"{accuracy:.1%} of {len(labels)} images after {state.step} steps: {verdict}")
     return {"learned": learned, "steps": state.step, "loss": loss, "accuracy": accuracy}
 
 
@@ -243,10 +243,10 @@ class Work:
     """What a training is given: the experiment, its images, where it runs and who hears of it."""
 
     config: Config
-    examples: Examples
+    examples: LabelledImages
     device: torch.device
     ranks: Ranks
-    narrator: Narrator
+    logger: ConsoleLogger
     tensorboard: bool
     clock: Clock
     """Runs since the images were asked for."""
@@ -268,7 +268,7 @@ def _train(
 
     In this order, because what cannot be built should leave no run behind.
     """
-    config, examples, narrator = work.config, work.examples, work.narrator
+    config, examples, logger = work.config, work.examples, work.logger
     before, seen = (np.empty(0, np.uint64), 0) if begun else seen_before(config, examples)
     with _sitting(work):
         with (
@@ -285,27 +285,27 @@ def _train(
             if config.train.teacher is not None:
                 session.learn_from(_teacher(run, work))
                 clock.skip()
-            with narrator:
+            with logger:
                 if not begun:
                     run.write_split(split_of(examples, config, before))
                 _take_up(run, session, work, words, begun, seen)
-                journal = Journal(run, work.tensorboard and work.ranks.first)
+                journal = MetricsLogger(run, work.tensorboard and work.ranks.first)
                 with journal, _looking_back(run):
-                    reason = _loop(run, session, narrator, journal, work.stop)
+                    reason = _loop(run, session, logger, journal, work.stop)
                 run.finish(_final_numbers(run, session, reason))
-            narrator.say(f"finished {run.path} in {duration(session.state.clock.wall)}")
+            logger.say(f"finished {run.path} in {duration(session.state.clock.wall)}")
             if work.ranks.first and (words_on_it := remark(run)):
-                narrator.say(words_on_it)
+                logger.say(words_on_it)
             work.ranks.agree(0)  # whoever returns from here finds a finished run
     return run
 
 
-def _announce(config: Config, device: torch.device, ranks: Ranks, narrator: Narrator) -> None:
+def _announce(config: Config, device: torch.device, ranks: Ranks, logger: ConsoleLogger) -> None:
     """Say what a training will be, before it reads images or takes memory."""
-    narrator.header([("device", device_name(device)), ("threads", choose_threads(device))])
-    narrator.header(described(config, device, ranks.world))
+    logger.header([("device", device_name(device)), ("threads", choose_threads(device))])
+    logger.header(described(config, device, ranks.world))
     for warning in many_tokens(config):
-        narrator.warn(warning)
+        logger.warn(warning)
 
 
 def _fits(
@@ -341,19 +341,19 @@ def _looking_back(run: Run) -> Iterator[None]:
 
 def _teacher(run: Run, work: Work) -> Run:
     """Train a run's teacher as a run of its own inside it, as far as that is still to be done."""
-    path, narrator = run.teacher, Narrator(work.narrator.console.quiet)
+    path, logger = run.teacher, ConsoleLogger(work.logger.console.quiet)
     found = Run(path) if Run.begun(path) else None
     if found is not None and found.finished is not None:
         return found
     config = teacher_of(run.config)
     opening = work.ranks.create(path, config) if found is None else work.ranks.reopen(path)
     begun = bool(found and found.checkpoints())
-    settings = stored(found.origin, work.device) if found and begun else None
-    narrator.say(f"the teacher of {run.path} comes first: {config.recipe}")
+    settings = stored(found.provenance, work.device) if found and begun else None
+    logger.say(f"the teacher of {run.path} comes first: {config.recipe}")
     if not begun:
-        _announce(config, work.device, work.ranks, narrator)
+        _announce(config, work.device, work.ranks, logger)
     try:
-        work = replace(work, config=config, narrator=narrator, clock=Clock(), settings=settings)
+        work = replace(work, config=config, logger=logger, clock=Clock(), settings=settings)
         return _train(work, opening, command(config), begun)
     except Interrupted as stopped:
         raise Interrupted(
@@ -387,24 +387,24 @@ def _take_up(
     run: Run, session: Session, work: Work, words: str | None, begun: bool, seen: int
 ) -> None:
     """Bring the session to where the run stands, and say what was chosen."""
-    state, batches, narrator = session.state, session.batches, work.narrator
-    origin = origin_of(session, work.examples, words, seen)
+    state, batches, logger = session.state, session.batches, work.logger
+    origin = provenance_of(session, work.examples, words, seen)
     session.meter.read()
     reset_peak_memory(session.device)
     if begun:
         checkpoint = run.checkpoint()
         session.resize(tuple(checkpoint.state["image_size"]))
         state.load(checkpoint)
-        for difference in differences(run.origin, origin):
+        for difference in differences(run.provenance, origin):
             state.alarms.append(f"resumed at step {state.step}: {difference}")
-            narrator.warn(difference)
+            logger.warn(difference)
         run.truncate_metrics(state.step)
         if session.settings.precision.word == "bf16" and not multiplies_bf16(session.device):
-            narrator.warn("this run goes on in bf16, which is slow here: it is not native")
-        narrator.say(f"resuming {run.path} at step {state.step:,} of {batches.steps:,}")
+            logger.warn("this run goes on in bf16, which is slow here: it is not native")
+        logger.say(f"resuming {run.path} at step {state.step:,} of {batches.steps:,}")
         return
     run.truncate_metrics(-1)
-    run.write_origin(origin)
+    run.write_provenance(origin)
     with work.stop.at_once(_stopped_early(run)):
         _introduce(run, session, work, seen)
     if session.start is not None:
@@ -413,8 +413,8 @@ def _take_up(
 
 def _introduce(run: Run, session: Session, work: Work, seen: int) -> None:
     """Say what was chosen for a new run, how long it will take and what may go wrong."""
-    config, batches, narrator = run.config, session.batches, work.narrator
-    narrator.header(
+    config, batches, logger = run.config, session.batches, work.logger
+    logger.header(
         [
             ("run", run.path),
             *session.settings._asdict().items(),
@@ -439,22 +439,22 @@ def _introduce(run: Run, session: Session, work: Work, seen: int) -> None:
         ]
     )  # fmt: skip
     if seen:
-        narrator.warn(
+        logger.warn(
             f"{seen:,} of the {len(session.validation):,} validation images were trained on by "
             f"{config.train.weights}: the validation accuracy says little about new images"
         )
     if session.start is not None:
         report = str(session.start.report).splitlines()
-        narrator.header([("weights", session.start.source), *(("", line) for line in report)])
+        logger.header([("weights", session.start.source), *(("", line) for line in report)])
     if config.train.precision not in ("auto", session.settings.precision.word):
-        narrator.warn(f"train.precision is {session.settings.precision}")
+        logger.warn(f"train.precision is {session.settings.precision}")
     for warning in warnings_for(config, len(session.images)):
-        narrator.warn(warning)
+        logger.warn(warning)
     if warning := copies(config, work.examples):
-        narrator.warn(warning)
+        logger.warn(warning)
 
 
-def _greys(examples: Examples) -> Iterator[tuple[str, str]]:
+def _greys(examples: LabelledImages) -> Iterator[tuple[str, str]]:
     """A line on what of 16 bits is looked at."""
     if examples.grey_range:
         low, high = examples.grey_range
@@ -466,7 +466,7 @@ def _stopped_early(run: Run) -> str:
 
 
 def _loop(
-    run: Run, session: Session, narrator: Narrator, journal: Journal, stop: StopRequest
+    run: Run, session: Session, logger: ConsoleLogger, journal: MetricsLogger, stop: StopRequest
 ) -> str | None:
     """Take all steps that are left, or fewer: then the reason for stopping early is returned."""
     state, batches, train = session.state, session.batches, session.config.train
@@ -476,8 +476,8 @@ def _loop(
             signal = session.ranks.agree(stop.signal)
             saving = due(step, train.checkpoint_epochs, batches.steps_per_epoch, batches.steps)
             if saving or signal:
-                _read(session, narrator)  # what diverged must not be stored
-            best = _judge(session, narrator, journal)
+                _read(session, logger)  # what diverged must not be stored
+            best = _judge(session, logger, journal)
             if not session.pending:  # while a GPU works on steps, nobody asks it for its joules
                 state.clock.tick(session.meter.read())
             enough = reason_to_stop(train, state, batches.steps_per_epoch)
@@ -494,11 +494,11 @@ def _loop(
         # What was judged is in the checkpoint: a run that is resumed here stops here once more.
         if reason := reason_to_stop(train, state, batches.steps_per_epoch):
             return reason
-        _step(session, narrator, journal)
+        _step(session, logger, journal)
     return None
 
 
-def _step(session: Session, narrator: Narrator, journal: Journal) -> None:
+def _step(session: Session, logger: ConsoleLogger, journal: MetricsLogger) -> None:
     """Take a step and, where a line of metrics is due, write it."""
     state, batches, config = session.state, session.batches, session.config
     begun = time.perf_counter()
@@ -514,12 +514,12 @@ def _step(session: Session, narrator: Narrator, journal: Journal) -> None:
     state.count(time.perf_counter() - begun)
     for message in session.stepper.tell():
         state.alarms.append(f"at step {state.step}: {message}")
-        narrator.warn(message)
+        logger.warn(message)
     logging = state.step % config.train.log_steps == 0 or state.step == batches.steps
     # A CPU has nothing queued: its every step is read, and a divergence seen at once.
     if not (logging or session.device.type == "cpu"):
         return
-    taken = _read(session, narrator)
+    taken = _read(session, logger)
     if logging:
         journal.add(
             {
@@ -535,7 +535,7 @@ def _step(session: Session, narrator: Narrator, journal: Journal) -> None:
         state.recent, state.recent_seconds = [], 0.0
 
 
-def _read(session: Session, narrator: Narrator) -> list[Step]:
+def _read(session: Session, logger: ConsoleLogger) -> list[Step]:
     """Wait for the steps that are queued on the device; their time is that of steps."""
     state, train = session.state, session.config.train
     begun = time.perf_counter()
@@ -543,11 +543,11 @@ def _read(session: Session, narrator: Narrator) -> list[Step]:
     state.count(time.perf_counter() - begun)
     if taken:
         speed = state.speed(train.batch_size)
-        narrator.step(state.step, session.batches.steps, train.epochs, taken[-1].loss, speed)
+        logger.step(state.step, session.batches.steps, train.epochs, taken[-1].loss, speed)
     return taken
 
 
-def _judge(session: Session, narrator: Narrator, journal: Journal) -> bool:
+def _judge(session: Session, logger: ConsoleLogger, journal: MetricsLogger) -> bool:
     """Validate where it is due; True if the validation accuracy is the best so far.
 
     The plateau rule judges at the end of every epoch, whether or not that is written down, so
@@ -559,7 +559,7 @@ def _judge(session: Session, narrator: Narrator, journal: Journal) -> bool:
     plateau = config.optim.schedule == "plateau" and state.step % per_epoch == 0
     if not (judging or plateau):
         return False
-    _read(session, narrator)
+    _read(session, logger)
     with enough_memory(partial(out_of_memory_judging, session.device)):
         numbers = session.judge()
     if plateau:
@@ -576,11 +576,11 @@ def _judge(session: Session, narrator: Narrator, journal: Journal) -> bool:
     )
     if best:
         state.best = {"step": state.step, **validation}
-    narrator.judged(epoch, numbers, best)
+    logger.judged(epoch, numbers, best)
     clean = numbers["train_clean"]
     if message := alarm(config, epoch, clean["loss"], clean["accuracy"]):
         state.alarms.append(message)
-        narrator.warn(message)
+        logger.warn(message)
     return best
 
 
@@ -631,13 +631,13 @@ def _clocks(run: Run, session: Session) -> dict[str, Any]:
 
 def _resolved(
     config: Config, data: Data, root: str | os.PathLike[str] | None
-) -> tuple[Config, Examples | None]:
+) -> tuple[Config, LabelledImages | None]:
     """Fill in what a config left to its images; return these too if they were given."""
     if data is None and config.data.dataset == ARRAYS:
         raise DataError("the images were arrays in memory: hand them in again as data=")
     if data is None:
         return replace(config, data=resolve(config.data, root)), None
-    examples = data.canonical() if isinstance(data, Examples) else from_arrays(*data)
+    examples = data.canonical() if isinstance(data, LabelledImages) else from_arrays(*data)
     height, width, channels = examples.images.shape[1:]
     found = {
         "image_size": (height, width),
@@ -653,8 +653,8 @@ def _resolved(
 
 
 def _loaded(
-    config: Config, given: Examples | None, root: str | os.PathLike[str] | None
-) -> Examples:
+    config: Config, given: LabelledImages | None, root: str | os.PathLike[str] | None
+) -> LabelledImages:
     """The training images of a resolved config."""
     if given is not None:
         return given

@@ -23,7 +23,7 @@ from vitlab.device import fill
 from vitlab.errors import RunError
 from vitlab.run import Checkpoint, Run
 from vitlab.tensors import read_tensors
-from vitlab.train.optim import build_optimizers, freeze
+from vitlab.training.optim import build_optimizers, freeze
 
 
 @dataclass

@@ -2,11 +2,11 @@
 
 import pytest
 
+from vitlab.inference import predict
 from vitlab.ledger import open_split
-from vitlab.predict import predict
 from vitlab.recipes import RECIPES, recipe
-from vitlab.train import resume, train
-from vitlab.train.session import Session
+from vitlab.training import resume, train
+from vitlab.training.session import Session
 
 SMALL = {
     "data.dataset": "cifar10",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from vitlab.config import TrainConfig
 from vitlab.errors import Interrupted
-from vitlab.train.state import TrainState
+from vitlab.training.state import TrainState
 
 
 class _Now(KeyboardInterrupt):

@@ -9,8 +9,8 @@ from torch import nn
 
 from vitlab.config import Config, DataConfig, OptimConfig, ViTConfig
 from vitlab.models import build_model
-from vitlab.train.optim import Muon, build_optimizers, freeze, matrices, orthogonalize, rate
-from vitlab.train.state import Plateau, TrainState
+from vitlab.training.optim import Muon, build_optimizers, freeze, matrices, orthogonalize, rate
+from vitlab.training.state import Plateau, TrainState
 
 TINY = Config(
     data=DataConfig(image_size=(8, 8), channels=3, classes=10),
@@ -113,7 +113,7 @@ def test_muon_treats_equal_shapes_together_as_it_would_one_by_one():
     for weight, single in zip(weights, alone, strict=True):
         weight.grad = torch.randn(8, 8)
         single.grad = weight.grad.clone()
-    group = {"lr": torch.tensor(0.1), "thirds": False}
+    group = {"lr": torch.tensor(0.1), "fused_qkv": False}
     settings = {"momentum": 0.9, "weight_decay": 0.1}
     Muon([{**group, "params": weights}], **settings).step()
     for single in alone:
@@ -124,9 +124,9 @@ def test_muon_treats_equal_shapes_together_as_it_would_one_by_one():
 
 def test_a_fused_query_key_value_weight_is_three_matrices():
     weight = torch.arange(24.0).view(6, 4)
-    assert matrices(weight, thirds=True).shape == (3, 2, 4)
-    torch.testing.assert_close(matrices(weight, thirds=True)[1], weight[2:4])
-    assert matrices(torch.zeros(5, 4, 3, 3), thirds=False).shape == (1, 5, 36)
+    assert matrices(weight, fused_qkv=True).shape == (3, 2, 4)
+    torch.testing.assert_close(matrices(weight, fused_qkv=True)[1], weight[2:4])
+    assert matrices(torch.zeros(5, 4, 3, 3), fused_qkv=False).shape == (1, 5, 36)
 
 
 def test_warm_up_grows_linearly_and_cosine_ends_at_the_floor():

@@ -22,7 +22,7 @@ TAGS = {
 """Under which tag TensorBoard shows a key of a line of metrics."""
 
 
-class Journal:
+class MetricsLogger:
     """Writes lines of metrics.
 
     Args:

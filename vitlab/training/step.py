@@ -29,8 +29,8 @@ from torch.nn.parallel import DistributedDataParallel
 from vitlab.config import Config
 from vitlab.device import Choice, autocast
 from vitlab.models.dropout import address_masks, dropouts
-from vitlab.train.ranks import ALONE, Ranks
-from vitlab.train.state import TrainState
+from vitlab.training.distributed import ALONE, Ranks
+from vitlab.training.state import TrainState
 
 WARMUP = 3
 """Eager steps before a capture, in which libraries choose their kernels and allocate."""
@@ -83,11 +83,11 @@ class Stepper:
         self.ranks = ranks
         self.class_weights = class_weights
         self.teacher = teacher
-        self.replay: Replay | None = None
+        self.replay: CUDAGraphStep | None = None
         self.fallbacks: list[str] = []
         device = next(state.model.parameters()).device
         if compilation.word in ("on", "graph") and device.type == "cuda" and ranks.world == 1:
-            self.replay = Replay(self._move, state)
+            self.replay = CUDAGraphStep(self._move, state)
         self.wrap()
 
     def wrap(self) -> None:
@@ -158,7 +158,7 @@ class Stepper:
         state, optim = self.state, self.config.optim
         loss = self._gradients(images, targets)
         if optim.sam:
-            with uphill(state.model, optim.sam):
+            with sam_perturbation(state.model, optim.sam):
                 self._gradients(images, targets)
         for optimizer in state.optimizers:
             state.scaler.unscale_(optimizer)
@@ -212,7 +212,7 @@ class Stepper:
 
 
 @contextmanager
-def uphill(model: nn.Module, radius: float) -> Iterator[None]:
+def sam_perturbation(model: nn.Module, radius: float) -> Iterator[None]:
     """Put a model, for a while, where its gradient says that the loss is highest nearby.
 
     The gradient taken there replaces its own: Sharpness-Aware Minimization (Foret et al., 2021).
@@ -231,7 +231,7 @@ def uphill(model: nn.Module, radius: float) -> Iterator[None]:
             tensor.copy_(old)
 
 
-class Replay:
+class CUDAGraphStep:
     """Captures a step as a CUDA graph at each new image size, and replays it.
 
     Addresses in a graph are fixed: a batch is copied to where the captured one lay, learning

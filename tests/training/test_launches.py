@@ -15,15 +15,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from vitlab.config import Config
-from vitlab.data import Examples
-from vitlab.data.batches import Batches, Images
+from vitlab.data import LabelledImages
+from vitlab.data.batches import Batches, DeviceImages
 from vitlab.device import Choice
 from vitlab.models import build_model
 from vitlab.recipes import RECIPES
 from vitlab.reproduce.rows import row_config
-from vitlab.train import step as step_module
-from vitlab.train.state import TrainState
-from vitlab.train.step import Replay, Stepper
+from vitlab.training import step as step_module
+from vitlab.training.state import TrainState
+from vitlab.training.step import CUDAGraphStep, Stepper
 
 META = torch.device("meta")
 MEAN = STD = (0.5, 0.5, 0.5)
@@ -79,8 +79,8 @@ def batches(config: Config) -> Batches:
     size = 2 * config.train.batch_size
     pixels = np.zeros((size, 32, 32, 3), np.uint8)
     labels = np.arange(size) % 10
-    examples = Examples(pixels, labels, tuple("abcdefghij"))
-    return Batches(Images(examples, np.arange(size), META), config, MEAN, STD)
+    examples = LabelledImages(pixels, labels, tuple("abcdefghij"))
+    return Batches(DeviceImages(examples, np.arange(size), META), config, MEAN, STD)
 
 
 class Graph:
@@ -94,7 +94,7 @@ class Graph:
 def test_a_replayed_step_takes_fewer_than_150_launches(name, on_meta):
     config = shallow(name)
     ours, made = stepper(config), batches(config)
-    replay = ours.replay = Replay(ours._move, ours.state)
+    replay = ours.replay = CUDAGraphStep(ours._move, ours.state)
     with Launches() as block:
         images, targets = made.batch(0)
     replay.images, replay.targets = images.clone(), targets.clone()

@@ -18,9 +18,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from vitlab.config import Config
-from vitlab.data import Examples, index_sha256, statistics
+from vitlab.data import LabelledImages, index_sha256, statistics
 from vitlab.data.augment import normalize
-from vitlab.data.batches import Batches, Images, resize
+from vitlab.data.batches import Batches, DeviceImages, resize
 from vitlab.data.sampling import class_weights
 from vitlab.device import (
     LAYOUTS,
@@ -30,18 +30,18 @@ from vitlab.device import (
     to_device,
 )
 from vitlab.errors import DivergenceError
+from vitlab.inference import BATCH, compute_logits, open_model
 from vitlab.models import build_model
 from vitlab.models.attention import set_attention
 from vitlab.models.weights import Report, load_weights
-from vitlab.predict import BATCH, compute_logits, open_model
 from vitlab.pretrained.weights import read_class_names
 from vitlab.run import Run
-from vitlab.train.energy import Meter
-from vitlab.train.optim import rate
-from vitlab.train.ranks import ALONE, Ranks
-from vitlab.train.state import TrainState
-from vitlab.train.step import Stepper
-from vitlab.train.trial import SECONDS, Settings, Words, choose, rules, step_images
+from vitlab.training.autotune import SECONDS, Settings, Words, choose, rules, step_images
+from vitlab.training.distributed import ALONE, Ranks
+from vitlab.training.energy import Meter
+from vitlab.training.optim import rate
+from vitlab.training.state import TrainState
+from vitlab.training.step import Stepper
 
 CLEAN_IMAGES = 5_000
 """Training images, fixed and unaugmented, on which training accuracy is measured."""
@@ -89,8 +89,8 @@ class Session:
 
     config: Config
     device: torch.device
-    images: Images
-    validation: Images
+    images: DeviceImages
+    validation: DeviceImages
     clean: np.ndarray
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -113,7 +113,7 @@ class Session:
     def build(
         cls,
         config: Config,
-        examples: Examples,
+        examples: LabelledImages,
         device: torch.device,
         ranks: Ranks = ALONE,
         weights: dict[str, Tensor] | None = None,
@@ -132,7 +132,7 @@ class Session:
         seed = config.train.seed
         train_index, validation_index = examples.split(config.data)
         mean, std = statistics(examples.images[train_index])
-        images = Images(examples, train_index, device)
+        images = DeviceImages(examples, train_index, device)
         batches = Batches(images, config, mean, std)
         trial = {}
         if settings is None and ranks.world > 1:
@@ -172,7 +172,7 @@ class Session:
             config=config,
             device=device,
             images=images,
-            validation=Images(examples, validation_index, device),
+            validation=DeviceImages(examples, validation_index, device),
             clean=np.sort(clean[:CLEAN_IMAGES]),
             mean=mean,
             std=std,
@@ -251,7 +251,7 @@ class Session:
             if len(index)
         }
 
-    def _judge(self, images: Images, index: np.ndarray) -> dict[str, float]:
+    def _judge(self, images: DeviceImages, index: np.ndarray) -> dict[str, float]:
         mine = index[self.ranks.slice(len(index))]
         numbers = torch.zeros(3, dtype=torch.float64, device=self.device)
         if len(mine):

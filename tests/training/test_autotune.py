@@ -11,9 +11,9 @@ import torch
 from vitlab.config import Config, DataConfig, TrainConfig, ViTConfig
 from vitlab.recipes import recipe
 from vitlab.run import Run
-from vitlab.train import loop, resume, session, train, trial
-from vitlab.train.session import Session
-from vitlab.train.trial import choose, contenders, measure, rules
+from vitlab.training import autotune, fit, resume, session, train
+from vitlab.training.autotune import choose, contenders, measure, rules
+from vitlab.training.session import Session
 
 CPU = torch.device("cpu")
 CIFAR = DataConfig(image_size=(32, 32), channels=3, classes=10)
@@ -27,13 +27,13 @@ def config(name: str, **train_fields) -> Config:
 
 @pytest.fixture(params=[True, False], ids=["bf16 is native", "bf16 is not native"])
 def native(request, monkeypatch) -> bool:
-    monkeypatch.setattr(trial, "multiplies_bf16", lambda device: request.param)
+    monkeypatch.setattr(autotune, "multiplies_bf16", lambda device: request.param)
     monkeypatch.setattr("vitlab.device.multiplies_bf16", lambda device: request.param)
     return request.param
 
 
 def rates(monkeypatch, found: dict) -> None:
-    monkeypatch.setattr(trial, "measure", lambda config, device, rivals: found)
+    monkeypatch.setattr(autotune, "measure", lambda config, device, rivals: found)
 
 
 def test_only_what_this_cpu_can_be_good_at_is_tried(native):
@@ -87,7 +87,7 @@ def test_a_short_training_a_gpu_and_a_fixed_choice_have_no_trial(monkeypatch):
     def refuse(*words):
         raise AssertionError("nothing is to be measured")
 
-    monkeypatch.setattr(trial, "measure", refuse)
+    monkeypatch.setattr(autotune, "measure", refuse)
     assert choose(config("cpu"), CPU, 500) == (rules(config("cpu"), CPU), {})
     fixed = config("vit-tiny", precision="fp32", attention="fused")
     assert choose(fixed, CPU, 45_000) == (rules(fixed, CPU), {})
@@ -128,18 +128,18 @@ SMALL = Config(
 def test_a_run_stores_what_was_chosen_and_a_resumption_keeps_it(
     data, tmp_path, monkeypatch, capsys
 ):
-    explicit = trial.Settings(
-        trial.Choice("bf16", "900 images/s in a trial, 300 with fp32"),
-        trial.Choice("explicit", "900 images/s in a trial, 800 with fused"),
-        trial.Choice("contiguous", "asked for"),
+    explicit = autotune.Settings(
+        autotune.Choice("bf16", "900 images/s in a trial, 300 with fp32"),
+        autotune.Choice("explicit", "900 images/s in a trial, 800 with fused"),
+        autotune.Choice("contiguous", "asked for"),
     )
     found = {("bf16", "explicit", "contiguous"): 900.0}
     monkeypatch.setattr(session, "choose", lambda *_: (explicit, found))
     run = train(SMALL, data=data, out=tmp_path, device="cpu")
     assert "bf16 (900 images/s in a trial, 300 with fp32)" in capsys.readouterr().err
     for name, choice in explicit._asdict().items():
-        assert run.origin[name] == choice._asdict()
-    assert run.origin["trial"] == {"bf16, explicit, contiguous": 900.0}
+        assert run.provenance[name] == choice._asdict()
+    assert run.provenance["trial"] == {"bf16, explicit, contiguous": 900.0}
 
     (run.path / "finished.json").unlink()
     built = []
@@ -151,7 +151,7 @@ def test_a_run_stores_what_was_chosen_and_a_resumption_keeps_it(
 
     monkeypatch.setattr(Session, "build", classmethod(watched))
     monkeypatch.setattr(session, "choose", None)  # would choose otherwise
-    monkeypatch.setattr(loop, "multiplies_bf16", lambda device: False)
+    monkeypatch.setattr(fit, "multiplies_bf16", lambda device: False)
     resume(run.path, data=data, device="cpu")
     assert built[0].settings == explicit
     assert {block.attn.way for block in built[0].state.model.blocks} == {"explicit"}
@@ -160,15 +160,15 @@ def test_a_run_stores_what_was_chosen_and_a_resumption_keeps_it(
 
 def test_a_run_from_before_there_was_a_choice_goes_on_as_it_was(data, tmp_path):
     run = train(SMALL, data=data, out=tmp_path, device="cpu", quiet=True)
-    origin = json.loads((run.path / "origin.json").read_text())
+    origin = json.loads((run.path / "provenance.json").read_text())
     for name in ("attention", "layout", "trial"):
         del origin[name]
-    assert trial.stored(origin, CPU).words == FP32
-    assert trial.stored(origin, torch.device("cuda")) is None
+    assert autotune.stored(origin, CPU).words == FP32
+    assert autotune.stored(origin, torch.device("cuda")) is None
 
 
 def test_a_run_answers_as_it_was_trained_where_the_hardware_can(data, tmp_path, monkeypatch):
-    prediction = sys.modules["vitlab.predict"]  # `vitlab.predict` is the function of that name
+    prediction = sys.modules["vitlab.inference"]  # `vitlab.predict` is the function of that name
     fields = {"train.precision": "bf16", "train.attention": "explicit"}
     run = train(SMALL.override(fields), data=data, out=tmp_path, device="cpu", quiet=True)
     assert prediction.open_model(run, run.checkpoint(), CPU).blocks[0].attn.way == "explicit"
@@ -178,4 +178,4 @@ def test_a_run_answers_as_it_was_trained_where_the_hardware_can(data, tmp_path, 
     plain = train(SMALL, data=data, out=tmp_path, device="cpu", quiet=True)
     monkeypatch.setattr(prediction, "multiplies_bf16", lambda device: True)
     assert prediction.inference_precision(plain, CPU) == "fp32"
-    assert isinstance(Run(plain.path).origin["trial"], dict)
+    assert isinstance(Run(plain.path).provenance["trial"], dict)

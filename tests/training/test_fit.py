@@ -18,7 +18,7 @@ import vitlab
 from vitlab.config import AugmentConfig, Config, DataConfig, OptimConfig, TrainConfig, ViTConfig
 from vitlab.errors import ConfigError, DataError, DivergenceError, RunError
 from vitlab.run import Run
-from vitlab.train import overfit_one_batch, resume, train
+from vitlab.training import overfit_one_batch, resume, train
 
 RICH = Config(
     recipe="custom",
@@ -87,7 +87,7 @@ def test_a_run_leaves_everything_behind(straight):
     assert 0 < clock["preparation_seconds"] < clock["wall_seconds"] - clock["step_seconds"]
     assert clock["capture_seconds"] == 0
     assert straight.config.data.classes == 3
-    assert straight.origin["data"]["class_names"] == ["0", "1", "2"]
+    assert straight.provenance["data"]["class_names"] == ["0", "1", "2"]
     steps = [record["step"] for record in straight.metrics if record["split"] == "train"]
     assert steps == [5, 10, 15, 18]
 
@@ -122,7 +122,7 @@ def test_a_run_cut_after_any_step_resumes_to_the_same_weights(
     data, tmp_path, monkeypatch, request, reference, cut
 ):
     straight = request.getfixturevalue(reference)
-    from vitlab.train.session import Session
+    from vitlab.training.session import Session
 
     take_step = Session.take_step
 
@@ -194,7 +194,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(
 def test_a_resumption_on_another_machine_is_warned_about_and_remembered(data, tmp_path, capsys):
     run = train(RICH.override({"train.epochs": 3}), data=data, out=tmp_path, quiet=True)
     (run.path / "finished.json").unlink()
-    run.write_origin({**run.origin, "threads": 99})
+    run.write_provenance({**run.provenance, "threads": 99})
     resume(run.path, data=data)
     assert "threads was 99" in capsys.readouterr().err
     clock, before = run.finished["clock"], run.checkpoints()[0].state["clock"]

@@ -8,7 +8,7 @@ import pytest
 from vitlab.config import Config, TrainConfig, ViTConfig
 from vitlab.errors import VitlabError
 from vitlab.run import Run
-from vitlab.train import resume, train
+from vitlab.training import resume, train
 
 CONFIG = Config(
     model=ViTConfig(width=16, depth=1, heads=2),
