@@ -18,13 +18,13 @@ from vitlab.errors import VitlabError
 
 
 class Choice(NamedTuple):
-    """A resolved word and why it was taken."""
+    """A resolved value and why it was taken."""
 
-    word: str
+    value: str
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.word} ({self.reason})"
+        return f"{self.value} ({self.reason})"
 
 
 COMPILE_STEPS = 120_000
@@ -101,7 +101,7 @@ def choose_compile(config: Config, device: torch.device, steps: int, precision: 
         if word == "on":
             return Choice("on", "asked for")
         return Choice("off", f"no reliable gain on {device.type}")
-    if precision.word == "fp16" and config.optim.optimizer == "muon":
+    if precision.value == "fp16" and config.optim.optimizer == "muon":
         return Choice("off", "Muon in fp16 must look at the loss scale at every step")
     if word != "auto":
         return Choice(word, "asked for")

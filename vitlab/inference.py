@@ -123,15 +123,15 @@ def open_model(run: Run, checkpoint: Checkpoint, device: torch.device) -> nn.Mod
     except RuntimeError as error:
         raise RunError(f"{weights} does not fit the run's config: {error}") from error
     if device.type == "cpu":
-        set_attention(model, run.provenance.get("attention", {}).get("word", "auto"))
+        set_attention(model, run.provenance.get("attention", {}).get("value", "auto"))
     return model.to(device).eval()
 
 
 def inference_precision(run: Run, device: torch.device) -> str:
     """The precision in which a run answers: on a CPU that of its training, where it is native."""
     if device.type != "cpu":
-        return choose_precision(run.config.train, device).word
-    trained = run.provenance["precision"]["word"]
+        return choose_precision(run.config.train, device).value
+    trained = run.provenance["precision"]["value"]
     return "bf16" if trained == "bf16" and multiplies_bf16(device) else "fp32"
 
 

@@ -190,7 +190,11 @@ class Run:
     @property
     def provenance(self) -> dict[str, Any]:
         """Where the run comes from: versions, hardware, data fingerprint and statistics."""
-        return _read_json(self.provenance_file)
+        found = _read_json(self.provenance_file)
+        for choice in found.values():
+            if isinstance(choice, dict) and "word" in choice:  # the name of earlier versions
+                choice["value"] = choice.pop("word")
+        return found
 
     @property
     def provenance_file(self) -> Path:

@@ -65,8 +65,8 @@ class Runs:
                 "torch": "2.11",
                 "device": "a processor",
                 "threads": 1,
-                "precision": {"word": "fp32", "reason": ""},
-                "determinism": {"word": "on", "reason": ""},
+                "precision": {"value": "fp32", "reason": ""},
+                "determinism": {"value": "on", "reason": ""},
                 "started": "2026-11-21T04:20:26Z",
                 "data": {
                     "fingerprint": fingerprint,

@@ -58,7 +58,7 @@ def test_the_share_of_peak_is_that_of_the_device_that_trained(tmp_path):
     origin = MEASURED.provenance
     peak = training_flops(MEASURED) / warm_seconds(MEASURED) / 0.25
     for device, folder in ((origin["device"], "speed"), ("a Cray-1", "speed-cray")):
-        training = {"matrix_peak": {origin["precision"]["word"]: peak}}
+        training = {"matrix_peak": {origin["precision"]["value"]: peak}}
         (tmp_path / folder).mkdir()
         write_json(
             tmp_path / folder / "bench.json",

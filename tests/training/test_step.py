@@ -194,7 +194,7 @@ def test_a_step_that_cannot_be_captured_is_taken_as_plain_python_and_says_so(wor
     told = broken.tell()
     assert "operation not permitted" in told[-1] and "plain Python" in told[-1]
     assert len(told) == (2 if word == "on" else 1)
-    assert broken.compilation.word == "off" and not broken.tell()
+    assert broken.compilation.value == "off" and not broken.tell()
 
 
 def test_a_state_is_as_before_whatever_was_tried_on_it():

@@ -65,7 +65,7 @@ def training(config: Config, device: torch.device, rounds: int, seconds: float) 
 def precisions(config: Config, device: torch.device) -> list[str]:
     """On a CPU fp32 and, where it is native, bf16; on a GPU what a training there takes."""
     if device.type != "cpu":
-        return [choose_precision(config.train, device).word]
+        return [choose_precision(config.train, device).value]
     return ["fp32", "bf16"] if multiplies_bf16(device) else ["fp32"]
 
 

@@ -72,7 +72,7 @@ SOURCES: dict[str, tuple[tuple[str, str], ...]] = {
     "command": (("provenance.json", "command"),),
     "device": (("provenance.json", "device"),),
     "threads": (("provenance.json", "threads"),),
-    "precision": (("provenance.json", "precision.word"),),
+    "precision": (("provenance.json", "precision.value"),),
     "started": (("provenance.json", "started"),),
     "vitlab": (("provenance.json", "vitlab"),),
     "commit": (("provenance.json", "commit"),),
@@ -240,7 +240,7 @@ class _Reader:
 
     def bit_reproducible(self, _: Found) -> Fact | None:
         """Whether the same command gives the same bits again."""
-        word = self.read(("provenance.json", "determinism.word"))
+        word = self.read(("provenance.json", "determinism.value"))
         if any("not bit-exact" in alarm for alarm in self.finished.get("alarms", ())):
             return Fact(False, "finished.json", "alarms")
         return word and Fact(word.value == "on", word.file, word.field)

@@ -7,6 +7,8 @@ from vitlab.data.images import decode
 from vitlab.data.known import KNOWN
 from vitlab.data.sources import (
     ARRAYS,
+    Data,
+    Dataset,
     LabelledImages,
     class_counts,
     describe,
@@ -14,6 +16,7 @@ from vitlab.data.sources import (
     from_arrays,
     load_test,
     load_train,
+    open_dataset,
     resolve,
     statistics,
 )
@@ -22,6 +25,8 @@ from vitlab.data.splits import index_sha256
 __all__ = [
     "ARRAYS",
     "KNOWN",
+    "Data",
+    "Dataset",
     "LabelledImages",
     "class_counts",
     "decode",
@@ -31,6 +36,7 @@ __all__ = [
     "index_sha256",
     "load_test",
     "load_train",
+    "open_dataset",
     "resolve",
     "statistics",
 ]

@@ -152,6 +152,76 @@ def from_arrays(
     return LabelledImages(np.ascontiguousarray(images), labels, names).canonical()
 
 
+Data = LabelledImages | tuple[np.ndarray, np.ndarray] | None
+"""Images and labels in memory, instead of those that `DataConfig.dataset` names."""
+
+
+class Dataset:
+    """The images of a config that are not its test split: what they are, and how they are split.
+
+    Args:
+        config: which images; `Dataset.config` is the same with nothing left open.
+        data: training images in memory instead.
+        root: folder of data sets; default $VITLAB_DATA, else the cache.
+
+    Raises:
+        DataError: for what is missing, damaged or contradictory, naming the files. Headers are read
+            at once, pixels when they are first asked for.
+    """
+
+    def __init__(self, config: DataConfig, data: Data = None, root: Root = None):
+        self.root = root
+        self._given = None
+        if data is None and config.dataset == ARRAYS:
+            raise DataError("the images were arrays in memory: hand them in again as data=")
+        if data is None:
+            self.config = resolve(config, root)
+            return
+        examples = data.canonical() if isinstance(data, LabelledImages) else from_arrays(*data)
+        height, width, channels = examples.images.shape[1:]
+        found = {
+            "image_size": (height, width),
+            "channels": channels,
+            "classes": len(examples.class_names),
+        }
+        for name, value in found.items():
+            if getattr(config, name) not in (None, value):
+                raise DataError(
+                    f"data.{name}={getattr(config, name)} does not fit the images given: {value}"
+                )
+        self.config = replace(config, dataset=ARRAYS, **found)
+        self._given = examples
+
+    @cached_property
+    def examples(self) -> LabelledImages:
+        """All images, those for validation included, in their canonical order."""
+        return load_train(self.config, self.root) if self._given is None else self._given
+
+    @cached_property
+    def split(self) -> tuple[np.ndarray, np.ndarray]:
+        """Index of the training and of the validation images."""
+        return self.examples.split(self.config)
+
+    @property
+    def description(self) -> list[str]:
+        """What of the data set is used for what, and what is not; nothing of arrays."""
+        return [] if self._given is not None else describe(self.config, self.root)
+
+    @property
+    def train_count(self) -> int:
+        """Number of training images; before they are read, what is known of it: at least 1."""
+        if self._given is not None or "examples" in vars(self):
+            return len(self.split[0])
+        known, config = KNOWN.get(self.config.dataset), self.config
+        share = (1 - config.validation_fraction) * config.train_fraction
+        return max(1, int(known.train * share)) if known else 1
+
+
+def open_dataset(config: DataConfig, data: Data = None, root: Root = None) -> Dataset:
+    """Open the training and validation images of a config; see `Dataset`."""
+    return Dataset(config, data, root)
+
+
 def resolve(config: DataConfig, root: Root = None) -> DataConfig:
     """Fill in the image size, channels and classes that are None from the data set.
 

@@ -81,7 +81,7 @@ class Subject:
     @cached_property
     def provenance(self) -> dict[str, Any]:
         """Where it comes from; empty for a run that stopped before its first step."""
-        return read_json(self.run.provenance_file) or {}
+        return self.run.provenance if self.run.provenance_file.is_file() else {}
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:

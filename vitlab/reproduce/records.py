@@ -222,7 +222,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         ("hardware", hardware(run)),
         ("process time", minutes(finished["clock"]["process_seconds"])),
         ("wall time", minutes(finished["clock"]["wall_seconds"]) + shared(finished)),
-        ("precision", origin["precision"]["word"]),
+        ("precision", origin["precision"]["value"]),
         (
             "versions",
             f"vitlab {origin['vitlab']}, torch {origin['torch']}, Python {origin['python']}",

@@ -99,8 +99,8 @@ def live(config: Config, examples: LabelledImages, path: Path, device: str) -> d
     again = load_file(resume(run.path, data=few, device=device, quiet=True).checkpoint().model)
     gaps = [(whole[name].double() - again[name].double()).abs().max() for name in whole]
     return {
-        "precision": origin["precision"]["word"],
-        "compilation": origin["compilation"]["word"],
+        "precision": origin["precision"]["value"],
+        "compilation": origin["compilation"]["value"],
         "alarms": alarms,
         "resumed": float(max(gaps)),
     }
@@ -132,7 +132,7 @@ def timed(
     begun = time.perf_counter()
     session.state.save(run)
     seconds += (time.perf_counter() - begun) * math.ceil(train.epochs / train.checkpoint_epochs)
-    word = session.settings.precision.word
+    word = session.settings.precision.value
     flops = 6 * cost(config).macs * train.batch_size * (2 if config.optim.sam else 1)
     return {
         **last,

@@ -141,7 +141,7 @@ def share_of_peak(run: Run, folder: Path = RECORDS) -> str:
     """Share of what the device can do at best; `-` where that was not measured."""
     for file in sorted(folder.glob("speed*/bench.json")):
         found = json.loads(file.read_text())
-        peak = found["training"]["matrix_peak"].get(run.provenance["precision"]["word"])
+        peak = found["training"]["matrix_peak"].get(run.provenance["precision"]["value"])
         if peak and found["machine"]["device"] == run.provenance["device"]:
             return f"{training_flops(run) / warm_seconds(run) / peak:.2f}"
     return "-"

@@ -63,7 +63,7 @@ class Settings(NamedTuple):
     @property
     def words(self) -> Words:
         """The choices without their reasons."""
-        return self.precision.word, self.attention.word, self.layout.word
+        return self.precision.value, self.attention.value, self.layout.value
 
 
 def rules(config: Config, device: torch.device) -> Settings:
@@ -76,7 +76,7 @@ def rules(config: Config, device: torch.device) -> Settings:
         attention = Choice("explicit", "dropout on attention weights needs them in memory")
     elif train.attention != "auto":
         attention = Choice(train.attention, "asked for")
-    elif device.type == "cpu" and precision.word == "bf16" and tokens(config) <= EXPLICIT_TOKENS:
+    elif device.type == "cpu" and precision.value == "bf16" and tokens(config) <= EXPLICIT_TOKENS:
         attention = Choice("explicit", "a CPU's kernel for bf16 has a slow way back")
     else:
         attention = Choice("fused", "no weights in memory")
@@ -115,7 +115,7 @@ def choose(
         left_open = [len({words[place] for words in rivals}) > 1 for place in range(3)]
         choices = zip(default, left_open, strict=True)
         return Settings(
-            *(Choice(c.word, f"{c.reason}; {words}") if o else c for c, o in choices)
+            *(Choice(c.value, f"{c.reason}; {words}") if o else c for c, o in choices)
         ), {}
     with torch.random.fork_rng(devices=[]):
         rates = measure(config, device, rivals)

@@ -399,7 +399,7 @@ def _take_up(
             state.alarms.append(f"resumed at step {state.step}: {difference}")
             logger.warn(difference)
         run.truncate_metrics(state.step)
-        if session.settings.precision.word == "bf16" and not multiplies_bf16(session.device):
+        if session.settings.precision.value == "bf16" and not multiplies_bf16(session.device):
             logger.warn("this run goes on in bf16, which is slow here: it is not native")
         logger.say(f"resuming {run.path} at step {state.step:,} of {batches.steps:,}")
         return
@@ -446,7 +446,7 @@ def _introduce(run: Run, session: Session, work: Work, seen: int) -> None:
     if session.start is not None:
         report = str(session.start.report).splitlines()
         logger.header([("weights", session.start.source), *(("", line) for line in report)])
-    if config.train.precision not in ("auto", session.settings.precision.word):
+    if config.train.precision not in ("auto", session.settings.precision.value):
         logger.warn(f"train.precision is {session.settings.precision}")
     for warning in warnings_for(config, len(session.images)):
         logger.warn(warning)

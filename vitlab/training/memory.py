@@ -147,7 +147,7 @@ def out_of_memory(config: Config, device: torch.device, resumed: bool = False) -
     parts = config.train.accumulate
     now = need(config, device).of(config.train.batch_size, parts)
     ways = list(ways_out(config, device, config.train.batch_size, int(TIGHT * now)))
-    if rules(config, device).precision.word == "fp32" and multiplies_bf16(device):
+    if rules(config, device).precision.value == "fp32" and multiplies_bf16(device):
         ways.append("--train.precision bf16")
     return (
         f"{words}{advised(ways) or ': choose a smaller model'}. Or stop what else uses this "

@@ -141,13 +141,13 @@ class Session:
             settings, trial = choose(config, device, len(images))
         precision = settings.precision
         compilation = choose_compile(config, device, batches.steps, precision)
-        if ranks.world > 1 and compilation.word == "graph":
+        if ranks.world > 1 and compilation.value == "graph":
             compilation = Choice("off", "the steps of several processes are not replayed")
         torch.manual_seed(address(seed, 0, WEIGHTS))
         size = batches.size(0)
         model = build_model(replace(config, data=replace(config.data, image_size=size)))
-        set_attention(model, settings.attention.word)
-        layout = LAYOUTS[settings.layout.word]
+        set_attention(model, settings.attention.value)
+        layout = LAYOUTS[settings.layout.value]
         model.to(device).to(memory_format=layout).train()  # type: ignore[call-overload]
         if (learn := getattr(model, "start", None)) is not None:
             some = np.random.default_rng(seed).permutation(len(images))[:START_IMAGES]
@@ -159,7 +159,7 @@ class Session:
         if weights is not None:
             start = Start.into(model, weights, str(config.train.weights), examples.class_names)
         clean = np.random.default_rng(config.data.split_seed).permutation(len(images))
-        state = TrainState.build(model, config.optim, size, precision.word)
+        state = TrainState.build(model, config.optim, size, precision.value)
         stepper = Stepper(
             state,
             config,
@@ -194,13 +194,13 @@ class Session:
     def learn_from(self, teacher: Run) -> None:
         """Let a finished run answer for the images that the second head learns."""
         model = open_model(teacher, teacher.checkpoint(), self.device)
-        model.to(memory_format=LAYOUTS[self.settings.layout.word])  # type: ignore[call-overload]
+        model.to(memory_format=LAYOUTS[self.settings.layout.value])  # type: ignore[call-overload]
         size = self.config.data.image_size
         assert size is not None
 
         @torch.no_grad()
         def answer(images: Tensor) -> Tensor:
-            with autocast(images.device, self.settings.precision.word):
+            with autocast(images.device, self.settings.precision.value):
                 return model(resize(images, size)).argmax(dim=1)
 
         self.stepper.teacher = answer
@@ -258,7 +258,7 @@ class Session:
             labels = images.labels[to_device(mine, self.device)]
             parts = (mine[first : first + BATCH] for first in range(0, len(mine), BATCH))
             form = {"mean": self.mean, "std": self.std, "size": self.state.image_size}
-            form["precision"] = self.settings.precision.word
+            form["precision"] = self.settings.precision.value
             logits = torch.cat(
                 [compute_logits(self.state.result, images[part], **form) for part in parts]
             )
@@ -304,7 +304,7 @@ class Session:
                 images = torch.zeros(shape, device=self.device)
                 for _ in range(2):  # the first one warms up
                     start = time.perf_counter()
-                    with autocast(self.device, self.settings.precision.word):
+                    with autocast(self.device, self.settings.precision.value):
                         loss = trial(images).float().sum()
                     loss.backward()
                     loss.item()  # waits for the device
@@ -315,7 +315,7 @@ class Session:
         return seconds
 
     def _diagnosis(self, step: Step, number: int) -> str:
-        optim, precision, batches = self.config.optim, self.settings.precision.word, self.batches
+        optim, precision, batches = self.config.optim, self.settings.precision.value, self.batches
         reductions = self.state.plateau.reductions
         share = rate(optim, number, batches.steps_per_epoch, batches.steps, reductions)
         last = "prove the set-up with --overfit-one-batch, and look for damaged images"

@@ -86,7 +86,7 @@ class Stepper:
         self.replay: CUDAGraphStep | None = None
         self.fallbacks: list[str] = []
         device = next(state.model.parameters()).device
-        if compilation.word in ("on", "graph") and device.type == "cuda" and ranks.world == 1:
+        if compilation.value in ("on", "graph") and device.type == "cuda" and ranks.world == 1:
             self.replay = CUDAGraphStep(self._move, state)
         self.wrap()
 
@@ -106,7 +106,7 @@ class Stepper:
             parallel = DistributedDataParallel(heads)
             self.eager, self.hold = parallel, parallel.no_sync
         self.forward: Forward = self.eager
-        if self.compilation.word == "on":
+        if self.compilation.value == "on":
             torch.compiler.reset()  # what was compiled for another size or model is not reused
             self.forward = torch.compile(self.eager, dynamic=False)
 
@@ -138,7 +138,7 @@ class Stepper:
             self.replay.capture(images, targets)
         except Exception as error:  # libraries fail in their own ways; what is broken fails again
             why = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-            if self.compilation.word == "on":
+            if self.compilation.value == "on":
                 self.compilation = Choice("graph", f"compilation failed: {why}")
                 self.fallbacks.append(f"the step could not be compiled ({why}): not compiled")
                 self.wrap()
@@ -198,7 +198,7 @@ class Stepper:
 
     def _loss(self, forward: Forward, images: Tensor, shares: Tensor) -> Tensor:
         """The loss of some images, whose targets (B, K) sum to their share of the batch."""
-        with autocast(images.device, self.precision.word):
+        with autocast(images.device, self.precision.value):
             logits, *second = (each.float() for each in forward(images))
         loss = F.cross_entropy(logits, shares, reduction="sum")
         if not second:
