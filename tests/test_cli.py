@@ -70,7 +70,7 @@ def test_a_misspelt_name_is_answered_with_the_right_one(capsys, words, suggestio
         (["show"], "RECIPE"),
         (["evaluate"], "RUN"),
         (["evaluate", "run", "--split", "all"], "'validation', 'test'"),
-        (["recipes", "digits"], "'digits' is one word too many"),
+        (["recipes", "digits"], "unexpected argument 'digits'"),
         (["train", "digits", "--model.norm"], "--model.norm"),
         (["train", "digits", "--resume", "run"], "--resume goes on with the run as it is"),
         (["train", "--resume", "run", "--train.epochs", "9"], "--resume goes on"),

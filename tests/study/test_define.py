@@ -161,7 +161,7 @@ def test_a_mistake_in_a_file_is_told_with_its_line(file, wrong, line, told):
     [
         (["model.nrom=layer,rms"], "did you mean model.norm?"),
         (["learnig_rate=1e-3"], "unknown name learnig_rate"),
-        (["model.norm"], "write FIELD=WORD,WORD"),
+        (["model.norm"], "write FIELD=VALUE,VALUE"),
         (["optim.betas=0.9,0.98"], "they need a file"),
         (["optim.lr=1e-4..1e-2"], "a range needs --design search"),
         (["optim.lr=log:0..1"], "begins above 0"),

@@ -8,7 +8,7 @@ from vitlab.config import Config
 
 
 def evaluate(args: Namespace) -> int:
-    """Judge a run on a split; store numbers, logits and pictures in the run."""
+    """Evaluate a run on a split; store numbers, logits and pictures in the run."""
     from vitlab.compare.index import write_index
     from vitlab.evaluate import evaluate, evaluate_robustness
     from vitlab.pretrained import open_run
@@ -57,7 +57,7 @@ def explore(args: Namespace) -> int:
 
 
 def features(args: Namespace) -> int:
-    """Find out what the layers of a run know, or those of two runs beside each other."""
+    """Measure what each layer represents: probes, neighbours, maps; of one run or of two."""
     from vitlab.features import default_folder, features
     from vitlab.pretrained import open_run
 
@@ -84,7 +84,7 @@ def features(args: Namespace) -> int:
 
 
 def explain(args: Namespace) -> int:
-    """Draw what a run's model looks at in images, and measure which of the maps are true."""
+    """Draw which parts of images a model relies on, and test which of these maps are faithful."""
     from vitlab.explain import explain
 
     found = explain(

@@ -111,7 +111,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "other": {"help": "a second recipe or run, to see where they differ"},
     "dataset": {"help": "a known name (`vitlab datasets`), or whatever else data.dataset takes"},
     "run": {"help": "path of a run, or the name of a shipped model"},
-    "runs": {"nargs": "+", "help": "two runs or more, the one to hold the others against first"},
+    "runs": {"nargs": "+", "help": "two or more runs; the first is the baseline"},
     "subjects": {"nargs": "+", "help": "runs, names of shipped models, folders of studies"},
     "--slides": {"action": "store_true", "help": "a deck of slides instead of a page"},
     "folder": {"help": "folder of runs; default $VITLAB_RUNS, else runs"},
@@ -180,7 +180,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "--vary": {
         "action": "append",
         "default": [],
-        "metavar": "FIELD=WORD,WORD",
+        "metavar": "FIELD=VALUE,VALUE",
         "help": "an axis; a search takes ranges too: 1..8, 0..0.3, log:1e-4..1e-2",
     },
     "--design": {
@@ -195,7 +195,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "--trials": {"type": int, "metavar": "N", "help": "arms that a search may try"},
     "--then": {
         "choices": ("best",),
-        "help": "train the best words together with new seeds, against the baseline",
+        "help": "train the best values together with new seeds, against the baseline",
     },
     "--yes": {"action": "store_true", "help": "start without asking"},
     "--retry": {"action": "store_true", "help": "start again what failed or diverged"},
@@ -236,7 +236,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "--split": {
         "choices": ("validation", "test"),
         "default": "validation",
-        "help": "default validation; opening test enters the ledger, compare opens nothing",
+        "help": "split to evaluate on; each use of the test split is logged; default validation",
     },
     "--checkpoint": {
         "choices": ("last", "best"),
@@ -256,7 +256,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     },
     "--robustness": {
         "action": "store_true",
-        "help": "judge corrupted and attacked images as well",
+        "help": "evaluate on corrupted and attacked images as well",
     },
     "rows": {"nargs": "+", "help": "rows of the results page, or recipes"},
     "--smoke": {
@@ -381,7 +381,7 @@ def parse(words: Sequence[str]) -> Namespace:
     sections = VERBS[args.verb].fields
     known += [name for name in fields_of(Config()) if name.partition(".")[0] in sections]
     names = [word.lstrip("-").partition("=")[0] for word in extra if word.startswith("-")]
-    problems = [unknown(name, known) for name in names] or [f"{extra[0]!r} is one word too many"]
+    problems = [unknown(name, known) for name in names] or [f"unexpected argument {extra[0]!r}"]
     if args.overrides and vars(args).get("recipe") in RECIPES:
         try:
             recipe(args.recipe).override(args.overrides)

@@ -4,7 +4,7 @@ from argparse import Namespace
 
 
 def report(args: Namespace) -> int:
-    """Tell what runs and studies found, on one page or in slides; every number has a source."""
+    """Report runs and studies as one page or as slides; every number names its source."""
     from vitlab.report import report
 
     print(report(args.subjects, slides=args.slides, out=args.out))

@@ -6,7 +6,7 @@ from argparse import Namespace
 
 
 def serve(args: Namespace) -> int:
-    """Serve a page and an API over one model, on this machine only unless told otherwise."""
+    """Serve a page and an API over one model, on this machine only by default."""
     from vitlab.serve.stopping import on_stop
 
     # Until requests are heard there is nothing to finish, and imports take seconds.

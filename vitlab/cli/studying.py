@@ -11,7 +11,7 @@ from vitlab.errors import ConfigError
 
 
 def study(args: Namespace) -> int:
-    """Plan a study, say what it costs, and after a yes run it to its summary."""
+    """Plan a study, print its cost and, once confirmed, run it and write its summary."""
     if not (args.study or args.vary or args.recipe):
         return ready_studies(args)
 

@@ -8,7 +8,7 @@ from vitlab.cli.printing import note, print_json, print_table
 
 
 def compare(args: Namespace) -> int:
-    """Hold runs against the first: numbers, curves, classes, disagreements, tests."""
+    """Compare runs with the first: numbers, curves, classes, disagreements, tests."""
     from vitlab.compare import default_folder, page, write
     from vitlab.compare.index import write_index
     from vitlab.pretrained import open_run

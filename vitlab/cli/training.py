@@ -48,7 +48,7 @@ def overfitted(outcome: dict[str, Any], args: Namespace) -> int:
 
 
 def reproduce(args: Namespace) -> int:
-    """Train, test and judge rows of the results page in a given time, or only try them all."""
+    """Train and evaluate rows of the results page in a given time, or only try them all."""
     from vitlab.reproduce.queue import reproduce, smoke
 
     common = {

@@ -7,7 +7,7 @@ from vitlab.errors import ConfigError
 
 
 def predict(args: Namespace) -> int:
-    """Say what is in pictures, and how sure the model is."""
+    """Classify pictures, with calibrated probabilities."""
     from vitlab.answers import TOLD, Tally, answers, explainable, find, split
     from vitlab.classifier import open_classifier
 
@@ -38,7 +38,7 @@ def predict(args: Namespace) -> int:
 
 
 def export(args: Namespace) -> int:
-    """Write a run's model for other programs, and prove that it answers as the run does."""
+    """Export a run's model for other programs, and compare its outputs with the run's."""
     from vitlab.export import export, sentences
     from vitlab.export.hub import push
 

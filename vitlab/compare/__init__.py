@@ -37,7 +37,7 @@ AnyRun = Run | str | os.PathLike[str]
 
 
 def compare(runs: Sequence[AnyRun], split: Split = "validation") -> dict[str, Any]:
-    """Hold runs against the first of them.
+    """Compare runs with the first of them.
 
     Args:
         runs: two or more, each a Run, its path, or the name of a shipped model.
@@ -59,7 +59,7 @@ def write(
     split: Split = "validation",
     out: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
-    """Hold runs against the first of them, and write what was found.
+    """Compare runs with the first of them, and write what was found.
 
     Args:
         runs, split: as for `compare`.

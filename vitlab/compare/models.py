@@ -52,7 +52,7 @@ def incomparable(one: Entry, other: Entry) -> str | None:
         names = " and ".join(entry.name for entry in lacking)
         return f"no predictions of {names} are stored: {commands}"
     if one["data_fingerprint"] != other["data_fingerprint"]:
-        return "they were trained and judged on different data"
+        return "they were trained and evaluated on different data"
     if one["split_sha256"] != other["split_sha256"]:
         return f"their {one['split']} splits hold different images"
     return None

@@ -58,7 +58,7 @@ def _yes(value: bool | None) -> str:
 ROWS: dict[str, tuple[tuple[str, ...], Callable[[Facts], str]]] = {
     "model": (("kind",), lambda fact: _text(fact("kind"))),
     "status": (("status",), lambda fact: fact("status")),
-    "images judged": (("split", "images"), lambda fact: f"{_text(fact('images'))} {fact('split')}"),
+    "evaluated on": (("split", "images"), lambda fact: f"{_text(fact('images'))} {fact('split')}"),
     "openings of the test split": (("test_openings",), lambda fact: _text(fact("test_openings"))),
     "accuracy": (("accuracy", "accuracy_interval", "validation_seen"), _accuracy),
     "loss": (("loss",), lambda fact: scaled(fact("loss"), 1, "", 4)),

@@ -371,8 +371,8 @@ def gallery(
             axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
             right = one["true"] == one["predicted"]
             guess = f"{style.short(one['predicted'], 16)}, {100 * one['confidence']:.0f} %"
-            truth = "right" if right else f"true: {style.short(one['true'], 18)}"
-            axes.set_title(f"{guess}\n{truth}", fontsize=12, color=BLUE if right else RED)
+            verdict = "correct" if right else f"true class: {style.short(one['true'], 14)}"
+            axes.set_title(f"{guess}\n{verdict}", fontsize=12, color=BLUE if right else RED)
     columns = ("index", "true", "predicted", "confidence")
     style.numbers(path, columns, ([one[name] for name in columns] for one in shown))
 

@@ -271,7 +271,7 @@ def confusion(counts: Sequence[Sequence[int]], names: Sequence[str], *, alt: str
                 parts.append(number)
     bottom = slant + side * len(names)
     parts.append(text(left, bottom + 18, "columns: what the model says", "name"))
-    parts.append(text(left - 8, bottom + 18, "rows: the truth", "name", "end"))
+    parts.append(text(left - 8, bottom + 18, "rows: true class", "name", "end"))
     return drawing(parts, bottom + 26, alt)
 
 

@@ -284,7 +284,7 @@ def knowledge(found: Sequence[Subject]) -> Iterator[Panel]:
         images = (one.at(file, "images"),)
         caption = say(
             "What a linear probe reads in each layer, fitted on {fitted} training images "
-            "and judged on {n} validation images.",
+            "and evaluated on {n} validation images.",
             fitted=Number(whole(known["images"]["fitted"]), images),
             n=Number(whole(known["images"]["measured"]), images),
         )

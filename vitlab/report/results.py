@@ -111,7 +111,7 @@ def results(found: Sequence[Subject]) -> Iterator[Panel]:
         if one.split != "test":
             blocks.append(
                 Missing(
-                    f"{one.text} is judged on validation images; the last word is:",
+                    f"{one.text} is evaluated on validation images; the final result comes from:",
                     f"vitlab evaluate {one.command} --split test",
                 )
             )
@@ -330,7 +330,7 @@ def classes(found: Sequence[Subject]) -> Iterator[Panel]:
                 )
             )
         more: list[Block] = [confusion_table(one)] if one.result.get("top_confusions") else []
-        headline = join(list(of_classes(one))[:1]) if known else say("No class was judged")
+        headline = join(list(of_classes(one))[:1]) if known else say("No class was evaluated")
         many = len(judged) > 1
         yield Panel(
             f"classes-{judged.index(one) + 1}" if many else "classes",
@@ -388,7 +388,7 @@ def confusion_table(one: Subject) -> Table:
         for row in one.result["top_confusions"][:6]
     ]
     return Table(
-        ("in truth", "taken for", "images", "of all errors"), rows, "The most frequent mistakes."
+        ("true class", "predicted", "images", "of all errors"), rows, "The most frequent mistakes."
     )
 
 
@@ -421,7 +421,7 @@ def confidence(found: Sequence[Subject]) -> Iterator[Panel]:
     )
     blocks: list[Block] = [Figure(chart, alt, caption, tuple(where), legend)]
     first = judged[0]
-    if mistakes := samples(first, "mistakes", "mistakes drawn at random: truth, answer, how sure"):
+    if mistakes := samples(first, "mistakes", "mistakes at random: class, prediction, confidence"):
         blocks.append(mistakes)
     else:
         blocks.append(

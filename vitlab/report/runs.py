@@ -139,7 +139,7 @@ def in_short(found: Sequence[Subject]) -> Panel:
     first = found[0]
     sentences = [sentence for one in found for sentence in findings(one, brief=len(found) > 1)]
     if first.value("accuracy") is None:
-        headline = say("{name} has not been judged yet", name=first.name)
+        headline = say("{name} has not been evaluated yet", name=first.name)
         sentences.append(say("There is no accuracy to speak of before it is."))
     elif len(found) == 1:
         headline = say(
@@ -252,7 +252,7 @@ def data(one: Subject) -> Panel:
     blocks: list[Block] = [Text(shape)]
     if rows:
         blocks.append(Table(("split", "images", "what for", "hash of its images"), rows))
-    if pictures := samples(one, "random", "16 {split} images drawn at random, with the truth"):
+    if pictures := samples(one, "random", "16 {split} images drawn at random, with their class"):
         blocks.append(pictures)
     place = one.shown(one.config.data.dataset)
     more = [
@@ -420,7 +420,7 @@ def limits(found: Sequence[Subject]) -> Panel:
         if one.split == "validation" and one.value("accuracy") is not None:
             sentences.append(
                 say(
-                    "{name} is judged on validation images, on which choices may have been made.",
+                    "{name} was evaluated on validation images, which may have guided choices.",
                     name=one.name,
                 )
             )
@@ -429,7 +429,7 @@ def limits(found: Sequence[Subject]) -> Panel:
     if first.result.get("absent_classes"):
         sentences.append(
             say(
-                "Classes without {split} images were not judged: {names}.",
+                "Classes without {split} images were not evaluated: {names}.",
                 split=first.split,
                 names=listed(first.result["absent_classes"]),
             )

@@ -209,7 +209,7 @@ TRAINING = (
     Technique(
         "weight average",
         lambda c: _on(c.optim.average_decay, f"{c.optim.average_decay:g}"),
-        "Keeps a running mean of the weights, which is the model that is judged. The noise of "
+        "Keeps a running mean of the weights, which is the model that is evaluated. The noise of "
         "single steps averages out (Polyak & Juditsky, 1992).",
     ),
     Technique(

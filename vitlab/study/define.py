@@ -100,7 +100,7 @@ class Definition:
             problems.append(f"margin={self.margin} is a difference of accuracies, such as 0.005")
         if self.design == "search":
             if not self.axes:
-                problems.append("nothing varies: give --vary FIELD=WORD,WORD or a table [vary]")
+                problems.append("nothing varies: give --vary FIELD=VALUE,VALUE or a table [vary]")
             composite = [name for name in self.axes if name not in field_types()]
             problems += [f"{name}: a search varies fields, one at a time" for name in composite]
             if self.budget < 1:
@@ -186,7 +186,7 @@ def line_of(problem: str, source: str) -> str:
 
 
 def from_words(vary: list[str], recipe: str | None, **given: Any) -> Definition:
-    """Read a study off a command line: each of `vary` is `FIELD=WORD,WORD` or `FIELD=RANGE`.
+    """Read a study off a command line: each of `vary` is `FIELD=VALUE,VALUE` or `FIELD=RANGE`.
 
     Without any, it is a study of nothing but seeds.
     """
@@ -196,7 +196,7 @@ def from_words(vary: list[str], recipe: str | None, **given: Any) -> Definition:
         path, _, words = item.partition("=")
         path = path.replace("-", "_")
         if not words:
-            problems.append(f"--vary {item}: write FIELD=WORD,WORD")
+            problems.append(f"--vary {item}: write FIELD=VALUE,VALUE")
         elif "tuple" in str(field_types().get(path)):
             problems.append(f"--vary {path}: its words hold commas, so they need a file")
         else:

@@ -141,7 +141,7 @@ def priced(arm: Arm, plan: Plan, data_root: str | None = None) -> Arm:
     """An arm with its parameters, multiply-adds and explanation; ConfigError if it cannot be."""
     config = arm_config(plan.recipe, plan.overrides, arm.changes)
     if not config.data.validation_fraction:
-        raise ConfigError(["data.validation_fraction=0 leaves a study nothing to judge by"])
+        raise ConfigError(["data.validation_fraction=0 leaves a study nothing to compare by"])
     data = replace(resolve(config.data, data_root), train_fraction=1.0)
     # Arms that differ in these alone have one model, which is counted once.
     whole = counted(replace(config, data=data, augment=AugmentConfig(), optim=OptimConfig()))

@@ -54,8 +54,8 @@ class Outcome:
         numbers = self.run.finished if self.run else None
         if numbers and "validation" not in numbers:
             raise RunError(
-                f"{self.trial.run} was not validated, and a study is judged by its validation "
-                "images: set data.validation_fraction above 0"
+                f"{self.trial.run} was not validated, and a study compares by "
+                "validation images: set data.validation_fraction above 0"
             )
         return numbers or {}
 
