@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "vitlab"
 
 LAYERS = (
     {"errors"},
+    {"fields"},
     {"config", "files", "formatting"},
     {"device", "recipes", "run", "tensors", "stats"},
     {"data", "models"},
@@ -33,6 +34,7 @@ LAYER = {unit: number for number, units in enumerate(LAYERS) for unit in units}
 
 WITHOUT_TORCH = (
     "errors",
+    "fields",
     "config",
     "files",
     "formatting",

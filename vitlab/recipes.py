@@ -23,9 +23,8 @@ from vitlab.config import (
     TrainConfig,
     ViTConfig,
     fields_of,
-    text,
-    unknown,
 )
+from vitlab.fields import text, unknown
 
 
 def digits() -> Config:

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from vitlab.cli.printing import print_json, print_rows, print_table, times
-from vitlab.config import Config, fields_of, text
+from vitlab.config import Config, fields_of
+from vitlab.fields import text
 from vitlab.recipes import RECIPES, recipe
 from vitlab.run import Run
 

@@ -5,8 +5,9 @@ A row is a recipe, or a recipe with a few fields changed to train it as its sour
 
 from typing import Any, NamedTuple
 
-from vitlab.config import Config, ViTConfig, fields_of, shared_fields, unknown
+from vitlab.config import Config, ViTConfig, fields_of, shared_fields
 from vitlab.errors import ConfigError
+from vitlab.fields import unknown
 from vitlab.recipes import RECIPES, recipe
 
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
-from vitlab.config import AugmentConfig, Config, DataConfig, OptimConfig, field_help
+from vitlab.config import AugmentConfig, Config, DataConfig, OptimConfig
 from vitlab.data import load_train, resolve
 from vitlab.device import choose_device
 from vitlab.errors import ConfigError, RunError, VitlabError
+from vitlab.fields import field_help
 from vitlab.models import explain
 from vitlab.models.cost import cost
 from vitlab.recipes import RECIPES
