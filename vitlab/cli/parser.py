@@ -17,7 +17,7 @@ from vitlab.cli.using import export, predict
 from vitlab.config import MODELS, SECTIONS, Config, field_types, fields_of, section_types
 from vitlab.errors import ConfigError
 from vitlab.fields import field_help, placeholder, unknown
-from vitlab.recipes import RECIPES, recipe
+from vitlab.recipes import ALL_RECIPES, recipe
 from vitlab.serve.limits import Limits
 
 
@@ -99,7 +99,7 @@ VERBS = {
             "--parts", "--rounds", "--seconds", "--out", "--device", "--data-root", "--json",
         ),
     ),
-    "recipes": Verb(recipes, ("--json",)),
+    "recipes": Verb(recipes, ("--experiments", "--json")),
     "datasets": Verb(datasets, ("--data-root", "--json")),
     "doctor": Verb(doctor, ("--device", "--data-root", "--json")),
 }  # fmt: skip
@@ -275,6 +275,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     },
     "--rounds": {"type": int, "default": 6, "help": "turns that contenders take; default 6"},
     "--seconds": {"type": float, "default": 1.0, "help": "length of a turn; default 1"},
+    "--experiments": {"action": "store_true", "help": "recipes that were never measured instead"},
     "--json": {"action": "store_true", "help": "print the result as JSON"},
 }
 
@@ -366,7 +367,7 @@ def parse(words: Sequence[str]) -> Namespace:
     known += [name for name in fields_of(Config()) if name.partition(".")[0] in sections]
     names = [word.lstrip("-").partition("=")[0] for word in extra if word.startswith("-")]
     problems = [unknown(name, known) for name in names] or [f"{extra[0]!r} is one word too many"]
-    if args.overrides and vars(args).get("recipe") in RECIPES:
+    if args.overrides and vars(args).get("recipe") in ALL_RECIPES:
         try:
             recipe(args.recipe).override(args.overrides)
         except ConfigError as error:

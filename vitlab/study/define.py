@@ -26,7 +26,7 @@ from typing import Any, NamedTuple, Self, get_args
 from vitlab.config import SECTIONS, field_types, fields_of
 from vitlab.errors import ConfigError
 from vitlab.fields import bare, describe, parse, text, unknown
-from vitlab.recipes import RECIPES
+from vitlab.recipes import ALL_RECIPES
 from vitlab.study.plan import AGAINST_BASELINE, ALL_PAIRS, Arm, Design, Plan, arm_config
 
 READY = Path(__file__).parent / "ready"
@@ -88,8 +88,8 @@ class Definition:
 
     def __post_init__(self):
         problems = []
-        if self.recipe not in RECIPES:
-            problems.append(f"recipe: {unknown(self.recipe, RECIPES)}")
+        if self.recipe not in ALL_RECIPES:
+            problems.append(f"recipe: {unknown(self.recipe, ALL_RECIPES)}")
         if self.design not in get_args(Design):
             problems.append(f"design: {unknown(self.design, get_args(Design))}")
         if self.family not in (AGAINST_BASELINE, ALL_PAIRS):
@@ -304,8 +304,8 @@ def typed(fields: dict[str, Any], problems: list[str]) -> dict[str, Any]:
     found = {}
     for path, value in fields.items():
         if path == "recipe":
-            if value not in RECIPES:
-                problems.append(f"recipe: {unknown(value, RECIPES)}")
+            if value not in ALL_RECIPES:
+                problems.append(f"recipe: {unknown(value, ALL_RECIPES)}")
             found[path] = value
         elif path not in field_types():
             problems.append(unknown(path, field_types()))
