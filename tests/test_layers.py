@@ -13,7 +13,9 @@ PACKAGE = Path(__file__).parents[1] / "vitlab"
 
 LAYERS = (
     {"errors"},
+    {"fields"},
     {"config", "files", "formatting"},
+    {"experiments"},
     {"device", "recipes", "run", "tensors", "stats"},
     {"data", "models"},
     {"backbone", "card", "embeddings", "inference", "metrics", "figures", "pretrained"},
@@ -33,9 +35,11 @@ LAYER = {unit: number for number, units in enumerate(LAYERS) for unit in units}
 
 WITHOUT_TORCH = (
     "errors",
+    "fields",
     "config",
     "files",
     "formatting",
+    "experiments",
     "recipes",
     "run",
     "metrics",

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from vitlab.backbone import backbone_features
-from vitlab.config import AugmentConfig, DataConfig, text
+from vitlab.config import AugmentConfig, DataConfig
 from vitlab.data import LabelledImages, load_test, load_train, resolve, statistics
 from vitlab.data.augment import Moment, augment
 from vitlab.data.duplicates import near_duplicates
@@ -26,6 +26,7 @@ from vitlab.data.operations import OPERATIONS, magnitudes
 from vitlab.data.splits import draw
 from vitlab.device import choose_device
 from vitlab.embeddings import Separation, pca, separation, tsne
+from vitlab.fields import text
 from vitlab.figures import exploration
 from vitlab.figures.exploration import Tile
 from vitlab.figures.maps import Map, maps

@@ -3,7 +3,8 @@
 A docstring says what the recipe is, what it costs and which result to expect; "published"
 figures are those of the system it reproduces, and "our reading" marks what that system leaves
 open. A recipe that is a variation of another is written as its difference. All of them leave
-image size, channels and classes to the data set, so each runs on any data.
+image size, channels and classes to the data set, so each runs on any data. What has neither a
+measured nor a published figure yet is in `vitlab.experiments`.
 """
 
 import shlex
@@ -15,17 +16,16 @@ from vitlab.config import (
     AugmentConfig,
     CNN6Config,
     Config,
-    ConfigError,
     DataConfig,
-    HybridConfig,
     OptimConfig,
     ResNet18Config,
     TrainConfig,
     ViTConfig,
     fields_of,
-    text,
-    unknown,
 )
+from vitlab.errors import ConfigError
+from vitlab.experiments import EXPERIMENTS
+from vitlab.fields import text, unknown
 
 
 def digits() -> Config:
@@ -136,262 +136,6 @@ def cpu_cnn() -> Config:
     Expected: 91 % on CIFAR-10's test images (docs/results.md).
     """
     return replace(cpu(), model=ResNet18Config(width=16))
-
-
-def fast() -> Config:
-    """A plain ViT for a GPU in a hurry: few epochs, half of them at 24x24 pixels, under Muon.
-
-    Width 256, six blocks, 64 tokens, read out by their mean; RMSNorm and QK-norm keep a high
-    learning rate stable. The step is replayed as a CUDA graph.
-    Cost: 18 epochs. Expected: not yet measured.
-    """
-    return Config(
-        model=ViTConfig(
-            width=256,
-            depth=6,
-            heads=4,
-            norm="rms",
-            qk_norm=True,
-            qkv_bias=False,
-            cls_token=False,
-            pool="mean",
-        ),
-        augment=AugmentConfig(
-            crop_padding=2,
-            crop_fill="reflect",
-            flip="alternating",
-            cutout=8,
-            label_smoothing=0.2,
-        ),
-        optim=OptimConfig(
-            optimizer="muon",
-            lr=3e-3,
-            muon_lr=0.02,
-            momentum=0.95,
-            betas=(0.9, 0.95),
-            schedule="linear",
-            warmup_epochs=3,
-            average_decay=0.99,
-        ),
-        train=TrainConfig(
-            epochs=18,
-            batch_size=512,
-            small_size=(24, 24),
-            small_epochs=9,
-            drop_last=True,
-            compile="graph",
-            evaluate_epochs=18,
-            checkpoint_epochs=18,
-        ),
-    )
-
-
-def fast_adamw() -> Config:
-    """`fast` under AdamW: the twin that says what Muon is worth.
-
-    Cost: 18 epochs. Expected: not yet measured, and its rate not yet tuned.
-    """
-    muon = fast()
-    return replace(muon, optim=replace(muon.optim, optimizer="adamw", lr=2e-3))
-
-
-def fast_conv() -> Config:
-    """`fast` behind a convolutional stem, which should reach 90 % in as many epochs.
-
-    Cost: 18 epochs. Expected: not yet measured.
-    """
-    plain = fast()
-    return replace(plain, model=replace(plain.model, patch="whitened", pool="seqpool"))
-
-
-def fast_deep() -> Config:
-    """`fast` with two blocks more and twice the epochs: a plain ViT that should reach 90 %.
-
-    Cost: 40 epochs, 20 of them at 24x24 pixels. Expected: not yet measured.
-    """
-    plain = fast()
-    return replace(
-        plain,
-        model=replace(plain.model, depth=8),
-        train=replace(
-            plain.train, epochs=40, small_epochs=20, evaluate_epochs=20, checkpoint_epochs=20
-        ),
-    )
-
-
-def small() -> Config:
-    """A plain ViT of 2.7 M parameters, the size on which much of the literature measures.
-
-    Width 192, nine blocks, feed-forward networks of twice the width; trained like `strong-plain`,
-    half the time at 24x24 pixels.
-    Cost: 160 epochs. Expected: not yet measured.
-    """
-    strong = strong_plain()
-    return replace(
-        strong,
-        model=replace(strong.model, width=192, depth=9, heads=3, ffn_ratio=2),
-        train=replace(
-            strong.train,
-            epochs=160,
-            batch_size=512,
-            small_size=(24, 24),
-            small_epochs=80,
-            evaluate_epochs=20,
-        ),
-    )
-
-
-def small_long() -> Config:
-    """`small` for as many images as its strongest public relative saw, and all of them at 32x32.
-
-    Cost: 300 epochs. Expected: not yet measured.
-    """
-    short = small()
-    return replace(
-        short,
-        train=replace(short.train, epochs=300, small_size=None, small_epochs=0, evaluate_epochs=30),
-    )
-
-
-def strong_conv() -> Config:
-    """A conv-stem ViT for the better part of ten minutes on a large GPU.
-
-    Three convolutions make 64 tokens of width 384, ten blocks follow, and the whole recipe of
-    small-data training keeps 250 epochs from learning the images by heart.
-    Cost: 250 epochs. Expected: not yet measured.
-    """
-    return Config(
-        model=ViTConfig(
-            patch="conv",
-            width=384,
-            depth=10,
-            heads=6,
-            position="rope",
-            norm="rms",
-            qk_norm=True,
-            qkv_bias=False,
-            cls_token=False,
-            pool="seqpool",
-            drop_path=0.1,
-        ),
-        augment=AugmentConfig(
-            crop_padding=4,
-            crop_fill="reflect",
-            flip="alternating",
-            policy="trivialaugment",
-            erasing=0.25,
-            mixup=0.8,
-            cutmix=1.0,
-            label_smoothing=0.1,
-        ),
-        optim=OptimConfig(
-            optimizer="muon",
-            lr=2e-3,
-            muon_lr=0.02,
-            momentum=0.95,
-            betas=(0.9, 0.95),
-            warmup_epochs=8,
-            average_decay=0.999,
-        ),
-        train=TrainConfig(
-            epochs=250, batch_size=1024, drop_last=True, evaluate_epochs=25, checkpoint_epochs=10
-        ),
-    )
-
-
-def strong_cnn() -> Config:
-    """The control beside `strong-conv`: a ResNet-18 under the same recipe, for about its time.
-
-    A step of it costs less than half, so by arithmetic it has twice the epochs.
-    Cost: 500 epochs. Expected: not yet measured.
-    """
-    stem = strong_conv()
-    return replace(
-        stem,
-        model=ResNet18Config(),
-        train=replace(stem.train, epochs=500, evaluate_epochs=50, checkpoint_epochs=20),
-    )
-
-
-def strong_plain() -> Config:
-    """`strong-conv` without its stem: a plain ViT-S at patch 4, twelve blocks deep.
-
-    Cost: 230 epochs. Expected: not yet measured.
-    """
-    stem = strong_conv()
-    return replace(
-        stem,
-        model=replace(stem.model, patch="linear", depth=12),
-        train=replace(stem.train, epochs=230),
-    )
-
-
-def strong_plain_distilled() -> Config:
-    """`strong-plain` that also learns from a CNN trained first, in the same run and time.
-
-    A line of its own in every table: what it reaches is not the ViT's alone.
-    Cost: 24 epochs of the teacher `cnn-teacher`, then 200. Expected: not yet measured.
-    """
-    plain = strong_plain()
-    return replace(
-        plain,
-        model=replace(plain.model, distill_token=True),
-        train=replace(plain.train, epochs=200, teacher="cnn-teacher"),
-    )
-
-
-def cnn_teacher() -> Config:
-    """A ResNet-18 that is good enough to teach after seconds on a large GPU.
-
-    Cost: 24 epochs. Expected: not yet measured.
-    """
-    hurry = fast()
-    return replace(
-        hurry,
-        model=ResNet18Config(),
-        augment=replace(hurry.augment, crop_padding=4, cutout=12),
-        # The last batch is kept, for a teacher is also asked for where images are few.
-        train=replace(
-            hurry.train,
-            epochs=24,
-            small_epochs=12,
-            drop_last=False,
-            evaluate_epochs=24,
-            checkpoint_epochs=24,
-        ),
-    )
-
-
-def most_accurate() -> Config:
-    """A hybrid for half an hour on a large GPU: depth-wise convolutions at 16x16, then a wide ViT.
-
-    Four convolutional blocks of width 192 see the image at half its size; ten Transformer blocks
-    of width 512 with a convolution in their feed-forward network see the 64 tokens it becomes.
-    Cost: 430 epochs. Expected: not yet measured.
-    """
-    stem = strong_conv()
-    return replace(
-        stem,
-        model=HybridConfig(
-            stage_width=192,
-            stage_depth=4,
-            patch="conv",
-            patch_convs=1,
-            width=512,
-            depth=10,
-            heads=8,
-            position="rope",
-            norm="rms",
-            qk_norm=True,
-            qkv_bias=False,
-            ffn="dwconv",
-            cls_token=False,
-            pool="seqpool",
-            drop_path=0.2,
-        ),
-        optim=replace(stem.optim, average_decay=0.9998),
-        train=replace(stem.train, epochs=430, checkpoint_epochs=5),
-    )
 
 
 def vit_tiny() -> Config:
@@ -575,18 +319,6 @@ RECIPES: dict[str, Callable[[], Config]] = {
     "cpu-long": cpu_long,
     "cpu-plain": cpu_plain,
     "cpu-cnn": cpu_cnn,
-    "fast": fast,
-    "fast-adamw": fast_adamw,
-    "fast-conv": fast_conv,
-    "fast-deep": fast_deep,
-    "small": small,
-    "small-long": small_long,
-    "strong-conv": strong_conv,
-    "strong-cnn": strong_cnn,
-    "strong-plain": strong_plain,
-    "strong-plain-distilled": strong_plain_distilled,
-    "cnn-teacher": cnn_teacher,
-    "max": most_accurate,
     "vit-tiny": vit_tiny,
     "vit-d6-w128": vit_d6_w128,
     "vit-d9-w192": vit_d9_w192,
@@ -595,18 +327,22 @@ RECIPES: dict[str, Callable[[], Config]] = {
     "resnet18-sgd": resnet18_sgd,
     "resnet18": resnet18,
 }
+"""What a user is offered: measured here, or published with figures."""
+
+ALL_RECIPES = {**RECIPES, **EXPERIMENTS}
+"""Everything that `recipe` knows by name."""
 
 
 def recipe(name: str) -> Config:
     """The config of a named recipe; ConfigError suggests the nearest name to an unknown one."""
-    if name not in RECIPES:
-        raise ConfigError([f"recipe: {unknown(name, RECIPES)}"])
-    return replace(RECIPES[name](), recipe=name)
+    if name not in ALL_RECIPES:
+        raise ConfigError([f"recipe: {unknown(name, ALL_RECIPES)}"])
+    return replace(ALL_RECIPES[name](), recipe=name)
 
 
 def command(config: Config) -> str | None:
     """The command line that makes this config, or None if it does not start from a recipe."""
-    if config.recipe not in RECIPES:
+    if config.recipe not in ALL_RECIPES:
         return None
     start, epochs = fields_of(recipe(config.recipe)), {"train.epochs": config.train.epochs}
     start = {
@@ -627,7 +363,7 @@ def shortened(config: Config) -> dict[str, tuple[Any, Any]]:
     Returns:
         Dotted name -> (value in the recipe, value in the config).
     """
-    if config.recipe not in RECIPES:
+    if config.recipe not in ALL_RECIPES:
         return {}
     whole, now = recipe(config.recipe), fields_of(config)
     short = fields_of(whole.override({"train.epochs": config.train.epochs}))

@@ -11,8 +11,9 @@ import pytest
 
 from vitlab.cli import main
 from vitlab.compare.index import COLUMNS, INDEX, lines, select, write_index
-from vitlab.config import Config, fields_of, text
+from vitlab.config import Config, fields_of
 from vitlab.errors import RunError
+from vitlab.fields import text
 
 CNN = {"model.kind": "cnn6"}
 

@@ -28,7 +28,7 @@ from vitlab.config import Config, DataConfig
 from vitlab.data import load_train, resolve
 from vitlab.data.images import decode, header
 from vitlab.errors import VitlabError
-from vitlab.recipes import RECIPES, recipe
+from vitlab.recipes import ALL_RECIPES, recipe
 from vitlab.run import Run
 from vitlab.study.define import read
 
@@ -253,7 +253,7 @@ def fuzz_configs(folder: Path, scale: float) -> str:
     study += b'model.norm = ["layer", "rms"]\n[vary.x.y]\nmodel.depth = 3\n'
     overrides = st.dictionaries(st.sampled_from(names) | st.text(max_size=9), VALUES, max_size=4)
     strategy = (
-        st.tuples(st.just("override"), st.sampled_from(sorted(RECIPES)), overrides)
+        st.tuples(st.just("override"), st.sampled_from(sorted(ALL_RECIPES)), overrides)
         | st.tuples(st.just("tree"), st.sampled_from(names), VALUES)
         | st.tuples(st.just("json"), st.just(""), CHANGES)
         | st.tuples(st.just("study"), st.just(""), CHANGES)

@@ -20,9 +20,9 @@ from vitlab.config import (
     Position,
     TrainConfig,
     ViTConfig,
-    hints,
 )
 from vitlab.errors import ConfigError
+from vitlab.fields import hints
 from vitlab.models import AXES, SWITCHES, build_model, explain
 from vitlab.models.ffn import FFNS
 from vitlab.models.norm import NORMS

@@ -19,7 +19,7 @@ from vitlab.config import (
 from vitlab.errors import ConfigError, VitlabError
 from vitlab.models import AXES, build_model, weights_about
 from vitlab.models.cost import activation_bytes, cost, summary, training_macs
-from vitlab.recipes import RECIPES, recipe
+from vitlab.recipes import ALL_RECIPES, recipe
 
 CIFAR = DataConfig(image_size=(32, 32), channels=3, classes=10)
 SMALL = {"width": 24, "depth": 2, "heads": 2, "registers": 1, "layer_scale": 0.1}
@@ -155,7 +155,7 @@ def test_a_training_costs_what_its_images_cost_at_their_size():
     assert training_macs(twice, 3, 100) == 2 * training_macs(config, 3, 100)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", ALL_RECIPES)
 def test_weights_are_known_without_making_a_model(name):
     config = replace(recipe(name), data=CIFAR)
     assert 0.79 < weights_about(config) / cost(config).parameters < 1

@@ -4,7 +4,7 @@ import pytest
 
 from vitlab.inference import predict
 from vitlab.ledger import open_split
-from vitlab.recipes import RECIPES, recipe
+from vitlab.recipes import ALL_RECIPES, recipe
 from vitlab.training import resume, train
 from vitlab.training.session import Session
 
@@ -29,7 +29,7 @@ class Cut(BaseException):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else []) for name in RECIPES],
+    [pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else []) for name in ALL_RECIPES],
 )
 def test_a_recipe_trains_on_real_images_resumes_and_evaluates(name, cifar10, tmp_path, monkeypatch):
     values = {**SMALL}

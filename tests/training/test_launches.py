@@ -19,7 +19,7 @@ from vitlab.data import LabelledImages
 from vitlab.data.batches import Batches, DeviceImages
 from vitlab.device import Choice
 from vitlab.models import build_model
-from vitlab.recipes import RECIPES
+from vitlab.recipes import ALL_RECIPES
 from vitlab.reproduce.rows import row_config
 from vitlab.training import step as step_module
 from vitlab.training.state import TrainState
@@ -90,7 +90,7 @@ class Graph:
         torch.empty((), device=META).zero_()
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", ALL_RECIPES)
 def test_a_replayed_step_takes_fewer_than_150_launches(name, on_meta):
     config = shallow(name)
     ours, made = stepper(config), batches(config)
@@ -105,7 +105,7 @@ def test_a_replayed_step_takes_fewer_than_150_launches(name, on_meta):
     assert block.count / made.block + step.count < 150
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", ALL_RECIPES)
 def test_what_is_captured_asks_nothing_of_the_host_and_gets_nothing_from_it(name, on_meta):
     config = shallow(name, **{"train.batch_size": 8})
     ours = stepper(config)

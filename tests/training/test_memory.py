@@ -13,7 +13,7 @@ from vitlab.data import batches
 from vitlab.errors import ConfigError, VitlabError
 from vitlab.inference import BATCH, at_once
 from vitlab.models import build_model
-from vitlab.recipes import RECIPES, recipe
+from vitlab.recipes import ALL_RECIPES, recipe
 from vitlab.run import Run
 from vitlab.training import autotune, fit, memory, resume, session, train
 from vitlab.training.autotune import choose, measure, rules, step_images
@@ -232,7 +232,7 @@ def test_the_time_of_large_steps_is_found_with_fewer_images(monkeypatch):
 
 
 def test_cifar_is_evaluated_as_before_and_large_images_in_smaller_batches():
-    for name in RECIPES:
+    for name in ALL_RECIPES:
         config = recipe(name).override(
             {"data.image_size": (32, 32), "data.channels": 3, "data.classes": 10}
         )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vitlab.config import Config
-from vitlab.recipes import RECIPES, recipe
+from vitlab.recipes import ALL_RECIPES, recipe
 from vitlab.training import train
 from vitlab.training.preflight import alarm, problems_of, warnings_for
 
@@ -106,7 +106,7 @@ def test_few_images_without_augmentation_are_named():
 
 
 def test_recipes_give_no_remark_on_their_learning_rate():
-    for name in RECIPES:
+    for name in ALL_RECIPES:
         config = recipe(name).override(KNOWN | {"train.small_size": None, "train.small_epochs": 0})
         assert not any("known to train" in remark for remark in warnings_for(config, 45_000)), name
 

@@ -19,9 +19,10 @@ from vitlab.bench.kernels import attention, dropout
 from vitlab.bench.pipeline import augmentations, pipeline
 from vitlab.bench.settings import settings, sized
 from vitlab.bench.training import precisions, recipes, training
-from vitlab.config import Config, DataConfig, ViTConfig, unknown
+from vitlab.config import Config, DataConfig, ViTConfig
 from vitlab.device import choose_device
 from vitlab.errors import ConfigError
+from vitlab.fields import unknown
 from vitlab.figures import bench as pictures
 from vitlab.files import write_json
 from vitlab.pretrained import shipped

@@ -5,24 +5,27 @@ from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
-from vitlab.cli.printing import print_json, print_rows, print_table, times
-from vitlab.config import Config, fields_of, text
-from vitlab.recipes import RECIPES, recipe
+from vitlab.cli.printing import note, print_json, print_rows, print_table, times
+from vitlab.config import Config, fields_of
+from vitlab.fields import text
+from vitlab.recipes import EXPERIMENTS, RECIPES, recipe
 from vitlab.run import Run
 
 
 def recipes(args: Namespace) -> int:
-    """List the recipes."""
+    """List the recipes; with --experiments those that were never measured."""
     from vitlab.data import resolve
     from vitlab.models.cost import cost
 
     rows = []
-    for name, make in RECIPES.items():
+    for name, make in (EXPERIMENTS if args.experiments else RECIPES).items():
         config = recipe(name)
         whole = cost(replace(config, data=resolve(config.data)))
         idea = (make.__doc__ or "").split("\n")[0]
         rows.append((name, config.model.kind, whole.parameters, config.train.epochs, idea))
     print_rows(("recipe", "model", "parameters", "epochs", "idea"), rows, args)
+    if not args.experiments:
+        note("`vitlab recipes --experiments` lists those that were never measured.")
     return 0
 
 

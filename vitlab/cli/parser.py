@@ -1,11 +1,9 @@
 """Words of a command -> a verb and its arguments; everything wrong with them, at once."""
 
 import argparse
-import types
-import typing
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, NamedTuple, NoReturn, get_args, get_origin
+from typing import Any, NamedTuple, NoReturn
 
 from vitlab import __version__
 from vitlab.cli.listing import datasets, doctor, recipes, show
@@ -16,9 +14,10 @@ from vitlab.cli.studying import study
 from vitlab.cli.telling import compare, leaderboard
 from vitlab.cli.training import bench, reproduce, train
 from vitlab.cli.using import export, predict
-from vitlab.config import MODELS, Config, field_help, fields_of, hints, unknown
+from vitlab.config import MODELS, SECTIONS, Config, field_types, fields_of, section_types
 from vitlab.errors import ConfigError
-from vitlab.recipes import RECIPES, recipe
+from vitlab.fields import field_help, placeholder, unknown
+from vitlab.recipes import ALL_RECIPES, recipe
 from vitlab.serve.limits import Limits
 
 
@@ -37,7 +36,7 @@ VERBS = {
             "[recipe]", "--from", "--out", "--name", "--device", "--data-root", "--resume",
             "--overfit-one-batch", "--tensorboard", "--quiet", "--json",
         ),
-        fields=Config.SECTIONS,
+        fields=SECTIONS,
     ),
     "evaluate": Verb(
         evaluate,
@@ -76,7 +75,7 @@ VERBS = {
     "compare": Verb(compare, ("runs", "--split", "--out", "--json")),
     "report": Verb(report, ("subjects", "--slides", "--out")),
     "leaderboard": Verb(leaderboard, ("[folder]", "--sort", "--where", "--json")),
-    "show": Verb(show, ("recipe", "[other]", "--data-root", "--json"), fields=Config.SECTIONS),
+    "show": Verb(show, ("recipe", "[other]", "--data-root", "--json"), fields=SECTIONS),
     "study": Verb(
         study,
         (
@@ -84,7 +83,7 @@ VERBS = {
             "--yes", "--retry", "--engine", "--workers", "--threads", "--job", "--device",
             "--data-root", "--quiet", "--json",
         ),
-        fields=Config.SECTIONS,
+        fields=SECTIONS,
     ),
     "reproduce": Verb(
         reproduce,
@@ -92,7 +91,7 @@ VERBS = {
             "rows", "--smoke", "--seeds", "--minutes", "--workers", "--pack", "--out", "--device",
             "--data-root", "--json",
         ),
-        fields=Config.SECTIONS,
+        fields=SECTIONS,
     ),
     "bench": Verb(
         bench,
@@ -100,7 +99,7 @@ VERBS = {
             "--parts", "--rounds", "--seconds", "--out", "--device", "--data-root", "--json",
         ),
     ),
-    "recipes": Verb(recipes, ("--json",)),
+    "recipes": Verb(recipes, ("--experiments", "--json")),
     "datasets": Verb(datasets, ("--data-root", "--json")),
     "doctor": Verb(doctor, ("--device", "--data-root", "--json")),
 }  # fmt: skip
@@ -276,6 +275,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     },
     "--rounds": {"type": int, "default": 6, "help": "turns that contenders take; default 6"},
     "--seconds": {"type": float, "default": 1.0, "help": "length of a turn; default 1"},
+    "--experiments": {"action": "store_true", "help": "recipes that were never measured instead"},
     "--json": {"action": "store_true", "help": "print the result as JSON"},
 }
 
@@ -318,33 +318,18 @@ def build_parser(only: str | None = None) -> Parser:
 def add_fields(parser: Parser, sections: Iterable[str]) -> None:
     """Add an option per config field; its text is read once the kind of model is known."""
     for section in sections:
-        kinds = MODELS.values() if section == "model" else [type(getattr(Config(), section))]
-        # Kinds of model share names; the words of the first, the ViT, win.
-        fields = {
-            name: (hint, field_help(kind)[name])
-            for kind in reversed(list(kinds))
-            for name, hint in hints(kind).items()
-        }
+        # Kinds of model share names; the help texts of the first, the ViT, win.
+        texts: dict[str, str] = {}
+        for kind in reversed(MODELS):
+            texts |= field_help(section_types(kind)[section])
         group = parser.add_argument_group(f"{section} fields")
-        for name, (hint, words) in fields.items():
+        for name, words in texts.items():
             group.add_argument(
                 f"--{section}.{name}",
                 default=argparse.SUPPRESS,
-                metavar="|".join(MODELS) if name == "kind" else placeholder(hint),
+                metavar=placeholder(field_types()[f"{section}.{name}"]),
                 help=words.replace("%", "%%"),
             )
-
-
-def placeholder(hint: Any) -> str:
-    """What a field's value looks like, in a help text: N, X, on|off, layer|rms, N,N."""
-    origin, args = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        return "|".join(map(str, args))
-    if origin in (typing.Union, types.UnionType):
-        return "|".join("none" if arg is type(None) else placeholder(arg) for arg in args)
-    if origin is tuple:
-        return ",".join("..." if arg is Ellipsis else placeholder(arg) for arg in args)
-    return {bool: "on|off", int: "N", float: "X", str: "TEXT"}[hint]
 
 
 def spelt(word: str) -> str:
@@ -382,7 +367,7 @@ def parse(words: Sequence[str]) -> Namespace:
     known += [name for name in fields_of(Config()) if name.partition(".")[0] in sections]
     names = [word.lstrip("-").partition("=")[0] for word in extra if word.startswith("-")]
     problems = [unknown(name, known) for name in names] or [f"unexpected argument {extra[0]!r}"]
-    if args.overrides and vars(args).get("recipe") in RECIPES:
+    if args.overrides and vars(args).get("recipe") in ALL_RECIPES:
         try:
             recipe(args.recipe).override(args.overrides)
         except ConfigError as error:

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from vitlab.compare.standing import Entry
-from vitlab.config import WITHOUT_EFFECT, fields_of, text
+from vitlab.config import WITHOUT_EFFECT, fields_of
+from vitlab.fields import text
 from vitlab.run import Run
 
 BUDGET = ("data", "augment", "train")

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from vitlab.compare.standing import Entry, fate, standing
-from vitlab.config import Config, fields_of, text, unknown
+from vitlab.config import Config, fields_of
 from vitlab.errors import ConfigError, RunError, VitlabError
+from vitlab.fields import text, unknown
 from vitlab.files import write_text
 from vitlab.formatting import csv_text, plain
 from vitlab.run import Run

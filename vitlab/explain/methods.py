@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vitlab.config import unknown
 from vitlab.errors import ConfigError
 from vitlab.explain.attention import attention, gradient_rollout, rollout
 from vitlab.explain.attribution import grad_cam, integrated_gradients, occlusion
+from vitlab.fields import unknown
 from vitlab.inference import at_once
 from vitlab.models import ViT
 

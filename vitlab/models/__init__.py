@@ -14,9 +14,9 @@ from vitlab.config import (
     ResNet18Config,
     ViTConfig,
     fields_of,
-    text,
 )
 from vitlab.errors import ConfigError, VitlabError
+from vitlab.fields import text
 from vitlab.models.convnet import CNN6, ResNet18
 from vitlab.models.ffn import FFNS
 from vitlab.models.hybrid import Hybrid

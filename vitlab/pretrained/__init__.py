@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file, save
 
-from vitlab.config import unknown
 from vitlab.errors import RunError
+from vitlab.fields import unknown
 from vitlab.run import Run
 
 FOLDER = Path(__file__).parent

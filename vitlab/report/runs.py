@@ -7,7 +7,7 @@ from typing import Any
 from vitlab.config import ViTConfig
 from vitlab.data.known import KNOWN
 from vitlab.formatting import between, count, minutes, percent, points, signed
-from vitlab.recipes import RECIPES
+from vitlab.recipes import ALL_RECIPES
 from vitlab.report import architecture, drawing, techniques
 from vitlab.report.document import (
     Block,
@@ -100,7 +100,7 @@ def about(found: Sequence[Subject]) -> Sentence:
 def of_recipe(one: Subject) -> Sentence:
     """What a run's recipe is, in its own first sentence."""
     recipe = one.config.recipe
-    idea = (RECIPES[recipe].__doc__ or "").split("\n")[0] if recipe in RECIPES else ""
+    idea = (ALL_RECIPES[recipe].__doc__ or "").split("\n")[0] if recipe in ALL_RECIPES else ""
     return say(
         "{name}: {idea}", name=one.name, idea=idea.replace("`", "") or "a config of its own."
     )
@@ -477,7 +477,7 @@ def trials(found: Sequence[Subject]) -> Panel:
 def hypotheses(one: Subject) -> Iterator[Sentence]:
     """What a run's numbers suggest, as guesses."""
     recipe = one.config.recipe
-    if recipe not in RECIPES:
+    if recipe not in ALL_RECIPES:
         recipe = "RECIPE"
     cfg, gap = one.config.model, one.value("generalisation_gap")
     weak = one.config.augment.policy == "none" and not one.config.augment.mixes

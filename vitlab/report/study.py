@@ -9,7 +9,7 @@ from vitlab.config import Config
 from vitlab.errors import ConfigError, RunError
 from vitlab.figures.study import prefixed
 from vitlab.formatting import between, count, minutes, p_value, percent, points, signed
-from vitlab.recipes import RECIPES, recipe
+from vitlab.recipes import ALL_RECIPES, recipe
 from vitlab.report import architecture, drawing, techniques
 from vitlab.report.document import (
     Block,
@@ -76,7 +76,7 @@ class Study:
         """The config of the baseline; None where this version cannot make it."""
         arms = self.plan.get("arms", ())
         planned = next((arm.get("config") for arm in arms if arm["baseline"]), None)
-        if planned is None and self.summary["recipe"] not in RECIPES:
+        if planned is None and self.summary["recipe"] not in ALL_RECIPES:
             return None
         try:
             if planned is not None:

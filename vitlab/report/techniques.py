@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from importlib import resources
 from typing import NamedTuple
 
-from vitlab.config import Config, ModelConfig, ViTConfig, text
+from vitlab.config import Config, ModelConfig, ViTConfig
+from vitlab.fields import text
 from vitlab.report.document import Word
 
 AXES = {

@@ -14,7 +14,7 @@ from vitlab import pretrained
 from vitlab.errors import RunError
 from vitlab.files import write_text
 from vitlab.formatting import between, minutes, percent, table
-from vitlab.recipes import RECIPES
+from vitlab.recipes import ALL_RECIPES, RECIPES
 from vitlab.reproduce.rows import ROWS, published, row_of
 from vitlab.run import Run
 from vitlab.stats import t_interval
@@ -72,7 +72,7 @@ def ship(run: Run, name: str, folder: Path = pretrained.FOLDER) -> Run:
 
 def card(run: Run) -> str:
     """The card of a shipped model, in Markdown."""
-    idea = (RECIPES[run.config.recipe].__doc__ or "").split("\n")[0]
+    idea = (ALL_RECIPES[run.config.recipe].__doc__ or "").split("\n")[0]
     return "\n\n".join(
         [
             f"# {run.name}",

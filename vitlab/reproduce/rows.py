@@ -5,9 +5,10 @@ A row is a recipe, or a recipe with a few fields changed to train it as its sour
 
 from typing import Any, NamedTuple
 
-from vitlab.config import Config, ViTConfig, fields_of, shared_fields, unknown
+from vitlab.config import Config, ViTConfig, fields_of, shared_fields
 from vitlab.errors import ConfigError
-from vitlab.recipes import RECIPES, recipe
+from vitlab.fields import unknown
+from vitlab.recipes import ALL_RECIPES, recipe
 
 
 class Published(NamedTuple):
@@ -85,10 +86,10 @@ def row_config(name: str, overrides: dict[str, Any] | None = None) -> Config:
     if name in ROWS:
         base, changes, _ = ROWS[name]
         changes = CADENCE | changes
-    elif name in RECIPES:
+    elif name in ALL_RECIPES:
         base, changes = name, {}
     else:
-        raise ConfigError([unknown(name, {**ROWS, **RECIPES})])
+        raise ConfigError([unknown(name, {**ROWS, **ALL_RECIPES})])
     return recipe(base).override({**changes, **(overrides or {})})
 
 
@@ -100,7 +101,7 @@ def row_of(config: Config) -> str | None:
         return {name: shared[name] for name in shared if name not in OF_THE_DATA}
 
     wanted = fields(config)
-    known = (name for name in (*RECIPES, *ROWS) if fields(row_config(name)) == wanted)
+    known = (name for name in (*ALL_RECIPES, *ROWS) if fields(row_config(name)) == wanted)
     return next(known, None)
 
 

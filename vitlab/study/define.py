@@ -15,18 +15,18 @@ that does not exist and a value that no field can have are errors; a combination
 can be is an arm refused, with its reason.
 """
 
-import functools
 import itertools
 import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self, get_args
+from typing import Any, NamedTuple, Self, get_args
 
-from vitlab.config import MODELS, Config, describe, fields_of, fits, hints, parse, text, unknown
+from vitlab.config import SECTIONS, field_types, fields_of
 from vitlab.errors import ConfigError
-from vitlab.recipes import RECIPES
+from vitlab.fields import bare, describe, parse, text, unknown
+from vitlab.recipes import ALL_RECIPES
 from vitlab.study.plan import AGAINST_BASELINE, ALL_PAIRS, Arm, Design, Plan, arm_config
 
 READY = Path(__file__).parent / "ready"
@@ -88,8 +88,8 @@ class Definition:
 
     def __post_init__(self):
         problems = []
-        if self.recipe not in RECIPES:
-            problems.append(f"recipe: {unknown(self.recipe, RECIPES)}")
+        if self.recipe not in ALL_RECIPES:
+            problems.append(f"recipe: {unknown(self.recipe, ALL_RECIPES)}")
         if self.design not in get_args(Design):
             problems.append(f"design: {unknown(self.design, get_args(Design))}")
         if self.family not in (AGAINST_BASELINE, ALL_PAIRS):
@@ -257,7 +257,7 @@ def flat(tree: dict[str, Any]) -> dict[str, Any]:
     """Turn the tables of sections, `model.norm = ...`, into dotted names."""
     fields: dict[str, Any] = {}
     for key, value in tree.items():
-        if key in Config.SECTIONS and isinstance(value, dict):
+        if key in SECTIONS and isinstance(value, dict):
             fields |= {f"{key}.{name}": inner for name, inner in value.items()}
         else:
             fields[key] = value
@@ -269,7 +269,7 @@ def read_axis(axis: str, words: Any, problems: list[str]) -> dict[str, Word] | R
     if isinstance(words, dict):
         return {word: read_word(word, changes, problems) for word, changes in words.items()}
     if isinstance(words, str) and (found := Range.read(words)):
-        if field_types().get(axis) not in (int, float):
+        if bare(field_types().get(axis)) not in (int, float):
             problems.append(f"{axis}={words}: a range needs a field that is a number")
         elif found.low >= found.high or (found.log and found.low <= 0):
             problems.append(f"{axis}={words}: a range grows, and one with log: begins above 0")
@@ -299,32 +299,21 @@ def written(value: Any) -> str:
     return text(tuple(value) if isinstance(value, list) else value)
 
 
-@functools.cache
-def field_types() -> dict[str, Any]:
-    """Every dotted field name of any config, with its type."""
-    types: dict[str, Any] = {}
-    for section in Config.SECTIONS:
-        kinds = MODELS.values() if section == "model" else [type(getattr(Config(), section))]
-        for kind in kinds:
-            types |= {f"{section}.{name}": hint for name, hint in hints(kind).items()}
-    return types | {"model.kind": Literal[tuple(MODELS)]}
-
-
 def typed(fields: dict[str, Any], problems: list[str]) -> dict[str, Any]:
     """The fields as JSON values of their types; notes unknown names and values that do not fit."""
     found = {}
     for path, value in fields.items():
         if path == "recipe":
-            if value not in RECIPES:
-                problems.append(f"recipe: {unknown(value, RECIPES)}")
+            if value not in ALL_RECIPES:
+                problems.append(f"recipe: {unknown(value, ALL_RECIPES)}")
             found[path] = value
         elif path not in field_types():
             problems.append(unknown(path, field_types()))
         else:
-            hint = field_types()[path]
-            parsed = parse(value, hint)
-            if not fits(parsed, hint):
-                problems.append(f"{path}={value!r} is not {describe(hint)}")
+            try:
+                parsed = parse(value, field_types()[path])
+            except (TypeError, ValueError) as error:
+                problems.append(f"{path}={value!r} {error}")
             else:
                 found[path] = list(parsed) if isinstance(parsed, tuple) else parsed
     return found

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from vitlab.config import MODELS, Config, hints
+from vitlab.config import MODELS, Config
 from vitlab.errors import RunError
+from vitlab.fields import hints
 from vitlab.files import write_json
 from vitlab.recipes import recipe
 from vitlab.run import Run

@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 
-from vitlab.config import AugmentConfig, Config, DataConfig, OptimConfig, field_help
+from vitlab.config import AugmentConfig, Config, DataConfig, OptimConfig
 from vitlab.data import load_train, resolve
 from vitlab.device import choose_device
 from vitlab.errors import ConfigError, RunError, VitlabError
+from vitlab.fields import field_help
 from vitlab.models import explain
 from vitlab.models.cost import cost
-from vitlab.recipes import RECIPES
+from vitlab.recipes import ALL_RECIPES
 from vitlab.study.define import Definition, Range, follow_up, written
 from vitlab.study.plan import Arm, Plan, accuracy, arm_config, left_out
 from vitlab.study.summary import best_arms
@@ -179,7 +180,7 @@ def explanation(arm: Arm, plan: Plan, config: Config) -> str:
 
 def first_line(recipe: str) -> str:
     """What a recipe is, in a sentence."""
-    return (RECIPES[recipe].__doc__ or "").split("\n")[0]
+    return (ALL_RECIPES[recipe].__doc__ or "").split("\n")[0]
 
 
 def timed(

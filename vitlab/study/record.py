@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from vitlab.config import fields_of, text
+from vitlab.config import fields_of
 from vitlab.errors import RunError
+from vitlab.fields import text
 from vitlab.models.cost import training_macs
 from vitlab.run import Run
 from vitlab.stats import Sample

@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from vitlab.config import field_types
 from vitlab.errors import ConfigError, VitlabError
-from vitlab.study.define import Range, field_types, written
+from vitlab.fields import bare
+from vitlab.study.define import Range, written
 from vitlab.study.plan import Arm, Plan, Trial, accuracy, status
 from vitlab.study.prepare import priced
 
@@ -126,7 +128,7 @@ def space(axes: dict[str, list[Any]]) -> Space:
         if bounds is None:
             values = {written(word): word for word in words}
             found[axis] = CategoricalDistribution(list(values)), values.__getitem__
-        elif field_types()[axis] is int:
+        elif bare(field_types()[axis]) is int:
             low, high = int(bounds.low), int(bounds.high)
             found[axis] = IntDistribution(low, high, log=bounds.log), int
         else:

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from vitlab import stats
-from vitlab.config import text
 from vitlab.errors import RunError
+from vitlab.fields import text
 from vitlab.figures import study as figures
 from vitlab.figures.style import numbers as write_csv
 from vitlab.files import write_json, write_text

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from vitlab.config import Config, text
+from vitlab.config import Config
 from vitlab.data import (
     ARRAYS,
     KNOWN,
@@ -41,6 +41,7 @@ from vitlab.device import (
     multiplies_bf16,
 )
 from vitlab.errors import DataError, DivergenceError, Interrupted, VitlabError
+from vitlab.fields import text
 from vitlab.inference import open_examples
 from vitlab.measured import remark
 from vitlab.models.cost import cost
