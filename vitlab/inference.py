@@ -21,7 +21,7 @@ from vitlab.data.images import convert
 from vitlab.device import autocast, choose_device, choose_precision, multiplies_bf16
 from vitlab.errors import DataError, RunError
 from vitlab.models import build_model
-from vitlab.models.attention import set_attention
+from vitlab.models.attention import set_attention_backend
 from vitlab.models.cost import activation_bytes
 from vitlab.run import Checkpoint, Run
 from vitlab.tensors import read_tensors
@@ -123,7 +123,7 @@ def open_model(run: Run, checkpoint: Checkpoint, device: torch.device) -> nn.Mod
     except RuntimeError as error:
         raise RunError(f"{weights} does not fit the run's config: {error}") from error
     if device.type == "cpu":
-        set_attention(model, run.provenance.get("attention", {}).get("value", "auto"))
+        set_attention_backend(model, run.provenance.get("attention", {}).get("value", "auto"))
     return model.to(device).eval()
 
 

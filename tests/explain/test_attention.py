@@ -55,7 +55,7 @@ def test_rows_of_attention_and_shares_of_the_reader_sum_to_one(vit, pool):
 def test_shares_say_what_the_head_reads(vit, pool):
     model = vit(pool=pool, **POOLS[pool])
     tokens = model.features(IMAGES)
-    read_out = read(model.shares(tokens), tokens)
+    read_out = read(model.readout_weights(tokens), tokens)
     vector = model.pool(tokens)
     parts = vector.chunk(2, dim=-1) if pool == "cls+mean" else (vector,)
     torch.testing.assert_close(read_out, sum(parts) / len(parts))
@@ -63,7 +63,7 @@ def test_shares_say_what_the_head_reads(vit, pool):
 
 def test_the_head_of_a_distillation_token_reads_for_one_half(vit):
     model = vit(distill_token=True)
-    shares = model.shares(model.features(IMAGES))
+    shares = model.readout_weights(model.features(IMAGES))
     assert shares[:, :2].tolist() == [[0.5, 0.5]] * 2 and not shares[:, 2:].any()
 
 

@@ -4,18 +4,18 @@ import pytest
 import torch
 
 from vitlab.config import ViTConfig
-from vitlab.models.attention import EXPLICIT_TOKENS, Attention, set_attention
+from vitlab.models.attention import EXPLICIT_TOKENS, Attention, set_attention_backend
 from vitlab.models.position import POSITIONS
 
 
 def layer(**fields) -> Attention:
     torch.manual_seed(0)
-    return Attention(ViTConfig(width=32, heads=4, **fields))
+    return Attention(ViTConfig(width=32, heads=4, **fields), (4, 4), "block00.attention")
 
 
 def attend(module: Attention, tokens: torch.Tensor, trace=None) -> torch.Tensor:
     cfg = ViTConfig(width=32, heads=4, position="none")
-    return module(tokens, POSITIONS["none"](cfg, (1, 1)), trace, "block00")
+    return module(tokens, POSITIONS["none"](cfg, (1, 1)), trace)
 
 
 @pytest.mark.parametrize("fields", [{}, {"qk_norm": True}, {"lsa": True}], ids=str)
@@ -24,7 +24,7 @@ def test_both_ways_agree_forward_and_backward(fields):
     found = {}
     for way in ("fused", "explicit"):
         module = layer(**fields)
-        set_attention(module, way)
+        set_attention_backend(module, way)
         out = attend(module, tokens)
         out.square().sum().backward()
         found[way] = [out, *(p.grad for p in module.parameters() if p.grad is not None)]
@@ -37,7 +37,7 @@ def test_a_traced_pass_equals_an_untraced_one_whatever_the_way():
     with torch.no_grad():
         traced = attend(module, tokens, trace)
         for way in ("auto", "fused", "explicit"):
-            set_attention(module, way)
+            set_attention_backend(module, way)
             torch.testing.assert_close(attend(module, tokens), traced, atol=1e-4, rtol=0)
     torch.testing.assert_close(trace["block00.attention"].sum(-1), torch.ones(3, 4, 17))
 
@@ -48,16 +48,16 @@ def test_a_cpu_takes_products_only_in_bf16_and_for_few_tokens():
     assert module.fused(few) and module.fused(many)
     assert not module.fused(few.bfloat16()) and module.fused(many.bfloat16())
     assert module.fused(few.bfloat16().to("meta"))  # any other device
-    set_attention(module, "explicit")
+    set_attention_backend(module, "explicit")
     assert not module.fused(few)
-    set_attention(module, "fused")
+    set_attention_backend(module, "fused")
     assert module.fused(few.bfloat16())
 
 
 def test_weights_are_dropped_while_it_trains_whatever_the_way():
     tokens = torch.randn(3, 17, 32)
     module = layer(attention_dropout=0.5)
-    set_attention(module, "fused")
+    set_attention_backend(module, "fused")
     assert not torch.equal(attend(module, tokens), attend(module, tokens))
     module.eval()
     assert torch.equal(attend(module, tokens), attend(module, tokens))

@@ -23,7 +23,7 @@ from vitlab.config import (
 )
 from vitlab.errors import ConfigError
 from vitlab.fields import hints
-from vitlab.models import AXES, SWITCHES, build_model, explain
+from vitlab.models import AXES, SWITCHES, build_model, describe_parts
 from vitlab.models.ffn import FFNS
 from vitlab.models.norm import NORMS
 from vitlab.models.patch import PATCHES
@@ -59,7 +59,7 @@ def test_dictionaries_hold_exactly_the_words_of_the_config():
 
 @pytest.mark.parametrize("axis", AXES)
 def test_every_word_is_explained_in_sentences_of_its_own(axis):
-    texts = {explain(ViTConfig(**{**SMALL, axis: word}))[axis] for word in AXES[axis]}
+    texts = {describe_parts(ViTConfig(**{**SMALL, axis: word}))[axis] for word in AXES[axis]}
     assert len(texts) == len(AXES[axis])
     for text in texts:
         assert text.count(". ") >= 1 and text.endswith(".") and "\n" not in text
@@ -67,8 +67,8 @@ def test_every_word_is_explained_in_sentences_of_its_own(axis):
 
 def test_switches_and_the_hybrid_are_explained_where_they_are_on():
     changed = {name: CHANGES[name] for name in SWITCHES}
-    texts = explain(HybridConfig(**SMALL, **changed))
-    assert not set(SWITCHES) & set(explain(ViTConfig(**SMALL)))
+    texts = describe_parts(HybridConfig(**SMALL, **changed))
+    assert not set(SWITCHES) & set(describe_parts(ViTConfig(**SMALL)))
     assert list(texts) == ["kind", *AXES, *SWITCHES]
     for text in texts.values():
         assert text.count(". ") >= 1 and re.search(r"\(.+, (19|20)\d\d\)\.$|place\.$", text)
@@ -277,7 +277,7 @@ def test_whitening_filters_decorrelate_the_images_they_were_made_of():
     mixed = torch.randn(64, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     images = 2 * F.avg_pool2d(mixed, 3, stride=1, padding=1) + mixed.mean(1, keepdim=True)
     model = vit(patch="whitened")
-    model.start([images])
+    model.calibrate([images])
     maps = model.patch_embed.proj[0](images).transpose(0, 1).flatten(1)
     torch.testing.assert_close(maps[:12].cov(), torch.eye(12), atol=0.02, rtol=0)
     torch.testing.assert_close(maps[12:], -maps[:12])
@@ -288,7 +288,7 @@ def test_whitening_filters_do_not_depend_on_the_parts_that_images_come_in():
     filters = []
     for parts in ([images], images.split(7)):
         model = vit(patch="whitened")
-        model.start(parts)
+        model.calibrate(parts)
         filters.append(model.patch_embed.proj[0].weight[:12].flatten(1))
     # An axis has no sign of its own.
     cosines = F.cosine_similarity(*filters)
@@ -299,7 +299,7 @@ def test_whitening_filters_do_not_depend_on_the_parts_that_images_come_in():
 def test_whitening_filters_are_stored_but_not_trained():
     model, copy = vit(patch="whitened"), vit(patch="whitened", seed=1)
     before = model(IMAGES)
-    model.start([IMAGES])
+    model.calibrate([IMAGES])
     assert not torch.equal(model(IMAGES), before)
     copy.load_state_dict(model.state_dict())
     torch.testing.assert_close(copy(IMAGES), model(IMAGES))
@@ -309,7 +309,7 @@ def test_whitening_filters_are_stored_but_not_trained():
 def test_starting_a_model_without_whitening_changes_nothing():
     model = vit()
     before = model(IMAGES)
-    model.start([IMAGES])
+    model.calibrate([IMAGES])
     assert torch.equal(model(IMAGES), before)
 
 
@@ -427,7 +427,7 @@ def test_without_position_the_order_of_patches_does_not_matter():
 def test_locality_attention_is_softmax_of_scores_over_a_temperature_without_the_diagonal():
     torch.manual_seed(0)
     cfg = ViTConfig(width=8, heads=2, registers=1, lsa=True)
-    attention, tokens = Attention(cfg), torch.randn(1, 6, 8)
+    attention, tokens = Attention(cfg, (2, 2), "one.attention"), torch.randn(1, 6, 8)
     torch.nn.init.uniform_(attention.temperature, 0.5, 2.0)
     q, k, v = attention.qkv(tokens)[0].chunk(3, dim=-1)
     mixed, weights = torch.zeros(6, 8), torch.zeros(2, 6, 6)
@@ -441,8 +441,8 @@ def test_locality_attention_is_softmax_of_scores_over_a_temperature_without_the_
             mixed[i, part] += weights[head, i, j] * v[j, part]
     by_hand = (mixed @ attention.proj.weight.T + attention.proj.bias)[None]
     place, trace = NoPosition(cfg, (2, 2)), {}
-    torch.testing.assert_close(attention(tokens, place, None, "one"), by_hand)
-    torch.testing.assert_close(attention(tokens, place, trace, "one"), by_hand)
+    torch.testing.assert_close(attention(tokens, place, None), by_hand)
+    torch.testing.assert_close(attention(tokens, place, trace), by_hand)
     torch.testing.assert_close(trace["one.attention"][0], weights)
 
 

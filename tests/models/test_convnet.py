@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from vitlab.config import CNN6Config, Config, DataConfig, ResNet18Config
 from vitlab.errors import ConfigError
-from vitlab.models import build_model, explain
+from vitlab.models import build_model, describe_parts
 
 SMALL = {"resnet18": ResNet18Config(width=8), "cnn6": CNN6Config(width=4)}
 
@@ -99,5 +99,5 @@ def test_controls_compile_without_a_break(kind):
 
 
 def test_controls_are_explained_with_their_papers():
-    assert "(He et al., 2016)" in explain(SMALL["resnet18"])["kind"]
-    assert "(Simonyan & Zisserman, 2015)" in explain(SMALL["cnn6"])["kind"]
+    assert "(He et al., 2016)" in describe_parts(SMALL["resnet18"])["kind"]
+    assert "(Simonyan & Zisserman, 2015)" in describe_parts(SMALL["cnn6"])["kind"]

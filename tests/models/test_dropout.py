@@ -9,9 +9,9 @@ from torch import nn
 from vitlab.models.dropout import (
     Dropout,
     DropPath,
-    address_masks,
     dropouts,
     random_words,
+    seed_masks,
     threshold,
 )
 
@@ -25,7 +25,7 @@ def kept(layer: Dropout, rows: int = ROWS, columns: int = COLUMNS) -> torch.Tens
 
 def addressed(rate: float, seed: int = 0) -> Dropout:
     layer = Dropout(rate)
-    address_masks(dropouts(layer), seed)
+    seed_masks(dropouts(layer), seed)
     return layer
 
 
@@ -60,7 +60,7 @@ def test_masks_of_other_seeds_steps_layers_and_calls_do_not_depend_on_each_other
     layers = nn.Sequential(Dropout(0.3), Dropout(0.3))
     masks = []
     for seed in (0, 1):
-        address_masks(dropouts(layers), seed)
+        seed_masks(dropouts(layers), seed)
         masks += [kept(layer) for layer in layers] + [kept(layer) for layer in layers]
     # Nor is one of them another one moved by a row or a column.
     views = [
@@ -75,7 +75,7 @@ def test_equal_addresses_give_equal_masks_in_every_type(dtype):
     one, again = addressed(0.1, 7), addressed(0.1, 7)
     mask = kept(one)
     assert torch.equal(mask, kept(again))
-    address_masks(dropouts(again), 7)
+    seed_masks(dropouts(again), 7)
     other = again(torch.ones(ROWS, COLUMNS, dtype=dtype))
     assert other.dtype == dtype
     assert torch.equal(mask, (other != 0).float())
@@ -100,9 +100,9 @@ def test_words_are_those_of_whole_number_arithmetic_on_any_machine():
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_a_compiled_mask_is_the_same():
     layer, tokens = Dropout(0.1), torch.randn(64, 32)
-    address_masks(dropouts(layer), 3)
+    seed_masks(dropouts(layer), 3)
     expected = layer(tokens)
-    address_masks(dropouts(layer), 3)
+    seed_masks(dropouts(layer), 3)
     assert torch.equal(torch.compile(layer, fullgraph=True)(tokens), expected)
 
 
@@ -132,7 +132,7 @@ def test_evaluation_drops_nothing_and_draws_nothing(kind):
     layer = kind(0.5)
     tokens = torch.ones(4, 3, 2)
     first = layer(tokens)
-    address_masks(dropouts(layer), 0)
+    seed_masks(dropouts(layer), 0)
     before = layer.key.clone()
     assert layer.eval()(tokens) is tokens
     assert torch.equal(layer.key, before)

@@ -6,7 +6,7 @@ import torch
 from vitlab.config import Config, DataConfig, HybridConfig
 from vitlab.errors import ConfigError
 from vitlab.models import build_model
-from vitlab.models.hybrid import ConvBlock
+from vitlab.models.stage import ConvBlock
 
 SMALL = {"width": 16, "depth": 1, "heads": 2, "stage_width": 8, "stage_depth": 1}
 
@@ -69,7 +69,7 @@ def test_impossible_stages_are_refused_by_name():
 
 def test_a_hybrid_is_resized_traced_and_started_like_a_vit():
     model = hybrid().eval()
-    model.start([torch.zeros(2, 3, 32, 32)])
+    model.calibrate([torch.zeros(2, 3, 32, 32)])
     model.resize((16, 24))
     images, trace = torch.randn(2, 3, 16, 24), {}
     torch.testing.assert_close(model(images, trace), model(images), atol=1e-4, rtol=0)

@@ -203,7 +203,7 @@ def test_a_seed_gives_the_logits_it_always_gave(fields, logits):
 def test_a_block_is_torchs_encoder_layer(norm_place):
     torch.manual_seed(0)
     cfg = ViTConfig(width=32, depth=1, heads=4, norm_place=norm_place)
-    ours = BLOCKS[norm_place](cfg, 0)
+    ours = BLOCKS[norm_place](cfg, (2, 3), 0)
     theirs = torch.nn.TransformerEncoderLayer(
         d_model=32,
         nhead=4,
@@ -229,7 +229,7 @@ def test_a_block_is_torchs_encoder_layer(norm_place):
         {new + end: weights[old + end] for new, old in names.items() for end in ("weight", "bias")}
     )
     tokens = torch.randn(2, 7, 32)
-    mine = ours(tokens, NoPosition(cfg, (2, 3)), None, "block00")
+    mine = ours(tokens, NoPosition(cfg, (2, 3)), None)
     torch.testing.assert_close(mine, theirs(tokens), atol=1e-5, rtol=1e-5)
 
 
@@ -263,7 +263,7 @@ def test_post_norm_ends_without_a_second_norm():
 @pytest.mark.parametrize("fields", [{}, {"cls_token": False, "pool": "mean"}])
 def test_a_distilled_model_answers_with_the_mean_of_its_two_heads(training, fields):
     model = vit(distill_token=True, registers=1, **fields).train(training)
-    labels, teacher = model.heads(IMAGES)
+    labels, teacher = model.head_logits(IMAGES)
     torch.testing.assert_close(model(IMAGES), (labels + teacher) / 2)
     tokens = model.features(IMAGES)
     assert tokens.shape[1] == model.cfg.prefix + 16
@@ -273,7 +273,7 @@ def test_a_distilled_model_answers_with_the_mean_of_its_two_heads(training, fiel
 
 def test_a_model_without_a_distillation_token_has_one_head():
     model = vit()
-    (logits,) = model.heads(IMAGES)
+    (logits,) = model.head_logits(IMAGES)
     assert torch.equal(logits, model(IMAGES))
 
 
@@ -287,7 +287,7 @@ def test_cls_comes_first_then_the_distillation_token_then_registers_then_patches
 
 def test_what_the_teacher_says_moves_its_own_head_and_the_blocks_but_not_the_head_of_labels():
     model = vit(distill_token=True)
-    model.heads(IMAGES)[1].square().sum().backward()
+    model.head_logits(IMAGES)[1].square().sum().backward()
     assert model.head.weight.grad is None
     assert model.head_dist.weight.grad.any() and model.dist_token.grad.any()
     assert model.blocks[0].attn.qkv.weight.grad.any()
@@ -369,5 +369,5 @@ def test_training_compiles_without_a_break(fields):
 
 
 def test_both_heads_compile_without_a_break():
-    heads = torch.compile(vit(distill_token=True).heads, fullgraph=True, backend="eager")
+    heads = torch.compile(vit(distill_token=True).head_logits, fullgraph=True, backend="eager")
     assert [logits.shape for logits in heads(IMAGES)] == [(2, 10), (2, 10)]

@@ -203,7 +203,7 @@ def pair(request):
     source, model = (build_model(config).eval() for _ in "ab")
 
     def ask(one):
-        return getattr(one, "heads", lambda images: (one(images),))(IMAGES)
+        return getattr(one, "head_logits", lambda images: (one(images),))(IMAGES)
 
     return source, model, ask
 

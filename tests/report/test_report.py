@@ -25,8 +25,7 @@ from vitlab.config import (
     ViTConfig,
 )
 from vitlab.errors import RunError
-from vitlab.models import AXES, build_model
-from vitlab.models import explain as explained
+from vitlab.models import AXES, build_model, describe_parts
 from vitlab.models.cost import cost
 from vitlab.report import architecture, render, report, techniques
 from vitlab.report import runs as of_runs
@@ -87,7 +86,7 @@ def test_a_drawing_has_the_shapes_and_parameters_of_the_model(model):
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: f"{model.kind}")
 def test_techniques_are_told_in_the_words_of_the_models(model):
-    assert techniques.explain(model) == explained(model)
+    assert techniques.explain(model) == describe_parts(model)
 
 
 def test_every_technique_of_a_training_is_told_when_it_is_on():

@@ -154,7 +154,7 @@ def test_a_run_stores_what_was_chosen_and_a_resumption_keeps_it(
     monkeypatch.setattr(fit, "multiplies_bf16", lambda device: False)
     resume(run.path, data=data, device="cpu")
     assert built[0].settings == explicit
-    assert {block.attn.way for block in built[0].state.model.blocks} == {"explicit"}
+    assert {block.attn.backend for block in built[0].state.model.blocks} == {"explicit"}
     assert "bf16, which is slow here" in capsys.readouterr().err
 
 
@@ -171,7 +171,7 @@ def test_a_run_answers_as_it_was_trained_where_the_hardware_can(data, tmp_path, 
     prediction = sys.modules["vitlab.inference"]  # `vitlab.predict` is the function of that name
     fields = {"train.precision": "bf16", "train.attention": "explicit"}
     run = train(SMALL.override(fields), data=data, out=tmp_path, device="cpu", quiet=True)
-    assert prediction.open_model(run, run.checkpoint(), CPU).blocks[0].attn.way == "explicit"
+    assert prediction.open_model(run, run.checkpoint(), CPU).blocks[0].attn.backend == "explicit"
     for able, word in ((True, "bf16"), (False, "fp32")):
         monkeypatch.setattr(prediction, "multiplies_bf16", lambda device, able=able: able)
         assert prediction.inference_precision(run, CPU) == word

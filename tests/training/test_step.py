@@ -169,7 +169,7 @@ def test_a_second_head_learns_the_answers_of_the_teacher():
         return answers[len(asked) * 3 - 3 : len(asked) * 3]
 
     ours.teacher = teacher
-    first, second = ours.state.model.heads(images)
+    first, second = ours.state.model.head_logits(images)
     expected = 0.7 * F.cross_entropy(first, targets) + 0.3 * F.cross_entropy(second, answers)
     torch.testing.assert_close(ours(images, targets, share=0.0, seed=0)[0], expected)
     assert torch.equal(torch.cat(asked), images)

@@ -18,7 +18,7 @@ from vitlab.device import autocast
 from vitlab.export import Session, to_int8, to_onnx
 from vitlab.inference import open_model
 from vitlab.models import build_model
-from vitlab.models.attention import set_attention
+from vitlab.models.attention import set_attention_backend
 from vitlab.run import Run
 
 CALIBRATION_IMAGES = 512
@@ -82,7 +82,7 @@ def accuracy(run: Run, data_root: str | None) -> dict[str, Any]:
 
     def computed(way: str, precision: str):
         def path(images: np.ndarray) -> np.ndarray:
-            set_attention(model, way)
+            set_attention_backend(model, way)
             with autocast(torch.device("cpu"), precision):
                 return model(torch.from_numpy(images)).float().numpy()
 

@@ -29,13 +29,13 @@ def attention(
         "explicit, forward": inference}
     """
     cfg = ViTConfig(position="none")
-    layer = Attention(cfg)
+    layer = Attention(cfg, (1, 1), "attention")
     position = POSITIONS["none"](cfg, (1, 1))
 
     def call(way: str, tokens: Tensor, precision: str) -> None:
-        layer.way = way
+        layer.backend = way
         with autocast(tokens.device, precision):
-            out = layer(tokens, position, None, "")
+            out = layer(tokens, position)
         if torch.is_grad_enabled():
             out.float().sum().backward()
 

@@ -65,11 +65,11 @@ def show(args: Namespace) -> int:
         return show_difference(config, opened(args.other), args)
 
     from vitlab.data import resolve
-    from vitlab.models import explain
+    from vitlab.models import describe_parts
     from vitlab.models.cost import cost, summary
 
     config = replace(config, data=resolve(config.data, args.data_root))
-    whole, layers, words = cost(config), summary(config), explain(config.model)
+    whole, layers, words = cost(config), summary(config), describe_parts(config.model)
     if args.json:
         print_json(
             {

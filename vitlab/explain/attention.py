@@ -47,7 +47,7 @@ def look(model: ViT, images: Tensor) -> Look:
     logits = model(images, trace)
     layers = tuple(weights for name, weights in trace.items() if name.endswith(".attention"))
     *_, last = trace.values()
-    return Look(logits, layers, model.shares(model.norm(last)))
+    return Look(logits, layers, model.readout_weights(model.norm(last)))
 
 
 def attention(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
-"""The models: `build_model` makes the one a config describes, `explain` says how its parts work."""
+"""The models: `build_model` makes what a config describes, `describe_parts` says how it works."""
 
 import inspect
-import math
 import os
 
 import torch
@@ -9,7 +8,6 @@ import torch
 from vitlab.config import (
     CNN6Config,
     Config,
-    HybridConfig,
     ModelConfig,
     ResNet18Config,
     ViTConfig,
@@ -19,11 +17,11 @@ from vitlab.errors import ConfigError, VitlabError
 from vitlab.fields import text
 from vitlab.models.convnet import CNN6, ResNet18
 from vitlab.models.ffn import FFNS
-from vitlab.models.hybrid import Hybrid
 from vitlab.models.norm import NORMS
 from vitlab.models.patch import PATCHES
 from vitlab.models.pool import POOLS
 from vitlab.models.position import POSITIONS
+from vitlab.models.stage import ConvStage
 from vitlab.models.vit import BLOCKS, ViT
 
 AXES: dict[str, dict[str, type]] = {
@@ -34,7 +32,7 @@ AXES: dict[str, dict[str, type]] = {
     "ffn": FFNS,
     "pool": POOLS,
 }
-"""The words of each axis of a ViT and the classes they stand for."""
+"""The values of each axis of a ViT and the classes they stand for."""
 
 SWITCHES: dict[str, str] = {
     "qk_norm": "Normalises every query and key before their product. Neither can then grow until "
@@ -74,10 +72,8 @@ def build_model(config: Config) -> ViT | ResNet18 | CNN6:
         )
     images = (data.image_size, data.channels, data.classes)
     if torch.get_default_device().type != "meta":
-        refuse_beyond_memory(config)
+        check_memory(config)
     match config.model:
-        case HybridConfig():
-            return Hybrid(config.model, *images)
         case ViTConfig():
             return ViT(config.model, *images)
         case ResNet18Config():
@@ -86,56 +82,34 @@ def build_model(config: Config) -> ViT | ResNet18 | CNN6:
             return CNN6(config.model, *images)
 
 
-def refuse_beyond_memory(config: Config) -> None:
+def check_memory(config: Config) -> None:
     """Raise VitlabError for a model whose weights are more than this machine's memory."""
-    needed = 4 * weights_about(config)
+    with torch.device("meta"):  # where weights have shapes and no numbers
+        needed = 4 * sum(weight.numel() for weight in build_model(config).parameters())
     available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > available:
         fields = fields_of(config)
         names = ("width", "depth", "ffn_ratio", "patch_size", "stage_width", "stage_depth")
         names = (*(f"model.{name}" for name in names), "data.image_size", "data.classes")
-        said = ", ".join(f"{name}={text(fields[name])}" for name in names if name in fields)
+        sizes = ", ".join(f"{name}={text(fields[name])}" for name in names if name in fields)
         raise VitlabError(
-            f"out of memory: {said} make a model whose weights take {needed / 1e9:,.0f} GB, and "
+            f"out of memory: {sizes} make a model whose weights take {needed / 1e9:,.0f} GB, and "
             f"this machine has {available / 1e9:,.0f} GB: choose smaller ones"
         )
 
 
-def weights_about(config: Config) -> int:
-    """Number of a model's parameters without its small ones, of a resolved config.
-
-    By arithmetic: a model that does not fit cannot be made to be counted.
-    """
-    data, model = config.data, config.model
-    assert data.image_size and data.channels and data.classes
-    if isinstance(model, ResNet18Config):
-        return 2_720 * model.width**2 + 8 * model.width * data.classes
-    if isinstance(model, CNN6Config):
-        places = math.prod(side // 8 for side in data.image_size)
-        return (256 * places + 1_600) * model.width**2 + 16 * model.width * data.classes
-    channels, stage = data.channels, 0
-    if isinstance(model, HybridConfig):
-        channels, stage = model.stage_width, 8 * model.stage_depth * model.stage_width**2
-    each = model.depth * model.width * (4 + 2 * model.ffn_ratio) + data.classes
-    if model.patch in ("linear", "overlap", "spt"):
-        each += channels * model.patch_step**2
-    if model.position not in ("none", "rope"):
-        each += math.prod(model.grid(data.image_size))
-    return stage + int(model.width * each)
-
-
-def explain(cfg: ModelConfig) -> dict[str, str]:
+def describe_parts(cfg: ModelConfig) -> dict[str, str]:
     """Return for each field that says how a model works what its value means, in a few sentences.
 
     These are the kind of a model that is no plain ViT, and the axes and switches of a ViT, a switch
     only if it is on.
     """
-    kinds = {"hybrid": Hybrid, "resnet18": ResNet18, "cnn6": CNN6}
+    kinds = {"hybrid": ConvStage, "resnet18": ResNet18, "cnn6": CNN6}
     texts = {"kind": first_paragraph(kinds[cfg.kind])} if cfg.kind in kinds else {}
     if isinstance(cfg, ViTConfig):
-        for axis, words in AXES.items():
-            texts[axis] = first_paragraph(words[getattr(cfg, axis)])
-        texts |= {name: words for name, words in SWITCHES.items() if getattr(cfg, name)}
+        for axis, values in AXES.items():
+            texts[axis] = first_paragraph(values[getattr(cfg, axis)])
+        texts |= {name: text for name, text in SWITCHES.items() if getattr(cfg, name)}
     return texts
 
 

@@ -1,4 +1,4 @@
-"""The controls: two convolutional networks, so that a ViT's figures have something to stand by.
+"""The controls: two convolutional networks to compare a ViT with.
 
 B images  C channels  K classes  R rows  S columns of a feature map
 """
@@ -69,10 +69,10 @@ class ResNet18(ConvNet):
         w = cfg.width
         stages = {
             "stem": nn.Sequential(conv3x3(channels, w), nn.BatchNorm2d(w), nn.ReLU()),
-            "stage1": nn.Sequential(Basic(w, w), Basic(w, w)),
-            "stage2": nn.Sequential(Basic(w, 2 * w, stride=2), Basic(2 * w, 2 * w)),
-            "stage3": nn.Sequential(Basic(2 * w, 4 * w, stride=2), Basic(4 * w, 4 * w)),
-            "stage4": nn.Sequential(Basic(4 * w, 8 * w, stride=2), Basic(8 * w, 8 * w)),
+            "stage1": nn.Sequential(BasicBlock(w, w), BasicBlock(w, w)),
+            "stage2": nn.Sequential(BasicBlock(w, 2 * w, stride=2), BasicBlock(2 * w, 2 * w)),
+            "stage3": nn.Sequential(BasicBlock(2 * w, 4 * w, stride=2), BasicBlock(4 * w, 4 * w)),
+            "stage4": nn.Sequential(BasicBlock(4 * w, 8 * w, stride=2), BasicBlock(8 * w, 8 * w)),
         }
         head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8 * w, classes))
         super().__init__(stages, head, cfg.init)
@@ -81,7 +81,7 @@ class ResNet18(ConvNet):
         """Take images of another (height, width): nothing here depends on it."""
 
 
-class Basic(nn.Module):
+class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut around them: (B, C, R, S) to the next maps."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1):

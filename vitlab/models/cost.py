@@ -5,7 +5,7 @@ or a convolution, attention's two products QK^T and AV included; FLOPs are twice
 activations, biases, softmax, sums and poolings are not counted. Figures hold for one image of
 `data.image_size`, forward; a training step costs about three times as much.
 
-Memory is found by a forward pass on the meta device, where tensors have shapes and no numbers.
+All is found on the meta device, where tensors have shapes and no numbers.
 """
 
 import copy
@@ -25,9 +25,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from vitlab.config import Config
 from vitlab.models import build_model
 from vitlab.models.attention import Attention
-from vitlab.models.convnet import Basic
-from vitlab.models.hybrid import HybridPatch
-from vitlab.models.patch import Whitening
+from vitlab.models.convnet import BasicBlock
+from vitlab.models.patch import Patch, Whitening
+from vitlab.models.stage import ConvStage
 from vitlab.models.vit import Block
 
 
@@ -82,7 +82,7 @@ def training_macs(config: Config, epochs: float, images: int) -> float:
 def activation_bytes(
     model: nn.Module, shape: Sequence[int], *, gradients: bool = False, traced: bool = False
 ) -> int:
-    """Bytes that the numbers inside a model take at their fullest, in fp32, without the weights.
+    """Peak bytes of the numbers inside a model, in fp32, without the weights.
 
     It is a lower bound: what kernels and allocators need for themselves is not known here.
 
@@ -93,21 +93,21 @@ def activation_bytes(
         traced: the forward pass fills a trace, with attention weights written out.
     """
     weights = [*model.parameters(), *model.buffers()]
-    model = copy.deepcopy(model, {id(each): _without_numbers(each) for each in weights})
+    model = copy.deepcopy(model, {id(each): _to_meta(each) for each in weights})
     images = torch.empty(tuple(shape), device="meta")
-    fullest = _Fullest([*model.parameters(), *model.buffers(), images])
-    with torch.set_grad_enabled(gradients), _Fused(), fullest:
+    memory = _PeakMemory([*model.parameters(), *model.buffers(), images])
+    with torch.set_grad_enabled(gradients), _FusedAttention(), memory:
         model(images, *([{}] if traced else []))
-    return fullest.most
+    return memory.peak
 
 
-def _without_numbers(weight: Tensor) -> Tensor:
+def _to_meta(weight: Tensor) -> Tensor:
     empty = torch.empty_like(weight, device="meta")
     parameter = isinstance(weight, nn.Parameter)
     return nn.Parameter(empty, weight.requires_grad) if parameter else empty
 
 
-class _Fused(TorchFunctionMode):
+class _FusedAttention(TorchFunctionMode):
     """Lets one kernel compute attention on the meta device too, which else writes the scores."""
 
     def __torch_function__(
@@ -118,29 +118,29 @@ class _Fused(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-class _Fullest(TorchDispatchMode):
-    """Counts the bytes of all tensors that live at once, beside those that were there before."""
+class _PeakMemory(TorchDispatchMode):
+    """Counts the bytes of all tensors that live at once, without those that were there before."""
 
     def __init__(self, before: Sequence[Tensor]):
         super().__init__()
-        self.now = self.most = 0
+        self.now = self.peak = 0
         self.alive = {tensor.untyped_storage()._cdata for tensor in before}
 
     def __torch_dispatch__(
         self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        made = function(*args, **(kwargs or {}))
-        for tensor in made if isinstance(made, tuple | list) else (made,):
+        result = function(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else (result,):
             if isinstance(tensor, Tensor):
                 self._count(tensor.untyped_storage())
-        return made
+        return result
 
     def _count(self, storage: torch.UntypedStorage) -> None:
         if (key := storage._cdata) in self.alive:  # a view, or what was changed in place
             return
         self.alive.add(key)
         self.now += storage.nbytes()
-        self.most = max(self.most, self.now)
+        self.peak = max(self.peak, self.now)
         weakref.finalize(storage, self._free, key, storage.nbytes())
 
     def _free(self, key: int, size: int) -> None:
@@ -152,7 +152,7 @@ def summary(config: Config) -> list[Row]:
     """Return a row for every layer with parameters, in the order of the model's names.
 
     A ViT has one row for the patch embedding and one for each attention, feed-forward network
-    and norm, a hybrid more for what its stage holds; a convolutional network has one for each
+    and norm, a hybrid more for the layers of its stage; a convolutional network has one for each
     convolution, norm and linear layer.
     """
     with torch.device("meta"):
@@ -178,16 +178,16 @@ def summary(config: Config) -> list[Row]:
     for name, layer in found.items():
         weights = list(layer.parameters()) if isinstance(layer, nn.Module) else [layer]
         if weights:
-            # Tokens and positions are not called: what goes in is nothing, what comes out a table.
-            given, made = shapes.get(name, (torch.empty(1), weights[0]))
+            # Tokens and positions are not called: nothing goes in, and a table comes out.
+            entered, left = shapes.get(name, (torch.empty(1), weights[0]))
             parameters = sum(weight.numel() for weight in weights)
             rows.append(
                 Row(
                     name=name,
                     type=type(layer).__name__,
                     parameters=parameters,
-                    input=tuple(given.shape[1:]),
-                    output=tuple(made.shape[1:]),
+                    input=tuple(entered.shape[1:]),
+                    output=tuple(left.shape[1:]),
                     megabytes=4 * parameters / 1e6,
                     macs=macs[name],
                 )
@@ -199,11 +199,17 @@ def layers(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module |
     """Yield what gets a row: learned tokens, and modules that are not mere containers."""
     for name, parameter in module.named_parameters(recurse=False):
         yield path + name, parameter
+    containers = nn.Sequential | nn.ModuleList | Block | BasicBlock
     for name, child in module.named_children():
-        if isinstance(child, nn.Sequential | nn.ModuleList | Block | Basic | HybridPatch):
+        if isinstance(child, containers) or has_stage(child):
             yield from layers(child, f"{path}{name}.")
         else:
             yield path + name, child
+
+
+def has_stage(module: nn.Module) -> bool:
+    """True for the patch embedding of a hybrid."""
+    return isinstance(module, Patch) and any(isinstance(m, ConvStage) for m in module.modules())
 
 
 def multiply_adds(module: nn.Module, output: Tensor) -> int:
@@ -224,15 +230,9 @@ def component(name: str) -> str:
     path = name.split(".")
     if "stage" in path:
         return "stage"
-    word = path[{"blocks": 2, "stages": 1}.get(path[0], 0)]
-    return {
-        "cls_token": "tokens",
-        "dist_token": "tokens",
-        "reg_token": "tokens",
-        "norm1": "norms",
-        "norm2": "norms",
-        "norm": "norms",
-        "ls1": "layer_scale",
-        "ls2": "layer_scale",
-        "head_dist": "head",
-    }.get(word, word)
+    part = path[{"blocks": 2, "stages": 1}.get(path[0], 0)]
+    if part in ("norm", "norm1", "norm2"):
+        return "norms"
+    if part.endswith("_token"):
+        return "tokens"
+    return {"ls1": "layer_scale", "ls2": "layer_scale", "head_dist": "head"}.get(part, part)

@@ -1,4 +1,4 @@
-"""Dropout whose masks are a function of an address, cheap to draw, and equal on every device.
+"""Dropout whose masks are a function of a seed, cheap to draw, and equal on every device.
 
 A mask of R x C numbers needs R + C random words, not R x C: mask[r, c] compares the product
 row[r] * column[c] modulo 2^32 of two random odd words with a threshold. The numbers of one row
@@ -102,7 +102,7 @@ class DropPath(Dropout):
         return super().mask(tokens[:, :1, :1])
 
 
-def address_masks(layers: Sequence[Dropout], seed: int) -> None:
+def seed_masks(layers: Sequence[Dropout], seed: int) -> None:
     """Let the masks of a model's next forward passes be a function of a seed below 2^64.
 
     Args:

@@ -9,11 +9,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from vitlab.config import ViTConfig
-from vitlab.models.attention import Attention
-from vitlab.models.position import Learned
+from vitlab.models.attention import attentions
 
 if TYPE_CHECKING:
     from vitlab.models.vit import ViT
@@ -23,93 +21,85 @@ TRUNCATED_STD = 0.02
 
 
 @torch.no_grad()
-def initialise(model: "ViT", cfg: ViTConfig) -> None:
-    """Draw every weight of a ViT anew."""
-    INITS[cfg.init](model, cfg)
-
-
-def draw_learned(model: "ViT", cfg: ViTConfig) -> None:
-    """Draw CLS, registers and learned positions."""
-    for vectors in learned(model):
-        nn.init.normal_(vectors, std=cfg.init_std)
-
-
-def learned(model: "ViT") -> list[Tensor]:
-    """CLS, the distillation token, registers and learned positions, as far as there are any."""
-    position = model.pos_embed
-    table = position.weight if isinstance(position, Learned) else None
-    tokens = (model.cls_token, model.dist_token, model.reg_token, table)
-    return [each for each in tokens if isinstance(each, Tensor)]
-
-
-def xavier(model: "ViT", cfg: ViTConfig) -> None:
+def xavier(model: "ViT") -> None:
     """Draw linear layers and the patch projection Xavier uniform, queries, keys and values each as
     a matrix of their own, several convolutions in a row Kaiming normal, heads as N(0, 0.01).
     Biases start at 0. The spread of what a layer returns is then that of what enters
     (Glorot & Bengio, 2010).
     """
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-        if isinstance(module, nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
-        if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)
+    for layer in layers(model):
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        else:
+            nn.init.xavier_uniform_(layer.weight)
+        zero_bias(layer)
     for attention in attentions(model):
         for matrix in attention.qkv.weight.chunk(3):
             nn.init.xavier_uniform_(matrix)
     projection = model.patch_embed.proj
-    if isinstance(projection, nn.Conv2d):
+    if isinstance(projection, nn.Conv2d):  # one convolution is a linear map of each patch
         nn.init.xavier_uniform_(projection.weight.flatten(1))
-    draw_learned(model, cfg)
+    for vectors in learned_vectors(model):
+        nn.init.normal_(vectors, std=model.cfg.init_std)
     for head in (model.head, model.head_dist):
-        if isinstance(head, nn.Linear):
+        if head is not None:
             nn.init.normal_(head.weight, std=0.01)
 
 
-def trunc_normal(model: "ViT", cfg: ViTConfig) -> None:
+@torch.no_grad()
+def trunc_normal(model: "ViT") -> None:
     """Draw linear layers and convolutions, heads included, as N(0, 0.02), and what would lie beyond
     2 again; tokens and positions likewise, as N(0, init_std). Biases start at 0. All layers start
     small, whatever their width (Touvron et al., 2021).
     """
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=TRUNCATED_STD)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-    for vectors in learned(model):
-        nn.init.trunc_normal_(vectors, std=cfg.init_std)
+    for layer in layers(model):
+        nn.init.trunc_normal_(layer.weight, std=TRUNCATED_STD)
+        zero_bias(layer)
+    for vectors in learned_vectors(model):
+        nn.init.trunc_normal_(vectors, std=model.cfg.init_std)
 
 
-def torch_default(model: "ViT", cfg: ViTConfig) -> None:
+@torch.no_grad()
+def torch_default(model: "ViT") -> None:
     """Leave layers as PyTorch makes them: uniform within one over the root of their inputs, biases
     too. Attention is that of its MultiheadAttention: queries, keys and values are one Xavier
     uniform matrix, and attention's biases start at 0 (Paszke et al., 2019).
     """
-    draw_learned(model, cfg)
+    for vectors in learned_vectors(model):
+        nn.init.normal_(vectors, std=model.cfg.init_std)
     for attention in attentions(model):
         nn.init.xavier_uniform_(attention.qkv.weight)
-        for layer in (attention.qkv, attention.proj):
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+        zero_bias(attention.qkv)
+        zero_bias(attention.proj)
 
 
-def torch_encoder(model: "ViT", cfg: ViTConfig) -> None:
+def torch_encoder(model: "ViT") -> None:
     """Start as `torch`, with every block a copy of the first. PyTorch's TransformerEncoder makes
     its layers so, of one that it is given (Paszke et al., 2019).
     """
-    torch_default(model, cfg)
+    torch_default(model)
     first, *others = model.blocks
     for block in others:
         block.load_state_dict(first.state_dict())
 
 
-def attentions(model: "ViT") -> list[Attention]:
-    """The attention of every block."""
-    return [module for module in model.modules() if isinstance(module, Attention)]
+def layers(model: nn.Module) -> list[nn.Linear | nn.Conv2d]:
+    """All linear layers and convolutions, heads included."""
+    return [module for module in model.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
 
 
-INITS: dict[str, Callable[["ViT", ViTConfig], None]] = {
+def learned_vectors(model: "ViT") -> list[nn.Parameter]:
+    """Learned tokens and positions: what belongs to the model and its position, and to no layer."""
+    return [*model.parameters(recurse=False), *model.pos_embed.parameters(recurse=False)]
+
+
+def zero_bias(layer: nn.Linear | nn.Conv2d) -> None:
+    """Set the bias of a layer to 0, if it has one."""
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+INITS: dict[str, Callable[["ViT"], None]] = {
     "xavier": xavier,
     "trunc_normal": trunc_normal,
     "torch": torch_default,

@@ -1,13 +1,14 @@
 """How an image becomes patch tokens: the axis `patch`.
 
-Every word ends in the same map of one token per square of P x P pixels, read row by row; the
-words differ in the layers of `proj` alone. P is `cfg.patch_step`: behind a convolutional stage
-the image is the stage's maps.
+Every choice ends in the same map of one token per square of P x P pixels, read row by row; they
+differ in the layers of `proj` alone. P is `cfg.patch_step`: in a hybrid, squares are cut from the
+maps of a convolutional stage instead of from the image.
 
 B images  C channels  H x W pixels  D width  N tokens = rows * columns
 """
 
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Iterable
 from itertools import pairwise
 
@@ -15,11 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitlab.config import ViTConfig
+from vitlab.config import HybridConfig, ViTConfig
 from vitlab.models.norm import NORMS
-
-STEM = 64
-"""Channels between the convolutions of cct, whitened and a hybrid's stem, whatever the width."""
+from vitlab.models.stage import STEM, ConvStage, stem
 
 
 class Patch(nn.Module, ABC):
@@ -27,7 +26,14 @@ class Patch(nn.Module, ABC):
 
     def __init__(self, cfg: ViTConfig, channels: int):
         super().__init__()
-        self.proj = self.build(cfg, channels)
+        if isinstance(cfg, HybridConfig):
+            parts = {
+                "stage": ConvStage(cfg, channels),
+                "patch": self.build(cfg, cfg.stage_width),
+            }
+            self.proj = nn.Sequential(OrderedDict(parts))
+        else:
+            self.proj = self.build(cfg, channels)
         self.norm = NORMS[cfg.norm](cfg.width, cfg.norm_eps) if cfg.embed_norm else nn.Identity()
 
     @staticmethod
@@ -40,10 +46,10 @@ class Patch(nn.Module, ABC):
         grid = self.proj(images)  # (B, D, rows, columns)
         return self.norm(grid.flatten(2).transpose(1, 2))  # (B, N, D)
 
-    def start(self, parts: Iterable[Tensor]) -> None:
-        """Learn from training images, parts of (B, C, H, W), before step 0, what is not trained.
+    def calibrate(self, parts: Iterable[Tensor]) -> None:
+        """Compute from training images, parts of (B, C, H, W), before step 0, what is not trained.
 
-        Whoever learns nothing takes no part, so that none is made.
+        Here nothing: no part is taken, so that none is made.
         """
 
 
@@ -152,17 +158,17 @@ class WhitenedPatch(Patch):
         widths = [8 * channels, *[STEM] * len(strides), cfg.width]
         return nn.Sequential(Whitening(channels), nn.GELU(), *stem(widths, [1, *strides]))
 
-    def start(self, parts: Iterable[Tensor]) -> None:
+    def calibrate(self, parts: Iterable[Tensor]) -> None:
         """Compute the filters from normalised training images, parts of (B, C, H, W)."""
         whitening = self.proj.get_submodule("0")
         assert isinstance(whitening, Whitening)
-        whitening.start(parts)
+        whitening.calibrate(parts)
 
 
 class Whitening(nn.Module):
     """Fixed 2x2 filters of stride 2 and their negatives: (B, C, H, W) to (B, 8C, H/2, W/2).
 
-    Until `start` has seen images, the filters pass the four pixels on as they are.
+    Until `calibrate` has seen images, the filters pass the four pixels on as they are.
     """
 
     weight: Tensor
@@ -178,7 +184,7 @@ class Whitening(nn.Module):
         return F.conv2d(images, self.weight, stride=2)
 
     @torch.no_grad()
-    def start(self, parts: Iterable[Tensor]) -> None:
+    def calibrate(self, parts: Iterable[Tensor]) -> None:
         """Take the principal axes of the images' 2x2 squares, scaled to unit variance.
 
         What varies within the parts and what varies between them adds up to the whole.
@@ -205,16 +211,6 @@ def pad(images: Tensor, size: int) -> Tensor:
     """Border images on the right and below with 0, the mean colour, to a multiple of `size`."""
     height, width = images.shape[2:]
     return F.pad(images, (0, -width % size, 0, -height % size))
-
-
-def stem(widths: list[int], strides: list[int]) -> list[nn.Module]:
-    """3x3 convolutions from width to width, batch norm and GELU between them."""
-    layers = []
-    for inputs, outputs, stride in zip(widths[:-2], widths[1:-1], strides[:-1], strict=True):
-        convolution = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
-        layers += [convolution, nn.BatchNorm2d(outputs), nn.GELU()]
-    inputs, outputs = widths[-2:]
-    return [*layers, nn.Conv2d(inputs, outputs, 3, stride=strides[-1], padding=1)]
 
 
 PATCHES = {

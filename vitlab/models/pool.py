@@ -5,6 +5,8 @@ Only CLS and patches are read. Tokens come in the order CLS, distillation, regis
 B images  T tokens  N patches  D width
 """
 
+from abc import ABC, abstractmethod
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from vitlab.config import ViTConfig
 
 
-class Pool(nn.Module):
+class Pool(nn.Module, ABC):
     """Maps tokens (B, T, D) to one vector per image (B, `width`)."""
 
     def __init__(self, cfg: ViTConfig):
@@ -24,9 +26,13 @@ class Pool(nn.Module):
         """(B, T, D) to (B, N, D)."""
         return tokens[:, self.prefix :] if self.prefix else tokens  # a slice of all is a copy
 
-    def shares(self, tokens: Tensor) -> Tensor:
-        """How much of each of the tokens (B, T, D) the vector holds: (B, T), rows summing to 1."""
-        raise NotImplementedError
+    @abstractmethod
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, T, D) to (B, `width`)."""
+
+    @abstractmethod
+    def readout_weights(self, tokens: Tensor) -> Tensor:
+        """How much of each of the tokens (B, T, D) is in the vector: (B, T), rows summing to 1."""
 
 
 class ClsPool(Pool):
@@ -38,11 +44,11 @@ class ClsPool(Pool):
         """(B, T, D) to (B, D)."""
         return tokens[:, 0]  # (B, D)
 
-    def shares(self, tokens: Tensor) -> Tensor:
+    def readout_weights(self, tokens: Tensor) -> Tensor:
         """(B, T, D) to (B, T): nothing but CLS."""
-        shares = torch.zeros_like(tokens[..., 0])
-        shares[:, 0] = 1
-        return shares
+        weights = torch.zeros_like(tokens[..., 0])
+        weights[:, 0] = 1
+        return weights
 
 
 class MeanPool(Pool):
@@ -54,11 +60,11 @@ class MeanPool(Pool):
         """(B, T, D) to (B, D)."""
         return self.patches(tokens).mean(dim=1)  # (B, D)
 
-    def shares(self, tokens: Tensor) -> Tensor:
+    def readout_weights(self, tokens: Tensor) -> Tensor:
         """(B, T, D) to (B, T): as much of every patch."""
-        shares = torch.zeros_like(tokens[..., 0])
-        shares[:, self.prefix :] = 1 / (tokens.shape[1] - self.prefix)
-        return shares
+        weights = torch.zeros_like(tokens[..., 0])
+        weights[:, self.prefix :] = 1 / (tokens.shape[1] - self.prefix)
+        return weights
 
 
 class ClsMeanPool(Pool):
@@ -74,12 +80,12 @@ class ClsMeanPool(Pool):
         """(B, T, D) to (B, 2D)."""
         return torch.cat([tokens[:, 0], self.patches(tokens).mean(dim=1)], dim=-1)  # (B, 2D)
 
-    def shares(self, tokens: Tensor) -> Tensor:
+    def readout_weights(self, tokens: Tensor) -> Tensor:
         """(B, T, D) to (B, T): half of it CLS, half the patches."""
-        shares = torch.zeros_like(tokens[..., 0])
-        shares[:, 0] = 1 / 2
-        shares[:, self.prefix :] = 1 / 2 / (tokens.shape[1] - self.prefix)
-        return shares
+        weights = torch.zeros_like(tokens[..., 0])
+        weights[:, 0] = 1 / 2
+        weights[:, self.prefix :] = 1 / 2 / (tokens.shape[1] - self.prefix)
+        return weights
 
 
 class SeqPool(Pool):
@@ -97,7 +103,7 @@ class SeqPool(Pool):
         weights = self.score(patches).softmax(dim=1)  # (B, N, 1)
         return (weights * patches).sum(dim=1)  # (B, D)
 
-    def shares(self, tokens: Tensor) -> Tensor:
+    def readout_weights(self, tokens: Tensor) -> Tensor:
         """(B, T, D) to (B, T): the softmax of the patches' scores."""
         weights = self.score(self.patches(tokens)).softmax(dim=1)  # (B, N, 1)
         return F.pad(weights[..., 0], (self.prefix, 0))

@@ -20,7 +20,7 @@ Grid = tuple[int, int]
 
 
 class Position(nn.Module):
-    """The two hooks, which change nothing here, and the change to another grid."""
+    """The two places to act at, where nothing happens here, and the change to another grid."""
 
     def __init__(self, cfg: ViTConfig, grid: Grid):
         super().__init__()
@@ -31,12 +31,12 @@ class Position(nn.Module):
         """Tokens (B, T, D) to tokens (B, T, D), before the first block."""
         return tokens
 
-    def rotate(self, heads: Tensor) -> Tensor:
+    def rotate(self, vectors: Tensor) -> Tensor:
         """Queries or keys (B, H, T, d) to the same shape, in every block."""
-        return heads
+        return vectors
 
     def resize(self, grid: Grid) -> None:
-        """Go on with another number of rows and columns."""
+        """Take another number of rows and columns from now on."""
         self.grid = grid
 
 
@@ -129,15 +129,15 @@ class Rope(Fixed):
     """
 
     # A language model's base of 10,000 is made for thousands of places. On grids of 4 to 32 rows
-    # it would leave most pairs all but unturned; 100 is what Heo et al. chose.
+    # it would leave most pairs almost unrotated; 100 is what Heo et al. chose.
     BASE = 100.0
 
-    def rotate(self, heads: Tensor) -> Tensor:
+    def rotate(self, vectors: Tensor) -> Tensor:
         """Queries or keys (B, H, T, d) to the same shape; tokens before the patches stay."""
         cosine, sine = self.table
-        x, y = heads.float().chunk(2, dim=-1)  # (B, H, T, d/2) each
-        turned = torch.cat([x * cosine - y * sine, x * sine + y * cosine], dim=-1)
-        return turned.type_as(heads)  # (B, H, T, d)
+        x, y = vectors.float().chunk(2, dim=-1)  # (B, H, T, d/2) each
+        rotated = torch.cat([x * cosine - y * sine, x * sine + y * cosine], dim=-1)
+        return rotated.type_as(vectors)  # (B, H, T, d)
 
     def compute(self, grid: Grid) -> Tensor:
         """Cosines and sines (2, T, d/2) of the angles; tokens before the patches have angle 0."""

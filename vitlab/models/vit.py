@@ -2,8 +2,8 @@
 
     images -> patch_embed -> [prefix, patches] + pos_embed -> blocks -> norm -> pool -> head
 
-What the words of an axis mean is in patch.py, position.py, norm.py, ffn.py and pool.py; this file
-uses whatever their dictionaries hold. Names of modules follow timm, so that weights travel.
+What the values of an axis mean is in patch.py, position.py, norm.py, ffn.py and pool.py; this file
+uses whatever their dictionaries offer. Names of modules follow timm, so that weights travel.
 
 B images  C channels  K classes  T tokens: the prefix, then N patches
 prefix: CLS, then the distillation token, then registers, as far as there are any
@@ -17,14 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from vitlab.config import ViTConfig
-from vitlab.models.attention import Attention, Trace
+from vitlab.models.attention import Attention, Trace, attentions
 from vitlab.models.dropout import Dropout, DropPath
 from vitlab.models.ffn import FFNS
-from vitlab.models.init import initialise
+from vitlab.models.init import INITS
 from vitlab.models.norm import NORMS
-from vitlab.models.patch import PATCHES, Patch, pad
+from vitlab.models.patch import PATCHES, pad
 from vitlab.models.pool import POOLS
-from vitlab.models.position import POSITIONS, Position
+from vitlab.models.position import POSITIONS, Grid, Position
 
 
 class LayerScale(nn.Module):
@@ -42,11 +42,11 @@ class LayerScale(nn.Module):
 class Block(nn.Module, ABC):
     """Two residual branches: attention mixes tokens, the feed-forward network works on each."""
 
-    def __init__(self, cfg: ViTConfig, index: int):
+    def __init__(self, cfg: ViTConfig, grid: Grid, index: int):
         super().__init__()
         rate = cfg.drop_path * index / max(1, cfg.depth - 1)
         self.norm1 = NORMS[cfg.norm](cfg.width, cfg.norm_eps)
-        self.attn = Attention(cfg)
+        self.attn = Attention(cfg, grid, f"{block_name(index)}.attention")
         self.ls1 = LayerScale(cfg) if cfg.layer_scale else nn.Identity()
         self.norm2 = NORMS[cfg.norm](cfg.width, cfg.norm_eps)
         self.mlp = FFNS[cfg.ffn](cfg)
@@ -54,16 +54,8 @@ class Block(nn.Module, ABC):
         self.drop_path = DropPath(rate)
 
     @abstractmethod
-    def forward(self, tokens: Tensor, position: Position, trace: Trace, name: str) -> Tensor:
+    def forward(self, tokens: Tensor, position: Position, trace: Trace = None) -> Tensor:
         """Tokens (B, T, D) to tokens (B, T, D)."""
-
-    def attend(self, tokens: Tensor, position: Position, trace: Trace, name: str) -> Tensor:
-        """The first branch, (B, T, D) to (B, T, D)."""
-        return self.drop_path(self.ls1(self.attn(tokens, position, trace, name)))
-
-    def transform(self, tokens: Tensor, position: Position) -> Tensor:
-        """The second branch, (B, T, D) to (B, T, D)."""
-        return self.drop_path(self.ls2(self.mlp(tokens, position.grid)))
 
 
 class PreNorm(Block):
@@ -71,10 +63,11 @@ class PreNorm(Block):
     touched, so gradients reach the first block undiminished (Xiong et al., 2020).
     """
 
-    def forward(self, tokens: Tensor, position: Position, trace: Trace, name: str) -> Tensor:
+    def forward(self, tokens: Tensor, position: Position, trace: Trace = None) -> Tensor:
         """Tokens (B, T, D) to tokens (B, T, D)."""
-        tokens = tokens + self.attend(self.norm1(tokens), position, trace, name)
-        return tokens + self.transform(self.norm2(tokens), position)
+        mixed = self.attn(self.norm1(tokens), position, trace)
+        tokens = tokens + self.drop_path(self.ls1(mixed))
+        return tokens + self.drop_path(self.ls2(self.mlp(self.norm2(tokens), position.grid)))
 
 
 class PostNorm(Block):
@@ -82,13 +75,19 @@ class PostNorm(Block):
     block to block, but deep models want a warm-up (Vaswani et al., 2017).
     """
 
-    def forward(self, tokens: Tensor, position: Position, trace: Trace, name: str) -> Tensor:
+    def forward(self, tokens: Tensor, position: Position, trace: Trace = None) -> Tensor:
         """Tokens (B, T, D) to tokens (B, T, D)."""
-        tokens = self.norm1(tokens + self.attend(tokens, position, trace, name))
-        return self.norm2(tokens + self.transform(tokens, position))
+        mixed = self.attn(tokens, position, trace)
+        tokens = self.norm1(tokens + self.drop_path(self.ls1(mixed)))
+        return self.norm2(tokens + self.drop_path(self.ls2(self.mlp(tokens, position.grid))))
 
 
 BLOCKS = {"pre": PreNorm, "post": PostNorm}
+
+
+def block_name(index: int) -> str:
+    """What a trace calls the tokens that leave a block."""
+    return f"block{index:02d}"
 
 
 class ViT(nn.Module):
@@ -97,25 +96,22 @@ class ViT(nn.Module):
     def __init__(self, cfg: ViTConfig, image_size: tuple[int, int], channels: int, classes: int):
         super().__init__()
         self.cfg = cfg
-        self.patch_embed = self.embedding(cfg, channels)
+        grid = cfg.grid(image_size)
+        self.patch_embed = PATCHES[cfg.patch](cfg, channels)
         self.cls_token = token(1, cfg) if cfg.cls_token else None
         self.dist_token = token(1, cfg) if cfg.distill_token else None
         self.reg_token = token(cfg.registers, cfg) if cfg.registers else None
-        self.pos_embed = POSITIONS[cfg.position](cfg, cfg.grid(image_size))
+        self.pos_embed = POSITIONS[cfg.position](cfg, grid)
         self.pos_drop = Dropout(cfg.embed_dropout)
-        self.blocks = nn.ModuleList(BLOCKS[cfg.norm_place](cfg, i) for i in range(cfg.depth))
+        block = BLOCKS[cfg.norm_place]
+        self.blocks = nn.ModuleList(block(cfg, grid, index) for index in range(cfg.depth))
         # The last post-norm block has just normalised: a final norm would do it twice.
         norm = NORMS[cfg.norm](cfg.width, cfg.norm_eps)
         self.norm = norm if cfg.norm_place == "pre" else nn.Identity()
         self.pool = POOLS[cfg.pool](cfg)
         self.head = nn.Linear(self.pool.width, classes)
         self.head_dist = nn.Linear(cfg.width, classes) if cfg.distill_token else None
-        initialise(self, cfg)
-
-    @staticmethod
-    def embedding(cfg: ViTConfig, channels: int) -> Patch:
-        """What maps images (B, C, height, width) to patch tokens (B, N, D)."""
-        return PATCHES[cfg.patch](cfg, channels)
+        INITS[cfg.init](self)
 
     def forward(self, images: Tensor, trace: Trace = None) -> Tensor:
         """Images (B, C, height, width) to logits (B, K): with two heads, the mean of theirs.
@@ -124,11 +120,11 @@ class ViT(nn.Module):
         the first block, and for every block `block03` (B, T, D) and `block03.attention`
         (B, H, T, T), rows being queries. Without it attention is fused.
         """
-        logits = self.heads(images, trace)
+        logits = self.head_logits(images, trace)
         return logits[0] if len(logits) == 1 else (logits[0] + logits[1]) / 2
 
-    def heads(self, images: Tensor, trace: Trace = None) -> tuple[Tensor, ...]:
-        """Images (B, C, height, width) to the logits (B, K) of each head.
+    def head_logits(self, images: Tensor, trace: Trace = None) -> tuple[Tensor, ...]:
+        """Images (B, C, height, width) to the logits (B, K) of each classification head.
 
         With a distillation token there are two: the first head learns from the labels, the second,
         which reads that token, from a teacher.
@@ -151,33 +147,34 @@ class ViT(nn.Module):
         if trace is not None:
             trace["patches"] = tokens
         for index, block in enumerate(self.blocks):
-            name = f"block{index:02d}"
-            tokens = block(tokens, self.pos_embed, trace, name)
+            tokens = block(tokens, self.pos_embed, trace)
             if trace is not None:
-                trace[name] = tokens
+                trace[block_name(index)] = tokens
         return self.norm(tokens)
 
-    def shares(self, tokens: Tensor) -> Tensor:
+    def readout_weights(self, tokens: Tensor) -> Tensor:
         """How much of each of the tokens (B, T, D) of `features` the heads read: (B, T).
 
         Rows sum to 1; of two heads, each reads for one half.
         """
-        shares = self.pool.shares(tokens)
+        weights = self.pool.readout_weights(tokens)
         if self.head_dist is None:
-            return shares
-        distilled = torch.zeros_like(shares)
+            return weights
+        distilled = torch.zeros_like(weights)
         distilled[:, int(self.cfg.cls_token)] = 1
-        return (shares + distilled) / 2
+        return (weights + distilled) / 2
 
     def resize(self, image_size: tuple[int, int]) -> None:
         """Take images of another (height, width) in pixels from now on."""
-        self.pos_embed.resize(self.cfg.grid(image_size))
+        grid = self.cfg.grid(image_size)
+        for part in (self.pos_embed, *attentions(self)):
+            part.resize(grid)
 
-    def start(self, parts: Iterable[Tensor]) -> None:
-        """Compute from normalised training images, parts of (B, C, height, width) that are made
-        one by one as they are taken, what is not trained.
+    def calibrate(self, parts: Iterable[Tensor]) -> None:
+        """Compute what is not trained from normalised training images, which are given in parts of
+        (B, C, height, width), each made when it is taken.
         """
-        self.patch_embed.start(parts)
+        self.patch_embed.calibrate(parts)
 
 
 def token(count: int, cfg: ViTConfig) -> nn.Parameter:

@@ -1,4 +1,4 @@
-"""Weights from elsewhere into a model: by name, and resampled where another size is meant.
+"""Weights of another model into ours: by name, and resampled where sizes differ.
 
     tensors of a source -> timm's names, which are ours -> our grid, patches, channels -> the model
 
@@ -24,7 +24,7 @@ from vitlab.models.vit import ViT
 PREFIX = ("cls_token", "dist_token", "reg_token")
 """Learned tokens before the patches, in their order."""
 
-HEADS = ("head", "head_dist")
+CLASSIFIERS = ("head", "head_dist")
 """What gives the logits, in every kind of model."""
 
 TRANSFORMERS = {
@@ -47,7 +47,7 @@ TRANSFORMERS = {
 
 
 @dataclass(frozen=True)
-class Report:
+class LoadReport:
     """What became of a source's tensors; as text, a few lines for whoever starts a training."""
 
     matched: tuple[str, ...]
@@ -55,7 +55,7 @@ class Report:
     resized: dict[str, str]
     """Tensors of the model that were made from the source's, and how: resampled, put in order."""
     skipped: dict[str, str]
-    """Tensors of the source that found no place, and why."""
+    """Tensors of the source that were not used, and why."""
     missing: tuple[str, ...]
     """Tensors of the model that the source does not have: they stay as they were drawn."""
 
@@ -65,10 +65,10 @@ class Report:
             f"{len(self.skipped)} skipped, {len(self.missing)} left as drawn"
         ]
         lines += [f"resized {name}: {how}" for name, how in self.resized.items()]
-        reasons = defaultdict(list)
+        names_by_reason = defaultdict(list)
         for name, reason in self.skipped.items():
-            reasons[reason].append(name)
-        lines += [f"skipped {some(names)}: {reason}" for reason, names in reasons.items()]
+            names_by_reason[reason].append(name)
+        lines += [f"skipped {some(names)}: {reason}" for reason, names in names_by_reason.items()]
         if self.missing:
             lines.append(f"as drawn {some(self.missing)}")
         return "\n".join(lines)
@@ -78,9 +78,9 @@ class Report:
 def load_weights(
     model: nn.Module,
     tensors: Mapping[str, Tensor],
-    theirs: Sequence[str] | None = None,
-    ours: Sequence[str] | None = None,
-) -> Report:
+    source_classes: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+) -> LoadReport:
     """Fill a model with weights of the same names, those of timm or of the transformers library.
 
     Learned positions are resampled to the model's present grid. The position of a token that has
@@ -91,55 +91,62 @@ def load_weights(
     Args:
         model: what is filled, in place.
         tensors: by name, as the source calls them.
-        theirs: names of the source's classes, None where it does not say: then heads of equal
-            shape are taken for the same.
-        ours: names of the model's classes.
+        source_classes: names of the source's classes, None where it does not say: then heads of
+            equal shape are taken for the same.
+        classes: names of the model's classes.
 
     Raises:
         RunError: fewer than half of the model's tensors match; nothing was changed then.
     """
     weights, source = model.state_dict(), rename(tensors)
     resized: dict[str, str] = {}
-    strange: dict[str, str] = {}
-    if isinstance(model, ViT) and isinstance(model.patch_embed, LinearPatch):
-        resized |= fit_filters(model.patch_embed, source)
-    if isinstance(model, ViT) and isinstance(model.pos_embed, Learned):
-        resized |= fit_positions(model.pos_embed, source)
-    if theirs and ours and len(theirs) == len(ours):
-        if sorted(theirs) == sorted(ours):
-            resized |= fit_classes(model, source, theirs, ours)
+    if isinstance(model, ViT):
+        resized |= fit_filters(model, source) | fit_positions(model, source)
+    other_heads, other_classes = [], ""
+    if source_classes and classes and len(source_classes) == len(classes):
+        if sorted(source_classes) == sorted(classes):
+            resized |= fit_classes(model, source, source_classes, classes)
         else:
-            reason = f"of the classes {some(theirs)}, here {some(ours)}"
-            strange = {name: reason for name in rows_of_classes(model) if name in source}
-    shaped = {
-        name: tensor
-        for name, tensor in source.items()
-        if name in weights and tensor.shape == weights[name].shape
-    }
-    fitting = {name: tensor for name, tensor in shaped.items() if name not in strange}
-    skipped = {
-        name: strange.get(name) or difference(name, tensor, weights.get(name))
-        for name, tensor in source.items()
-        if name not in fitting
-    }
-    if 2 * len(shaped) < len(weights):
-        examples = [f"{name}: {skipped[name]}. " for name in skipped if name in weights]
-        way = "Give the model the shape of the source: model.width, depth, heads, ffn_ratio, patch"
-        if not weights.keys() & source.keys():
-            way = (
-                f"No name is the same: there {some(list(source))}; here {some(list(weights))}. "
-                "Choose the model.kind of the source, or call its tensors as timm does"
-            )
-        raise RunError(
-            f"these weights are of another model: they fit {len(shaped)} of {len(weights)} "
-            f"tensors. {''.join(examples[:1])}{way}"
-        )
+            other_heads = class_tensors(model)
+            other_classes = f"of the classes {some(source_classes)}, here {some(classes)}"
+    skipped: dict[str, str] = {}
+    shaped = 0
+    for name, tensor in source.items():
+        if name not in weights or tensor.shape != weights[name].shape:
+            skipped[name] = difference(name, tensor, weights.get(name))
+        else:
+            shaped += 1
+            if name in other_heads:
+                skipped[name] = other_classes
+    if 2 * shaped < len(weights):
+        raise RunError(mismatch(shaped, weights, source, skipped))
+    fitting = {name: tensor for name, tensor in source.items() if name not in skipped}
     model.load_state_dict(fitting, strict=False)
-    return Report(
+    return LoadReport(
         matched=tuple(name for name in fitting if name not in resized),
         resized={name: how for name, how in resized.items() if name in fitting},
         skipped=skipped,
         missing=tuple(name for name in weights if name not in fitting),
+    )
+
+
+def mismatch(
+    shaped: int,
+    weights: Mapping[str, Tensor],
+    source: Mapping[str, Tensor],
+    skipped: Mapping[str, str],
+) -> str:
+    """What a user reads of a source that is of another model, and what to do."""
+    example = next((f"{name}: {skipped[name]}. " for name in skipped if name in weights), "")
+    advice = "Give the model the shape of the source: model.width, depth, heads, ffn_ratio, patch"
+    if not weights.keys() & source.keys():
+        advice = (
+            f"No name is the same: there {some(list(source))}; here {some(list(weights))}. "
+            "Choose the model.kind of the source, or call its tensors as timm does"
+        )
+    return (
+        f"these weights are of another model: they fit {shaped} of {len(weights)} tensors. "
+        f"{example}{advice}"
     )
 
 
@@ -159,42 +166,43 @@ def rename(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def fit_filters(patch_embed: LinearPatch, source: dict[str, Tensor]) -> dict[str, str]:
+def fit_filters(model: ViT, source: dict[str, Tensor]) -> dict[str, str]:
     """Bring a source's patch filters to other patches and channels, in place; say how."""
-    filters = source.get("patch_embed.proj.weight")
-    wanted = patch_embed.proj.get_parameter("weight").shape
-    if filters is None or filters.ndim != len(wanted):
+    name = "patch_embed.proj.weight"
+    filters, wanted = source.get(name), model.state_dict().get(name)
+    linear = isinstance(model.patch_embed, LinearPatch)
+    if not linear or filters is None or wanted is None or filters.ndim != wanted.ndim:
         return {}
     fitted = filters.float()
-    if (filters.shape[1], wanted[1]) == (3, 1):
+    if (filters.shape[1], wanted.shape[1]) == (3, 1):
         fitted = fitted.sum(1, keepdim=True)
-    if filters.shape[2:] != wanted[2:]:
-        fitted = resample_filters(fitted, (wanted[2], wanted[3]))
+    if filters.shape[2:] != wanted.shape[2:]:
+        fitted = resample_filters(fitted, (wanted.shape[2], wanted.shape[3]))
     if fitted.shape == filters.shape:
         return {}
-    source["patch_embed.proj.weight"] = fitted
-    return {"patch_embed.proj.weight": change(filters.shape[1:], fitted.shape[1:])}
+    source[name] = fitted
+    return {name: f"{times(filters.shape[1:])} to {times(fitted.shape[1:])}"}
 
 
-def fit_positions(place: Learned, source: dict[str, Tensor]) -> dict[str, str]:
-    """Bring a source's learned positions to a grid, in place; say how.
+def fit_positions(model: ViT, source: dict[str, Tensor]) -> dict[str, str]:
+    """Bring a source's learned positions to the model's grid, in place; say how.
 
     How many of the table's rows belong to the prefix is not written anywhere: none, that of CLS, or
     those of all learned tokens, whichever leaves a grid.
     """
-    table = source.get("pos_embed.weight")
-    if table is None or table.shape == place.weight.shape:
+    position, table = model.pos_embed, source.get("pos_embed.weight")
+    if not isinstance(position, Learned) or table is None or table.shape == position.weight.shape:
         return {}
     tokens = [name for name in PREFIX if name in source]
-    everybody = sum(source[name].shape[1] for name in tokens)
-    for count in sorted({0, int("cls_token" in tokens), everybody}):
-        if grid := grid_of(table.shape[1] - count, place.grid):
+    all_tokens = sum(source[name].shape[1] for name in tokens)
+    for count in sorted({0, int("cls_token" in tokens), all_tokens}):
+        if grid := grid_of(table.shape[1] - count, position.grid):
             break
     else:
         return {}
     prefix, patches = table.float().tensor_split([count], dim=1)
     done = {}
-    cls = patches.new_zeros(1, int(place.cfg.position_on_cls), patches.shape[2])
+    cls = patches.new_zeros(1, int(model.cfg.position_on_cls), patches.shape[2])
     for name in tokens:
         own, prefix = prefix.tensor_split([source[name].shape[1]], dim=1)
         if name == "cls_token" and own.shape == cls.shape:
@@ -202,31 +210,34 @@ def fit_positions(place: Learned, source: dict[str, Tensor]) -> dict[str, str]:
         elif own.shape[1]:
             source[name] = source[name] + own
             done[name] = "its position was added to it"
-    fitted = torch.cat([cls, resample(patches, grid, place.grid)], dim=1)
+    fitted = torch.cat([cls, resample(patches, grid, position.grid)], dim=1)
     source["pos_embed.weight"] = fitted
-    how = f"{change(grid, place.grid)} patches"
-    if grid == place.grid:
+    how = f"{times(grid)} to {times(position.grid)} patches"
+    if grid == position.grid:
         how = f"{table.shape[1]} rows to {fitted.shape[1]}"
     return {"pos_embed.weight": how, **done}
 
 
 def fit_classes(
-    model: nn.Module, source: dict[str, Tensor], theirs: Sequence[str], ours: Sequence[str]
+    model: nn.Module,
+    source: dict[str, Tensor],
+    source_classes: Sequence[str],
+    classes: Sequence[str],
 ) -> dict[str, str]:
     """Bring the rows of a source's heads to another order of the same classes, in place."""
-    order = [theirs.index(name) for name in ours]
-    if order == list(range(len(ours))):
+    order = [source_classes.index(name) for name in classes]
+    if order == list(range(len(classes))):
         return {}
-    names = [name for name in rows_of_classes(model) if len(source.get(name, ())) == len(order)]
+    names = [name for name in class_tensors(model) if len(source.get(name, ())) == len(order)]
     for name in names:
         source[name] = source[name][order]
     return dict.fromkeys(names, "rows in the order of the classes here")
 
 
-def rows_of_classes(model: nn.Module) -> list[str]:
+def class_tensors(model: nn.Module) -> list[str]:
     """Names of the tensors that have a row per class: the last linear layer of each head."""
     linear = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
-    heads = [[name for name in linear if name.split(".")[0] == head] for head in HEADS]
+    heads = [[name for name in linear if name.split(".")[0] == head] for head in CLASSIFIERS]
     return [f"{head[-1]}.{kind}" for head in heads if head for kind in ("weight", "bias")]
 
 
@@ -251,17 +262,12 @@ def resample_filters(filters: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def difference(name: str, theirs: Tensor, ours: Tensor | None) -> str:
-    """Why a tensor of a source has no place."""
+    """Why a tensor of a source cannot be used."""
     if ours is None:
         return "not in this model"
     if name.startswith("head") and theirs.shape[1:] == ours.shape[1:]:
         return f"{len(theirs)} classes, here {len(ours)}"
     return f"{times(theirs.shape)}, here {times(ours.shape)}"
-
-
-def change(before: tuple[int, ...], after: tuple[int, ...]) -> str:
-    """From one shape to another, in words."""
-    return f"{times(before)} to {times(after)}"
 
 
 def times(shape: tuple[int, ...]) -> str:

@@ -26,7 +26,7 @@ AXES = {
 """Axis of a ViT -> the file of its words, and the dictionary from word to class in it."""
 
 KINDS = {
-    "hybrid": ("hybrid.py", "Hybrid"),
+    "hybrid": ("stage.py", "ConvStage"),
     "resnet18": ("convnet.py", "ResNet18"),
     "cnn6": ("convnet.py", "CNN6"),
 }
@@ -73,7 +73,7 @@ def _first_paragraph(file: str, name: str) -> str:
 
 
 def explain(cfg: ModelConfig) -> dict[str, str]:
-    """What `vitlab.models.explain` says of a model, read from the same docstrings."""
+    """What `vitlab.models.describe_parts` says of a model, read from the same docstrings."""
     texts = {"kind": _first_paragraph(*KINDS[cfg.kind])} if cfg.kind in KINDS else {}
     if isinstance(cfg, ViTConfig):
         for axis, (file, words) in AXES.items():

@@ -15,7 +15,7 @@ from vitlab.data import load_train, resolve
 from vitlab.device import choose_device
 from vitlab.errors import ConfigError, RunError, VitlabError
 from vitlab.fields import field_help
-from vitlab.models import explain
+from vitlab.models import describe_parts
 from vitlab.models.cost import cost
 from vitlab.recipes import ALL_RECIPES
 from vitlab.study.define import Definition, Range, follow_up, written
@@ -162,7 +162,7 @@ def explanation(arm: Arm, plan: Plan, config: Config) -> str:
         if common:
             return f"The recipe {config.recipe} with {common}."
         return f"The recipe {config.recipe}. {first_line(config.recipe)}"
-    words = explain(config.model)
+    words = describe_parts(config.model)
     sentences = []
     for path, value in arm.changes.items():
         section, _, name = path.partition(".")

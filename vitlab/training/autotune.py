@@ -21,7 +21,7 @@ from vitlab.config import Config, ViTConfig
 from vitlab.data.batches import memory
 from vitlab.device import LAYOUTS, Choice, choose_precision, multiplies_bf16
 from vitlab.models import build_model
-from vitlab.models.attention import EXPLICIT_TOKENS, set_attention
+from vitlab.models.attention import EXPLICIT_TOKENS, set_attention_backend
 from vitlab.models.cost import activation_bytes, cost, training_macs
 from vitlab.training.optim import freeze
 from vitlab.training.state import TrainState
@@ -203,7 +203,7 @@ def step_images(config: Config, device: torch.device, most: int) -> int:
 def training_bytes(config: Config, attention: str = "auto") -> int:
     """Bytes that one image takes inside a model in training, in fp32; see `activation_bytes`."""
     data, model = config.data, without_numbers(config)
-    set_attention(model, attention)
+    set_attention_backend(model, attention)
     assert data.image_size and data.channels
     shape = (2, data.channels, *data.image_size)  # of one pixel batch norm would learn nothing
     return activation_bytes(model, shape, gradients=True) // 2
@@ -225,7 +225,7 @@ def noise_step(
     size = config.data.image_size
     assert size is not None
     model = build_model(config).to(device)
-    set_attention(model, attention)
+    set_attention_backend(model, attention)
     model = model.to(memory_format=LAYOUTS[layout]).train()  # type: ignore[call-overload]
     state = TrainState.build(model, config.optim, size, precision)
     stepper = Stepper(state, config, Choice(precision, ""), Choice(compilation, ""))

@@ -32,8 +32,8 @@ from vitlab.device import (
 from vitlab.errors import DivergenceError
 from vitlab.inference import BATCH, compute_logits, open_model
 from vitlab.models import build_model
-from vitlab.models.attention import set_attention
-from vitlab.models.weights import Report, load_weights
+from vitlab.models.attention import set_attention_backend
+from vitlab.models.weights import LoadReport, load_weights
 from vitlab.pretrained.weights import read_class_names
 from vitlab.run import Run
 from vitlab.training.autotune import SECONDS, Settings, Words, choose, rules, step_images
@@ -71,7 +71,7 @@ class Start:
     source: str
     sha256: str
     """Hash of the tensors by name, in the form of safetensors."""
-    report: Report
+    report: LoadReport
 
     @classmethod
     def into(
@@ -146,10 +146,10 @@ class Session:
         torch.manual_seed(address(seed, 0, WEIGHTS))
         size = batches.size(0)
         model = build_model(replace(config, data=replace(config.data, image_size=size)))
-        set_attention(model, settings.attention.value)
+        set_attention_backend(model, settings.attention.value)
         layout = LAYOUTS[settings.layout.value]
         model.to(device).to(memory_format=layout).train()  # type: ignore[call-overload]
-        if (learn := getattr(model, "start", None)) is not None:
+        if (learn := getattr(model, "calibrate", None)) is not None:
             some = np.random.default_rng(seed).permutation(len(images))[:START_IMAGES]
             count = max(2, START_PIXELS // math.prod(examples.images.shape[1:3]))
             parts = (some[first : first + count] for first in range(0, len(some), count))

@@ -28,7 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vitlab.config import Config
 from vitlab.device import Choice, autocast
-from vitlab.models.dropout import address_masks, dropouts
+from vitlab.models.dropout import dropouts, seed_masks
 from vitlab.training.distributed import ALONE, Ranks
 from vitlab.training.state import TrainState
 
@@ -49,8 +49,8 @@ class Heads(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Images (B, C, H, W) to logits (B, K): one head, or that of labels and that of answers."""
-        heads = getattr(self.model, "heads", None)
-        return heads(images) if heads is not None else (self.model(images),)
+        head_logits = getattr(self.model, "head_logits", None)
+        return head_logits(images) if head_logits is not None else (self.model(images),)
 
 
 class Stepper:
@@ -123,7 +123,7 @@ class Stepper:
             (loss, gradient norm), float32 (2,) on the device. The loss is this rank's part.
         """
         self.state.set_rates(share)
-        address_masks(self.dropouts, seed)
+        seed_masks(self.dropouts, seed)
         # A last, smaller batch is one step of many: not worth a graph or a compilation.
         full = len(images) == self.config.train.batch_size
         while full and self.replay is not None:

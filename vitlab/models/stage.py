@@ -1,49 +1,33 @@
-"""A convolutional stage before the ViT: the model kind `hybrid`.
+"""Convolutions on the way to patch tokens: a plain row of them, and the stage of a hybrid.
 
-    images -> stage: stem -> blocks -> patch embedding -> the rest of the ViT
-
-B images  C channels  H x W pixels  S channels of the stage  D width
+B images  C channels  H x W pixels  S channels of the stage
 R, Q rows and columns of the stage: H and W over `stage_size`
 """
-
-from collections import OrderedDict
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitlab.config import HybridConfig
 from vitlab.models.norm import NORMS
-from vitlab.models.patch import PATCHES, STEM, Patch, stem
-from vitlab.models.vit import ViT
+
+STEM = 64
+"""Channels between the convolutions of cct, whitened and a hybrid's stem, whatever the width."""
 
 
-class Hybrid(ViT):
+class ConvStage(nn.Sequential):
     """Convolutions first make maps of local features, each place spanning `stage_size` pixels, and
     patches are cut from these instead of from pixels. What is near is then known from the start,
     and attention is left with what is far (Dai et al., 2021).
+
+    Maps images (B, C, H, W) to (B, S, R, Q): a stem that halves them, then `stage_depth` blocks.
     """
 
-    @staticmethod
-    def embedding(cfg: HybridConfig, channels: int) -> Patch:
-        """The stage, then the patch embedding of the config on its maps."""
-        return HybridPatch(cfg, channels)
-
-
-class HybridPatch(Patch):
-    """Maps images (B, C, H, W) to tokens (B, N, D) by a stage and a patch embedding behind it."""
-
-    @staticmethod
-    def build(cfg: HybridConfig, channels: int) -> nn.Module:
-        """The layers by name, so that they can be told apart: `stage` and `patch`."""
+    def __init__(self, cfg: HybridConfig, channels: int):
         halvings = cfg.stage_size.bit_length() - 1
         strides = [1, *([2] * halvings or [1])]
         widths = [channels, *[STEM] * (len(strides) - 1), cfg.stage_width]
         blocks = [ConvBlock(cfg) for _ in range(cfg.stage_depth)]
-        layers = {
-            "stage": nn.Sequential(nn.Sequential(*stem(widths, strides)), *blocks),
-            "patch": PATCHES[cfg.patch].build(cfg, cfg.stage_width),
-        }
-        return nn.Sequential(OrderedDict(layers))
+        super().__init__(nn.Sequential(*stem(widths, strides)), *blocks)
 
 
 class ConvBlock(nn.Module):
@@ -64,3 +48,13 @@ class ConvBlock(nn.Module):
         branch = self.dwconv(maps).permute(0, 2, 3, 1)  # (B, R, Q, S)
         branch = self.fc2(F.gelu(self.fc1(self.norm(branch))))
         return maps + branch.permute(0, 3, 1, 2)
+
+
+def stem(widths: list[int], strides: list[int]) -> list[nn.Module]:
+    """3x3 convolutions from width to width, batch norm and GELU between them."""
+    layers = []
+    for inputs, outputs, stride in zip(widths[:-2], widths[1:-1], strides[:-1], strict=True):
+        convolution = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+        layers += [convolution, nn.BatchNorm2d(outputs), nn.GELU()]
+    inputs, outputs = widths[-2:]
+    return [*layers, nn.Conv2d(inputs, outputs, 3, stride=strides[-1], padding=1)]
