@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "vitlab"
 
 LAYERS = (
     {"errors"},
-    {"config", "files", "formatting"},
+    {"config", "files", "formatting", "records"},
     {"device", "recipes", "run", "tensors", "stats"},
     {"data", "models"},
     {"backbone", "card", "embeddings", "inference", "metrics", "figures", "pretrained"},
@@ -37,6 +37,7 @@ WITHOUT_TORCH = (
     "files",
     "formatting",
     "recipes",
+    "records",
     "run",
     "metrics",
     "stats",
