@@ -113,7 +113,7 @@ def test_logits_labels_and_indices_are_kept(run):
     result = evaluate(run)
     examples = load_train(run.config.data)
     with np.load(run.predictions("validation"), allow_pickle=False) as kept:
-        expected = run.split.index[1]
+        expected = run.split.indices[1]
         assert np.array_equal(kept["indices"], expected)
         assert np.array_equal(kept["labels"], examples.labels[expected])
         assert kept["logits"].shape == (len(expected), 10) and kept["logits"].dtype == np.float32
@@ -195,7 +195,7 @@ def test_the_test_split_is_closed_to_an_unfinished_run(run):
     with pytest.raises(RunError, match=r"not finished.*vitlab train --resume"):
         evaluate(run, "test")
     assert ledger(run) == [] and run.results == {}
-    with Run.claim(run.path):  # as a training in progress does
+    with Run.lock(run.path):  # as a training in progress does
         assert evaluate(run)["accuracy"] > 0
 
 

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "vitlab"
 LAYERS = (
     {"errors"},
     {"fields"},
-    {"config", "files", "formatting"},
+    {"config", "files", "formatting", "records"},
     {"experiments"},
     {"device", "recipes", "run", "tensors", "stats"},
     {"data", "models"},
@@ -41,6 +41,7 @@ WITHOUT_TORCH = (
     "formatting",
     "experiments",
     "recipes",
+    "records",
     "run",
     "metrics",
     "stats",

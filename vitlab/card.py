@@ -75,7 +75,7 @@ def terms(run: Run, checkpoint: Checkpoint) -> Terms:
         fit=config.fit,
         mean=tuple(origin["mean"]),
         std=tuple(origin["std"]),
-        input_size=tuple(checkpoint.state["image_size"]),
+        input_size=checkpoint.state["image_size"],
         temperature=temperature(run, checkpoint),
         checkpoint_sha256=checkpoint.sha256,
         grey_range=grey_range(run),
@@ -85,7 +85,7 @@ def terms(run: Run, checkpoint: Checkpoint) -> Terms:
 def grey_range(run: Run) -> tuple[int, int] | None:
     """The values of 16-bit pictures that a run takes for 0 and 255; None for all there are."""
     found = run.provenance["data"].get("grey_range")
-    return tuple(found) if found else None
+    return (found[0], found[1]) if found else None
 
 
 def temperature(run: Run, checkpoint: Checkpoint) -> float | None:

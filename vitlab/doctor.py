@@ -147,7 +147,7 @@ def self_test(device: str = "auto") -> dict[str, Any]:
 def again(run: Run, device: str) -> Run:
     """A copy of a finished run, cut back to its checkpoint before the last and resumed."""
     copy = shutil.copytree(run.path, run.path.with_name("again"))
-    (copy / "finished.json").unlink()
+    Run(copy).finished_file.unlink()
     shutil.rmtree(Run(copy).checkpoint().path)
     return resume(copy, device=device, quiet=True)
 

@@ -13,10 +13,10 @@ pictures come back without the images.
 import io
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from vitlab.data import LabelledImages, index_sha256
 from vitlab.data.batches import DeviceImages
 from vitlab.device import choose_device, enough_memory
 from vitlab.figures import evaluation, training
-from vitlab.files import write_bytes, write_json
+from vitlab.files import write_bytes
 from vitlab.formatting import csv_text
 from vitlab.inference import BATCH, WORKING, Data, compute_logits, inference_precision, open_model
 from vitlab.ledger import Split, open_split, record_opening
@@ -41,11 +41,12 @@ from vitlab.metrics import (
     summarize,
 )
 from vitlab.pretrained import open_run
+from vitlab.records import CheckpointChoice, Results, Timing
 from vitlab.robustness import EPSILON, View, predictions
-from vitlab.run import Checkpoint, Run, Which
+from vitlab.run import Checkpoint, Run
 from vitlab.stats import wilson
 
-NAMES: dict[Which, str] = {"last": "{}", "best": "best-{}"}
+NAMES: dict[CheckpointChoice, str] = {"last": "{}", "best": "best-{}"}
 """How the files of a split are called, for the last checkpoint and for the best."""
 
 PICTURES = (
@@ -88,7 +89,7 @@ def evaluate(
     run: Run | str | os.PathLike[str],
     split: Split = "validation",
     *,
-    checkpoint: Which = "last",
+    checkpoint: CheckpointChoice = "last",
     data: Data = None,
     device: str = "auto",
     data_root: str | os.PathLike[str] | None = None,
@@ -149,7 +150,7 @@ def evaluate_robustness(
     run: Run | str | os.PathLike[str],
     split: Split = "validation",
     *,
-    checkpoint: Which = "last",
+    checkpoint: CheckpointChoice = "last",
     data: Data = None,
     device: str = "auto",
     data_root: str | os.PathLike[str] | None = None,
@@ -187,11 +188,14 @@ def evaluate_robustness(
     return result
 
 
-def _shelf(results: dict[str, Any], checkpoint: Which) -> dict[str, Any]:
-    return results if checkpoint == "last" else results.setdefault("best", {})
+def _shelf(results: Results, checkpoint: CheckpointChoice) -> dict[str, Any]:
+    shelf = results if checkpoint == "last" else results.setdefault("best", {})
+    return cast(dict[str, Any], shelf)  # its keys are put together
 
 
-def _stored(run: Run, key: str, checkpoint: Which, chosen: Checkpoint) -> Which | None:
+def _stored(
+    run: Run, key: str, checkpoint: CheckpointChoice, chosen: Checkpoint
+) -> CheckpointChoice | None:
     """Under which word the run holds a result of exactly this checkpoint, the given word first.
 
     The best checkpoint may be the last: it is no reason to open the test split again.
@@ -212,7 +216,7 @@ def _drawn(run: Run, name: str) -> bool:
     return all((run.figures / f"{name}-{picture}.png").exists() for picture in pictures)
 
 
-def _take_over(run: Run, key: str, source: Which, name: str) -> dict[str, Any]:
+def _take_over(run: Run, key: str, source: CheckpointChoice, name: str) -> dict[str, Any]:
     """Copy the predictions of an equal checkpoint to this one's name; return their facts."""
     for tail in ("", "-gallery"):
         theirs = run.predictions(NAMES[source].format(key) + tail)
@@ -222,12 +226,13 @@ def _take_over(run: Run, key: str, source: Which, name: str) -> dict[str, Any]:
     return {fact: stored[fact] for fact in FACTS if fact in stored}
 
 
-def _keep(run: Run, key: str, checkpoint: Which, result: dict[str, Any]) -> None:
+def _keep(run: Run, key: str, checkpoint: CheckpointChoice, result: dict[str, Any]) -> None:
     """Store a result: last, so that it never speaks of files that are not yet there."""
     results = run.results
     _shelf(results, checkpoint)[key] = result
     rows: list[tuple[Any, ...]] = [("checkpoint", "result", "class", "metric", "value")]
-    for word, shelf in (("last", results), ("best", results.get("best", {}))):
+    shelves: dict[str, Any] = {"last": results, "best": results.get("best", {})}
+    for word, shelf in shelves.items():
         for name, one in shelf.items():
             if name != "best":
                 rows += ((word, name, *row) for row in _numbers(one))
@@ -267,7 +272,7 @@ def _ready(
     where = choose_device(device)
     precision = inference_precision(run, where)
     data = run.provenance["data"]
-    size = tuple(checkpoint.state["image_size"])
+    size = checkpoint.state["image_size"]
     with enough_memory(partial(_memory, examples.images.shape[1:3], len(index), where)):
         model = open_model(run, checkpoint, where)
         facts = {
@@ -311,13 +316,13 @@ def _classify(
         ]
         logits = torch.cat(parts).cpu().numpy()
         seconds = _latency(model, pixels, view)
-    timing = {
+    timing: Timing = {
         "inference_ms": 1000 * seconds,
         "device": str(pixels.device),
         "threads": torch.get_num_threads(),
         "step": checkpoint.step,
     }
-    write_json(run.timing, timing)
+    run.write_timing(timing)
     require_finite(logits)
     labels = examples.labels[index]
     places = np.unique(np.concatenate(list(galleries(logits, labels).values())))
@@ -349,7 +354,9 @@ def _load(run: Run, name: str) -> dict[str, np.ndarray]:
         return dict(arrays)
 
 
-def _temperature(run: Run, split: Split, checkpoint: Which, chosen: Checkpoint) -> float | None:
+def _temperature(
+    run: Run, split: Split, checkpoint: CheckpointChoice, chosen: Checkpoint
+) -> float | None:
     """The temperature of a checkpoint's validation logits, None where there are none."""
     word = checkpoint if split == "validation" else _stored(run, "validation", checkpoint, chosen)
     if word is None:
@@ -421,7 +428,7 @@ def _words(name: str) -> str:
     return name.replace("best-", "best checkpoint, ").replace("-", ", ")
 
 
-def draw(run: Run, name: str, result: dict[str, Any]) -> None:
+def draw(run: Run, name: str, result: Mapping[str, Any]) -> None:
     """Draw the pictures of a result, and the curves of the run, from stored files alone.
 
     Args:
@@ -459,7 +466,7 @@ def draw(run: Run, name: str, result: dict[str, Any]) -> None:
         _draw_galleries(run, name, arrays, names, title)
 
 
-def _heads(result: dict[str, Any]) -> tuple[str, str]:
+def _heads(result: Mapping[str, Any]) -> tuple[str, str]:
     """What stands over the reliability of logits as they are and scaled."""
     before = f"as trained: calibration error {100 * result['calibration_error']:.2f} %"
     if result["temperature"] is None:

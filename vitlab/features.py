@@ -32,7 +32,8 @@ from vitlab.figures.maps import Map, maps
 from vitlab.files import write_json
 from vitlab.inference import Data, at_once, open_examples, open_model
 from vitlab.pretrained import open_run
-from vitlab.run import Checkpoint, Run, Which
+from vitlab.records import CheckpointChoice
+from vitlab.run import Checkpoint, Run
 
 Kind = Literal["pooled", "cls", "patch"]
 KINDS: dict[Kind, str] = {
@@ -114,7 +115,7 @@ def features(
     other: Run | str | os.PathLike[str] | None = None,
     *,
     out: str | os.PathLike[str] | None = None,
-    checkpoint: Which = "last",
+    checkpoint: CheckpointChoice = "last",
     data: Data = None,
     device: str = "auto",
     data_root: str | os.PathLike[str] | None = None,
@@ -204,7 +205,7 @@ def _sample(runs: Sequence[Run], examples: LabelledImages) -> tuple[np.ndarray, 
                 f"{runs[0].name} and {run.name} were trained on different images: "
                 "only runs of the same data.* can stand beside each other"
             )
-        splits.append(run.split.index)
+        splits.append(run.split.indices)
     train, validation = splits[0]
     same = (np.array_equal(train, a) and np.array_equal(validation, b) for a, b in splits)
     if not all(same):

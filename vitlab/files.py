@@ -1,4 +1,4 @@
-"""Writing files so that a crash leaves the old content or the new, never a half.
+"""Reading and writing files so that a crash leaves the old content or the new, never a half.
 
 Everything vitlab stores goes through `replacing`: a temporary file in the same folder,
 flushed to the disk, renamed over the target, and the folder flushed as well. `Lock` keeps a
@@ -12,7 +12,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -20,7 +20,7 @@ from vitlab.errors import RunError
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
+def replacing(path: Path) -> Generator[IO[bytes]]:
     """A file to write, which takes the place of `path` in one step; parent folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -66,7 +66,19 @@ def append_json(path: Path, value: Any) -> None:
         os.fsync(file.fileno())
 
 
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
+def read_json(path: Path) -> Any:
+    """Read a JSON file of a run or study; RunError if it is missing, unreadable or not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{path} is missing: the run was never started or is damaged") from None
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path} is not JSON: {error}") from error
+
+
+def read_json_lines(path: Path) -> list[Any]:
     """Read one object a line; a last line that a crash cut short is left out."""
     if not path.exists():
         return []
@@ -90,7 +102,7 @@ def sha256(path: Path) -> str:
 
 
 class Lock:
-    """One writer at a time: `with Lock(path): ...`, refused with the holder's pid otherwise.
+    """One writer at a time: `with Lock(path): ...`, refused with the pid of the other one.
 
     Raises:
         OSError: when made, if the file cannot be opened for writing.
@@ -118,6 +130,6 @@ class Lock:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):  # a disk that failed may not even forget our name
+        with contextlib.suppress(OSError):  # a disk that failed may not even take this
             self._file.truncate(0)
             self._file.close()

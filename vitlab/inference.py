@@ -205,7 +205,7 @@ def predict(
         torch.from_numpy(np.ascontiguousarray(batch)).permute(0, 3, 1, 2).to(where),
         mean=tuple(statistics["mean"]),
         std=tuple(statistics["std"]),
-        size=tuple(checkpoint.state["image_size"]),
+        size=checkpoint.state["image_size"],
         precision=inference_precision(run, where),
     )
     return logits.cpu().numpy()

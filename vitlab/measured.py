@@ -1,23 +1,35 @@
-"""What recipes were measured to reach, as data, so that a run can be held to it.
+"""What recipes were measured to reach, as data, so that a run can be compared with it.
 
 measured.json is made from the committed records by `make results`. A measurement speaks of its own
 config, whatever the seed, and of no other.
 """
 
-import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TypedDict
 
 from vitlab.config import Config, shared_fields
+from vitlab.files import read_json
 from vitlab.formatting import between, count, percent
+from vitlab.records import Split
 from vitlab.run import Run
 from vitlab.stats import Interval, next_run
 
 FILE = Path(__file__).with_name("measured.json")
 
-Split = Literal["validation", "test"]
+
+class MeasuredRun(TypedDict):
+    """A run whose record is committed."""
+
+    seed: int
+    accuracy: dict[Split, float]
+    images: dict[Split, int]
+    wall_seconds: float
+    process_seconds: float
+    device: str
+    threads: int
+    command: str | None
 
 
 @dataclass(frozen=True)
@@ -26,8 +38,7 @@ class Measured:
 
     name: str
     config: Config
-    runs: list[dict[str, Any]]
-    """For each: seed, accuracy and images by split, seconds, device, threads, command."""
+    runs: list[MeasuredRun]
 
     def span(self, split: Split) -> Interval | None:
         """Between which accuracies another seed is expected; None where none was measured."""
@@ -61,5 +72,5 @@ def remark(run: Run) -> str | None:
 def _all() -> list[Measured]:
     return [
         Measured(one["name"], Config.from_dict(one["config"]), one["runs"])
-        for one in json.loads(FILE.read_text(encoding="utf-8"))
+        for one in read_json(FILE)
     ]

@@ -9,19 +9,20 @@ In scikit-learn's words: average="macro" over the labels that have images, zero_
 Logits that are not finite give NaN, which no comparison calls good.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
 from vitlab.errors import VitlabError
+from vitlab.records import Confusion, EpochsToAccuracy, MetricsLine, ReliabilityBin, Summary
 from vitlab.stats import wilson
 
 BINS = 15
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
-"""Accuracies of which we say how many epochs they took."""
+"""Accuracies whose number of epochs is reported."""
 
 SHOWN, GALLERY_SEED = 16, 42
 """Images in a gallery, and the seed of those that are drawn at random."""
@@ -73,7 +74,7 @@ class PerClass:
 
 
 def per_class(logits: np.ndarray, labels: np.ndarray) -> PerClass:
-    """Judge every class by itself; NaN for a class without images.
+    """Numbers of every class by itself; NaN for a class without images.
 
     The accuracy of a class is the share of its images that are recognised, which is its
     recall. The precision of a class that is never predicted is 0. AUC is one-vs-rest, by
@@ -133,7 +134,7 @@ class Reliability:
         gaps = np.abs(self.confidence - self.accuracy)
         return float(np.nansum(self.images * gaps) / self.images.sum())
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[ReliabilityBin]:
         """The bins as JSON values, lowest confidence first."""
         return [
             {
@@ -169,7 +170,7 @@ def reliability(logits: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Rel
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """The number by which logits are divided for the least cross-entropy (Guo et al., 2017).
 
-    Between 1/20 and 20. No prediction changes, only how sure the model says it is.
+    Between 1/20 and 20. No prediction changes, only its confidence.
     """
     from scipy.optimize import minimize_scalar
 
@@ -205,21 +206,21 @@ def galleries(logits: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def epochs_to_accuracy(
-    lines: Iterable[Mapping[str, Any]], thresholds: Sequence[float] = THRESHOLDS
-) -> list[dict[str, float | None]]:
+    lines: Iterable[MetricsLine], thresholds: Sequence[float] = THRESHOLDS
+) -> list[EpochsToAccuracy]:
     """When each accuracy was first reached, on clean training and on validation images.
 
     Args:
         lines: those of metrics.jsonl, in order.
 
     Returns:
-        {"accuracy", "train_clean", "validation"}: a threshold and the first epoch at which it was
-        measured, as exact as the training judged often; None where it was not reached.
+        A threshold each, and the first epoch at which it was measured, which is as exact as the
+        training was evaluated often; None where it was not reached.
     """
-    judged = [line for line in lines if "accuracy" in line]
+    evaluations = [line for line in lines if line["split"] != "train"]
 
-    def first(split: str, threshold: float) -> float | None:
-        reached = (x for x in judged if x["split"] == split and x["accuracy"] >= threshold)
+    def first(split: Literal["train_clean", "validation"], threshold: float) -> float | None:
+        reached = (x for x in evaluations if x["split"] == split and x["accuracy"] >= threshold)
         return next((x["epoch"] for x in reached), None)
 
     return [
@@ -234,7 +235,7 @@ def epochs_to_accuracy(
 
 def top_confusions(
     matrix: np.ndarray, class_names: Sequence[str], count: int = 10
-) -> list[dict[str, Any]]:
+) -> list[Confusion]:
     """The most frequent mistakes of a confusion matrix, most frequent first.
 
     `share` is the part of all errors that the mistake makes, `pair_share` the part that it
@@ -273,12 +274,8 @@ def summarize(
     labels: np.ndarray,
     class_names: Sequence[str],
     temperature: float | None = None,
-) -> dict[str, Any]:
-    """What logits say of a split, as JSON values; VitlabError if a logit is not finite.
-
-    Means over classes leave out the `absent_classes`, whose own numbers are None. Numbers that
-    begin with `scaled` are those of logits divided by the temperature, None without one.
-    """
+) -> Summary:
+    """What logits say of a split, as JSON values; VitlabError if a logit is not finite."""
     require_finite(logits)
     matrix = confusion_matrix(logits, labels)
     classes = per_class(logits, labels)
@@ -306,10 +303,15 @@ def summarize(
             name for name, images in zip(class_names, classes.images, strict=True) if not images
         ],
         "per_class": [
-            {"class": name, "images": int(classes.images[k])}
-            | {
-                field: _json(getattr(classes, field)[k])
-                for field in ("accuracy", "precision", "recall", "f1", "auc", "confidence")
+            {
+                "class": name,
+                "images": int(classes.images[k]),
+                "accuracy": _json(classes.accuracy[k]),
+                "precision": _json(classes.precision[k]),
+                "recall": _json(classes.recall[k]),
+                "f1": _json(classes.f1[k]),
+                "auc": _json(classes.auc[k]),
+                "confidence": _json(classes.confidence[k]),
             }
             for k, name in enumerate(class_names)
         ],

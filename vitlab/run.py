@@ -9,15 +9,18 @@
     finished.json              final numbers; its presence means the run is finished
     teacher/                   a run of its own, where the config names a teacher
     tensorboard/               the metrics as events, where asked for
-    results.json results.csv timing.json predictions/ figures/     owned by evaluate
-    features/                  owned by features
-    explain/                   owned by explain
-    export/                    owned by export
-    report/                    owned by report
+    results.json results.csv timing.json predictions/ figures/     written by evaluate
+    features/                  written by features
+    explain/                   written by explain
+    export/                    written by export
+    report/                    written by report
+    .lock .evaluate.lock       held by the process that trains it, and by one that evaluates it
 
-Nothing here is a pickle. A checkpoint is written in a hidden folder and renamed when it is
-complete, and is believed only while its files match its manifest. Which checkpoint is the last
-and which the best is read off the folder each time, so no pointer can ever be wrong.
+What the files hold is in `vitlab.records`. Nothing here is a pickle. A checkpoint is written in a
+hidden folder and renamed when it is complete, and is loaded only while its files match its
+manifest. Which checkpoint is the last and which the best is read from the folder each time, so no
+pointer can ever be wrong. A trial of a study is the run STUDY/runs/NAME; where it has no result,
+STUDY/trials/NAME.json says why.
 """
 
 import itertools
@@ -27,12 +30,12 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vitlab.config import Config
 from vitlab.errors import ConfigError, RunError
@@ -40,6 +43,7 @@ from vitlab.files import (
     Lock,
     append_json,
     as_json,
+    read_json,
     read_json_lines,
     replacing,
     sha256,
@@ -48,14 +52,31 @@ from vitlab.files import (
     write_json,
     write_text,
 )
+from vitlab.records import (
+    CheckpointChoice,
+    CheckpointState,
+    Failure,
+    FinalNumbers,
+    MetricsLine,
+    Provenance,
+    Results,
+    Split,
+    SplitResult,
+    Timing,
+)
 
 if TYPE_CHECKING:
     import numpy as np
 
+CONFIG, PROVENANCE, METRICS = "config.json", "provenance.json", "metrics.jsonl"
+FINISHED, RESULTS, TIMING = "finished.json", "results.json", "timing.json"
+LOCK = ".lock"
+
+STUDY = "study.json"
+"""The plan of a study, in the study's folder."""
+
 KEEP = 2
 """Newest checkpoints kept beside the best: two, so that a damaged one has a predecessor."""
-
-Which = Literal["last", "best"]
 
 TRAINED, VALIDATED = 1, 2
 
@@ -72,9 +93,12 @@ class Checkpoint:
         return int(self.path.name.removeprefix("step-"))
 
     @cached_property
-    def state(self) -> dict[str, Any]:
+    def state(self) -> CheckpointState:
         """What a human can read of it: step, clocks, validation so far."""
-        return _read_json(self.path / "state.json")
+        state = read_json(self.path / "state.json")
+        if "image_size" in state:
+            state["image_size"] = tuple(state["image_size"])
+        return state
 
     @property
     def model(self) -> Path:
@@ -93,21 +117,21 @@ class Checkpoint:
 
     @cached_property
     def damage(self) -> str | None:
-        """What is wrong with its files, or None."""
+        """What is wrong with its files, or None; a disk that cannot read them is damage too."""
         try:
             return self.inspect()
         except OSError as error:
             return f"{Path(error.filename or self.path).name} cannot be read: {error.strerror}"
 
     def inspect(self) -> str | None:
-        """What is wrong with its files, or None; OSError if the disk does not hand them out."""
+        """What is wrong with its files, or None; OSError if the disk cannot read them."""
         try:
             manifest = (self.path / "manifest.json").read_text(encoding="utf-8")
             for name, expected in _entries(manifest).items():
                 size = (self.path / name).stat().st_size
                 if size != expected["bytes"]:
                     return f"{name} has {size} bytes instead of {expected['bytes']}"
-                if _content(self.path / name) != expected["sha256"]:
+                if _file_hash(self.path / name) != expected["sha256"]:
                     return f"the content of {name} has changed"
         except FileNotFoundError as error:
             return f"{Path(error.filename).name} is missing"
@@ -139,7 +163,7 @@ class SplitRecord(NamedTuple):
         return np.union1d(self.keys[self.part == TRAINED], self.before)
 
     @property
-    def index(self) -> "tuple[np.ndarray, np.ndarray]":
+    def indices(self) -> "tuple[np.ndarray, np.ndarray]":
         """Index of the training and of the validation images into the examples."""
         import numpy as np
 
@@ -155,27 +179,33 @@ class Run:
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
-        if not (self.path / "config.json").is_file():
-            raise RunError(f"{self.path} is not a run: it holds no config.json")
+        file = self.path / CONFIG
+        if not file.is_file():
+            raise RunError(f"{self.path} is not a run: it holds no {CONFIG}")
         try:
-            self.config = Config.from_dict(_read_json(self.path / "config.json"))
+            self.config = Config.from_dict(read_json(file))
         except ConfigError as error:
-            raise RunError(f"{self.path / 'config.json'}: {error}") from error
+            raise RunError(f"{file}: {error}") from error
 
     @classmethod
     def create(cls, path: Path, config: Config) -> "Run":
-        """Begin a run in a claimed folder, config first; refuse one that holds something."""
+        """Begin a run in a locked folder, config first; refuse one that holds something."""
         if any(not entry.name.startswith(".") for entry in path.iterdir()):
             raise RunError(f"{path} is not empty: choose another --name, or --resume it")
         _sweep(path)
-        with _storing(path):
-            write_json(path / "config.json", config.to_dict())
+        with _write_errors(path):
+            write_json(path / CONFIG, config.to_dict())
         return cls(path)
 
     @staticmethod
-    def begun(path: Path) -> bool:
-        """True where there is a run already."""
-        return (path / "config.json").is_file()
+    def exists(path: Path) -> bool:
+        """True where there is a run."""
+        return (path / CONFIG).is_file()
+
+    @staticmethod
+    def is_finished(path: Path) -> bool:
+        """True where there is a finished run."""
+        return (path / FINISHED).is_file()
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
@@ -185,22 +215,37 @@ class Run:
         """Name of the directory."""
         return self.path.resolve().name
 
+    REMADE = (".*", "figures", "predictions", "results.csv", TIMING)
+    """Patterns of what evaluate makes again on the machine of whoever has a copy."""
+
+    @staticmethod
+    def small_files(path: Path) -> list[Path]:
+        """A run's files without weights and photographs: a few hundred kilobytes."""
+        patterns = ("*.json", METRICS, "predictions/*.npz", "figures/*.svg", "figures/*.csv",
+                    "teacher/*.json*")  # fmt: skip
+        return [file for pattern in patterns for file in sorted(path.glob(pattern))]
+
+    @property
+    def study(self) -> Path:
+        """Folder of the study whose trial it is, if it is one."""
+        return self.path.resolve().parent.parent
+
     # Readers
 
     @property
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> Provenance:
         """Where the run comes from: versions, hardware, data fingerprint and statistics."""
-        found = _read_json(self.provenance_file)
-        for choice in found.values():
-            if isinstance(choice, dict) and "word" in choice:  # the name of earlier versions
-                choice["value"] = choice.pop("word")
-        return found
+        return _upgraded(read_json(self._provenance_file))
 
     @property
-    def provenance_file(self) -> Path:
-        """File of the provenance; runs of earlier versions have it under another name."""
-        before = self.path / "origin.json"
-        return before if before.exists() else self.path / "provenance.json"
+    def has_provenance(self) -> bool:
+        """False for a run that stopped before its first step."""
+        return self._provenance_file.is_file()
+
+    @property
+    def _provenance_file(self) -> Path:
+        before = self.path / "origin.json"  # its name in earlier versions
+        return before if before.exists() else self.path / PROVENANCE
 
     @property
     def split(self) -> "SplitRecord":
@@ -213,33 +258,64 @@ class Run:
         except FileNotFoundError:
             raise RunError(
                 f"{self.path} has no split.npz: it is of an earlier vitlab, whose split depended "
-                "on the order of the files. It can be looked at, asked and compared; to judge it "
-                "anew, train it again"
+                "on the order of the files. It can be shown, used and compared; to evaluate it "
+                "again, train it again"
             ) from None
         except Exception as error:  # a damaged archive fails in many ways
             raise RunError(f"{self.path / 'split.npz'} is damaged: {error}") from error
 
     @property
-    def metrics(self) -> list[dict[str, Any]]:
+    def metrics(self) -> list[MetricsLine]:
         """Every line of metrics.jsonl, in order."""
-        return read_json_lines(self.path / "metrics.jsonl")
+        return read_json_lines(self.path / METRICS)
 
     @property
-    def finished(self) -> dict[str, Any] | None:
+    def finished(self) -> FinalNumbers | None:
         """Final numbers, or None while the run is not finished."""
-        file = self.path / "finished.json"
-        return _read_json(file) if file.exists() else None
+        return read_json(self.finished_file) if self.finished_file.exists() else None
 
     @property
-    def results(self) -> dict[str, Any]:
+    def final_numbers(self) -> FinalNumbers:
+        """Final numbers; RunError while the run is not finished."""
+        finished = self.finished
+        if finished is None:
+            raise RunError(f"{self.path} is not finished: `vitlab train --resume {self.path}`")
+        return finished
+
+    @property
+    def finished_file(self) -> Path:
+        """File of the final numbers; without it, the run can be resumed."""
+        return self.path / FINISHED
+
+    @property
+    def status(self) -> tuple[str, str]:
+        """Finished, unfinished, or what a study wrote of a trial without a result; and why."""
+        if self.finished is not None:
+            return "finished", ""
+        if failure := read_failure(self.study, self.name):
+            return failure["status"], failure["reason"]
+        return "unfinished", f"go on with `vitlab train --resume {self.path}`"
+
+    @property
+    def results(self) -> Results:
         """Evaluations so far, by split; fractions from 0 to 1."""
-        file = self.path / "results.json"
-        return _read_json(file) if file.exists() else {}
+        file = self.path / RESULTS
+        return read_json(file) if file.exists() else {}
+
+    def result(self, split: Split) -> SplitResult:
+        """The evaluation of its last checkpoint on a split; RunError where there is none."""
+        found = self.results.get(split)
+        if found is None:
+            raise RunError(
+                f"{self.path} has no {split} result: `vitlab evaluate {self.path} --split {split}`"
+            )
+        return found
 
     @property
-    def timing(self) -> Path:
-        """File of how long an answer takes; beside the results, which repeat themselves."""
-        return self.path / "timing.json"
+    def timing(self) -> Timing | None:
+        """How long an answer takes; beside the results, which are the same on every machine."""
+        file = self.path / TIMING
+        return read_json(file) if file.exists() else None
 
     def predictions(self, split: str) -> Path:
         """File of logits, labels and indices of a split, as npz."""
@@ -252,27 +328,37 @@ class Run:
 
     @property
     def features(self) -> Path:
-        """Folder of what is known of its layers."""
+        """Folder of what probes find in its layers."""
         return self.path / "features"
 
     @property
+    def features_file(self) -> Path:
+        """Numbers of those probes."""
+        return self.features / "features.json"
+
+    @property
     def explanations(self) -> Path:
-        """Folder of what it looks at, and which pictures of that are true."""
+        """Folder of attribution maps, and of how faithful they are."""
         return self.path / "explain"
+
+    def faithfulness_file(self, split: Split) -> Path:
+        """How faithful its attribution maps are on a split."""
+        folder = self.explanations / "test" if split == "test" else self.explanations
+        return folder / "faithfulness.json"
 
     @property
     def exports(self) -> Path:
-        """Folder of what other programs run of it, one folder per kind."""
+        """Folder of the model in other formats, one folder per format."""
         return self.path / "export"
 
     @property
     def reports(self) -> Path:
-        """Folder of the page and the slides that tell of it."""
+        """Folder of the report and its slides."""
         return self.path / "report"
 
     @property
     def teacher(self) -> Path:
-        """Folder of the run that its teacher is, where `train.teacher` names one."""
+        """Folder of its teacher's run, where `train.teacher` names one."""
         return self.path / "teacher"
 
     @property
@@ -286,12 +372,12 @@ class Run:
         found = [Checkpoint(path) for path in folders if re.fullmatch(r"step-\d+", path.name)]
         return sorted(found, key=lambda checkpoint: checkpoint.step)
 
-    def checkpoint(self, which: Which = "last") -> Checkpoint:
+    def checkpoint(self, which: CheckpointChoice = "last") -> Checkpoint:
         """The newest sound checkpoint, or the sound one of the highest validation accuracy.
 
         Damaged ones are passed over with a warning that names the damage.
         """
-        sound = []
+        sound: list[Checkpoint] = []
         for checkpoint in reversed(self.checkpoints()):
             if checkpoint.damage is None:
                 sound.append(checkpoint)
@@ -307,12 +393,11 @@ class Run:
             raise RunError(f"{self.path} holds no sound checkpoint: start the training again")
         return best_of(sound) if which == "best" else sound[0]
 
-    def copy_record(self, folder: Path, metrics: Iterable[Mapping[str, Any]]) -> "Run":
-        """Copy what is not weights into another folder: config, origin, metrics, final numbers."""
+    def copy_record(self, folder: Path, metrics: Iterable[MetricsLine]) -> "Run":
+        """Copy all but weights and results into another folder, with these lines of metrics."""
         copy = Run.create(folder, self.config)
         copy.write_provenance(self.provenance)
-        lines = [json.dumps(record) + "\n" for record in metrics]
-        write_text(copy.path / "metrics.jsonl", "".join(lines))
+        copy._replace_metrics(metrics)
         if self.finished is not None:
             copy.finish(self.finished)
         return copy
@@ -321,67 +406,84 @@ class Run:
 
     @staticmethod
     @contextmanager
-    def claim(path: Path) -> Iterator[Path]:
-        """Make a run's folder if need be and hold the right to write it.
+    def lock(path: Path) -> Generator[Path]:
+        """Make a run's folder if need be, and be the only process that writes it.
 
-        RunError names the holder if another process has it.
+        RunError names the process that holds the lock, if there is one.
         """
         with ExitStack() as held:
-            with _making(path):
+            with _folder_errors(path):
                 path.mkdir(parents=True, exist_ok=True)
-                held.enter_context(Lock(path / ".lock"))
+                held.enter_context(Lock(path / LOCK))
             yield path
 
     @staticmethod
     @contextmanager
-    def claim_free(path: Path) -> Iterator[Path]:
-        """Claim the first of PATH, PATH-2, PATH-3, ... that does not exist, and yield it.
+    def lock_new(path: Path) -> Generator[Path]:
+        """Make and lock the first of PATH, PATH-2, PATH-3, ... that does not exist, and yield it.
 
         A folder can be made only once, so trainings that start at once get one each.
         """
-        free = path
+        new = path
         for number in itertools.count(2):
-            with _making(free), suppress(FileExistsError):
-                free.mkdir(parents=True)
+            with _folder_errors(new), suppress(FileExistsError):
+                new.mkdir(parents=True)
                 break
-            free = path.with_name(f"{path.name}-{number}")
-        with Run.claim(free):
-            yield free
+            new = path.with_name(f"{path.name}-{number}")
+        with Run.lock(new):
+            yield new
+
+    @staticmethod
+    def is_locked(path: Path) -> bool:
+        """True while another process writes a run."""
+        if not (path / LOCK).exists():
+            return False
+        try:
+            with Lock(path / LOCK):
+                return False
+        except RunError:
+            return True
 
     def write_provenance(self, provenance: Mapping[str, Any]) -> None:
         """Store where the run comes from."""
-        with _storing(self.path):
-            write_json(self.path / "provenance.json", provenance)
+        with _write_errors(self.path):
+            write_json(self.path / PROVENANCE, provenance)
 
     def write_split(self, split: "SplitRecord") -> None:
         """Store which images the run was given."""
         import numpy as np
 
-        with _storing(self.path), replacing(self.path / "split.npz") as file:
+        with _write_errors(self.path), replacing(self.path / "split.npz") as file:
             np.savez(file, **split._asdict())
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Add one line of metrics."""
-        with _storing(self.path):
-            append_json(self.path / "metrics.jsonl", record)
+        with _write_errors(self.path):
+            append_json(self.path / METRICS, record)
 
     def truncate_metrics(self, step: int) -> None:
-        """Forget the metrics of steps after `step`, which will be taken again."""
-        kept = [json.dumps(record) + "\n" for record in self.metrics if record["step"] <= step]
-        with _storing(self.path):
-            write_text(self.path / "metrics.jsonl", "".join(kept))
+        """Remove the metrics of steps after `step`, which will be taken again."""
+        self._replace_metrics(line for line in self.metrics if line["step"] <= step)
+
+    def _replace_metrics(self, lines: Iterable[MetricsLine]) -> None:
+        with _write_errors(self.path):
+            write_text(self.path / METRICS, "".join(json.dumps(line) + "\n" for line in lines))
 
     def write_results(self, results: Mapping[str, Any], table: str | None = None) -> None:
         """Store the evaluations by split, and the same numbers as the text of a CSV file."""
         if table is not None:
             write_text(self.path / "results.csv", table)
-        write_json(self.path / "results.json", results)
+        write_json(self.path / RESULTS, results)
+
+    def write_timing(self, timing: Timing) -> None:
+        """Store how long an answer takes."""
+        write_json(self.path / TIMING, timing)
 
     @contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """Hold the right to write what evaluate finds, also while the run is being trained.
+    def evaluating(self) -> Generator[None]:
+        """Be the only process that writes what evaluate finds, also while the run is trained.
 
-        RunError names the holder if another process has it, and the file that cannot be written.
+        RunError names the process that holds the lock, or the file that cannot be written.
         """
         try:
             with Lock(self.path / ".evaluate.lock"):
@@ -392,18 +494,20 @@ class Run:
                 "room or the folder writable, or evaluate a copy of it"
             ) from error
 
-    def write_checkpoint(self, step: int, files: Mapping[str, bytes], state: Any) -> None:
+    def write_checkpoint(
+        self, step: int, files: Mapping[str, bytes], state: Mapping[str, Any]
+    ) -> None:
         """Store a checkpoint of safetensors files and a readable state, then prune old ones."""
         folder = self.path / "checkpoints"
         hidden = folder / f".step-{step:06d}.tmp"
         shutil.rmtree(hidden, ignore_errors=True)
         contents = {**files, "state.json": as_json(state).encode()}
-        with _storing(self.path, sum(map(len, contents.values()))):
+        with _write_errors(self.path, sum(map(len, contents.values()))):
             try:
                 for name, data in contents.items():
                     write_bytes(hidden / name, data)
                 manifest = {
-                    name: {"bytes": len(data), "sha256": _content(hidden / name)}
+                    name: {"bytes": len(data), "sha256": _file_hash(hidden / name)}
                     for name, data in contents.items()
                 }
                 write_json(hidden / "manifest.json", manifest)
@@ -417,7 +521,7 @@ class Run:
             self._prune()
 
     def _prune(self) -> None:
-        # A disk that fails to hand out a checkpoint is no reason to remove it: the error stops us.
+        # A disk that fails to read a checkpoint is no reason to remove it: the error stops us.
         sound = [checkpoint for checkpoint in self.checkpoints() if checkpoint.inspect() is None]
         keep = {checkpoint.step for checkpoint in (*sound[-KEEP:], best_of(sound))}
         for checkpoint in self.checkpoints():
@@ -433,14 +537,34 @@ class Run:
 
     def finish(self, numbers: Mapping[str, Any]) -> None:
         """Declare the run finished; the last write of a training."""
-        with _storing(self.path):
-            write_json(self.path / "finished.json", numbers)
+        with _write_errors(self.path):
+            write_json(self.finished_file, numbers)
+
+
+def read_failure(study: Path, trial: str) -> Failure | None:
+    """Why a trial of a study has no result, if the study wrote that down."""
+    file = failure_file(study, trial)
+    return read_json(file) if file.is_file() else None
+
+
+def failure_file(study: Path, trial: str) -> Path:
+    """Where a study writes why a trial has no result."""
+    return study / "trials" / f"{trial}.json"
+
+
+def _upgraded(provenance: Any) -> Provenance:
+    """Provenance as this version names it: the value of a choice was once called its word."""
+    for name in ("precision", "compilation", "determinism", "attention", "layout"):
+        choice = provenance.get(name, {})
+        if "word" in choice:
+            choice["value"] = choice.pop("word")
+    return provenance
 
 
 def _sweep(path: Path) -> None:
     for pattern in (".*.tmp", "checkpoints/.*"):
         for leftover in path.glob(pattern):
-            with _storing(path):
+            with _write_errors(path):
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 
@@ -459,10 +583,10 @@ def best_of(checkpoints: Iterable[Checkpoint]) -> Checkpoint:
 _HASHES: dict[tuple[int, ...], str] = {}
 
 
-def _content(path: Path) -> str:
-    """Hash of a file, read once as long as nobody changes it.
+def _file_hash(path: Path) -> str:
+    """Hash of a file, which is read once as long as nobody changes it.
 
-    A training looks at its older checkpoints whenever it writes one, and has other things to do.
+    A training checks its older checkpoints whenever it writes one, and that must take no time.
     """
     stat = path.stat()
     key = stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
@@ -473,25 +597,14 @@ def _content(path: Path) -> str:
 
 def _entries(manifest: str) -> dict[str, Any]:
     """Size and hash of each file of a checkpoint; ValueError for a text that is not ours."""
-    entries = json.loads(manifest)
-    if not isinstance(entries, dict) or manifest != as_json(entries):
+    entries: Any = json.loads(manifest)
+    if type(entries) is not dict or manifest != as_json(entries):
         raise ValueError("not a manifest")
     return entries
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunError(f"{path} is missing: the run was never started or is damaged") from None
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise RunError(f"{path} is not JSON: {error}") from error
-
-
 @contextmanager
-def _making(path: Path) -> Iterator[None]:
+def _folder_errors(path: Path) -> Generator[None]:
     """Turn a folder that cannot be made into a RunError."""
     try:
         yield
@@ -503,8 +616,8 @@ def _making(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _storing(path: Path, size: int = 0) -> Iterator[None]:
-    """Turn a disk that does not take what a training writes into a RunError that says so."""
+def _write_errors(path: Path, size: int = 0) -> Generator[None]:
+    """Turn a failed write of a training into a RunError, with the space needed and left."""
     try:
         yield
     except OSError as error:

@@ -127,7 +127,7 @@ class ViTClassifier(ClassifierMixin, BaseEstimator):
         self.statistics_: dict[str, Any] = {
             "mean": tuple(statistics["mean"]),
             "std": tuple(statistics["std"]),
-            "size": tuple(checkpoint.state["image_size"]),
+            "size": checkpoint.state["image_size"],
         }
         self.metrics_ = run.metrics
         self.run_ = run.path if self.folder else None

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from vitlab.cli import main
-from vitlab.compare import compare, standing, write
-from vitlab.compare.standing import SOURCES
+from vitlab.compare import RunFacts, compare, default_folder
+from vitlab.compare.facts import SOURCES
 from vitlab.errors import RunError
 from vitlab.figures import style
 from vitlab.files import write_json
@@ -28,7 +28,7 @@ def files(run):
 
 def test_every_fact_is_found_again_in_the_file_and_field_that_it_names(runs):
     run = runs.make("one", wrong=range(12), robustness=True)
-    facts = standing(run)
+    facts = RunFacts(run).facts
     told = {name: fact for name, fact in facts.items() if name in SOURCES and fact}
     assert len(told) > 25
     for name, fact in told.items():
@@ -46,7 +46,7 @@ def test_every_fact_is_found_again_in_the_file_and_field_that_it_names(runs):
 
 
 def test_what_was_never_measured_is_none(runs):
-    facts = standing(runs.make("one", evaluated=()))
+    facts = RunFacts(runs.make("one", evaluated=())).facts
     unknown = [name for name, fact in facts.items() if fact is None]
     assert {"mean_auc", "worst_class", "pgd_accuracy", "inference_ms"} <= set(unknown)
     assert facts["accuracy"][1:] == ("finished.json", "validation.accuracy")
@@ -54,18 +54,18 @@ def test_what_was_never_measured_is_none(runs):
     assert 0.95 < low < 1 == high
 
 
-def test_a_result_of_an_earlier_checkpoint_is_not_taken_for_the_runs(runs):
+def test_a_result_of_an_earlier_checkpoint_is_left_out(runs):
     run = runs.make("one", wrong=range(60))
     write_json(run.path / "finished.json", {**run.finished, "step": 200})
-    facts = standing(run)
+    facts = RunFacts(run).facts
     assert facts["mean_f1"] is None
     assert facts["accuracy"].file == "finished.json"
 
 
 def test_a_run_that_was_resumed_on_other_hardware_is_not_bit_reproducible(runs):
     alarm = "resumed at step 5: threads was 1 and is 2: resuming is not bit-exact"
-    assert standing(runs.make("one"))["bit_reproducible"].value is True
-    assert standing(runs.make("two", alarms=[alarm]))["bit_reproducible"].value is False
+    assert RunFacts(runs.make("one"))["bit_reproducible"] is True
+    assert RunFacts(runs.make("two", alarms=[alarm]))["bit_reproducible"] is False
 
 
 def test_two_trained_models_are_tested_over_images_and_in_words_for_trained_models(runs):
@@ -79,13 +79,9 @@ def test_two_trained_models_are_tested_over_images_and_in_words_for_trained_mode
     finding = compare([other, one])["findings"][0]
     assert finding.startswith("This trained model, one, is better than the trained model other")
     assert "not for their recipes" in finding
-
-
-def test_a_difference_that_may_be_chance_is_not_called_better(runs):
-    one, other = runs.make("one", wrong=range(5)), runs.make("other", wrong=range(3, 10))
-    (pair,) = compare([other, one])["models"]
-    assert pair["verdict"] == "no evidence of a difference"
-    assert compare([other, one])["findings"][0].startswith("No evidence that this trained model")
+    found = compare([runs.make("five", wrong=range(5)), runs.make("seven", wrong=range(3, 10))])
+    assert found["models"][0]["verdict"] == "no evidence of a difference"
+    assert found["findings"][0].startswith("No evidence that this trained model")
 
 
 def test_every_disagreement_is_listed_with_both_predictions(runs):
@@ -116,18 +112,7 @@ def test_models_judged_on_different_images_are_not_tested_against_each_other(
     assert reason in found["findings"][0]
 
 
-@pytest.mark.parametrize("seeds", [1, 2])
-def test_one_or_two_seeds_give_numbers_and_no_verdict(runs, seeds):
-    arms = runs.seeds("a", [30, 31][:seeds]) + runs.seeds("b", [10, 12][:seeds], changes=CNN)
-    (recipes,) = compare(arms)["comparisons"]
-    assert recipes["difference"] > 0.1
-    assert recipes["verdict"] == (
-        f"no verdict ({seeds} against {seeds} seeds: at least 3 in each arm are needed, better 5)"
-    )
-    assert recipes["p"] is None or seeds == 2
-
-
-def test_recipes_are_judged_over_seeds_unpaired(runs):
+def test_recipes_are_compared_over_seeds_unpaired(runs):
     arms = runs.seeds("a", [30, 32, 31]) + runs.seeds("b", [10, 12, 11], changes=CNN)
     found = compare(arms)
     (one,) = found["comparisons"]
@@ -137,13 +122,11 @@ def test_recipes_are_judged_over_seeds_unpaired(runs):
     assert [len(recipe["runs"]) for recipe in found["recipes"]] == [3, 3]
     sentence = next(words for words in found["findings"] if "against the recipe" in words)
     assert "unpaired" in sentence and "over seeds" in sentence
-
-
-def test_a_recipe_held_against_itself_is_not_better(runs):
-    arms = runs.seeds("a", [30, 32, 31, 33]) + runs.seeds(
-        "b", [31, 33, 30, 32], changes={"optim.lr": 0.005}
-    )
-    (one,) = compare(arms)["comparisons"]
+    (one,) = compare(arms[:2] + arms[3:5])["comparisons"]
+    assert one["difference"] > 0.1
+    assert one["verdict"].startswith("no verdict (2 against 2 seeds: at least 3 in each arm")
+    again = runs.seeds("c", [31, 33, 30], changes={"optim.lr": 0.005})
+    (one,) = compare(arms[:3] + again)["comparisons"]
     assert one["verdict"].startswith("no evidence of a difference (could have seen >=")
 
 
@@ -163,13 +146,9 @@ def test_seeds_without_a_result_are_counted_and_never_averaged_away(runs):
     assert not one["same_seeds"]
     assert any("the seeds differ" in words for words in found["findings"])
     assert any("1 of 5 failed" in words for words in found["findings"])
-
-
-def test_a_run_that_is_still_to_come_forbids_a_verdict(runs):
-    arms = runs.seeds("a", [30, 32, 31]) + runs.seeds("b", [10, 12, 11], changes=CNN)
-    arms.append(runs.make("b-seed3", seed=3, changes=CNN, finished=False, evaluated=()))
-    (one,) = compare(arms)["comparisons"]
-    assert one["verdict"] == "no verdict (1 of 7 runs are still to come)"
+    pending = runs.make("b-seed5", seed=5, changes=CNN, finished=False, evaluated=())
+    (one,) = compare([*good, *lost, pending])["comparisons"]
+    assert one["verdict"] == "no verdict (1 of 9 runs are still to come)"
 
 
 def test_a_seed_that_was_trained_twice_counts_once(runs):
@@ -198,6 +177,13 @@ def test_unequal_budgets_are_flagged_beside_the_verdict(runs, more, flag):
     assert flag in " ".join(found["models"][0]["unequal"])
 
 
+def test_a_change_of_the_model_is_no_unequal_budget(runs):
+    found = compare([runs.make("one"), runs.make("other", changes={"model.norm": "rms"})])
+    assert found["models"][0]["unequal"] == []
+    assert found["models"][0]["changes"] == {"model.norm": ["rms", "layer"]}
+    assert found["comparisons"][0]["recipe"] == "digits (model.norm=rms)"
+
+
 def test_more_tuning_trials_are_flagged(runs):
     plain = runs.make("plain")
     folder = runs.folder / "search"
@@ -211,18 +197,10 @@ def test_more_tuning_trials_are_flagged(runs):
     assert "3 known tuning trials instead of 0" in found["comparisons"][0]["unequal"]
 
 
-def test_equal_budgets_are_not_flagged(runs):
-    found = compare([runs.make("one"), runs.make("other", changes={"model.norm": "rms"})])
-    assert found["models"][0]["unequal"] == []
-    assert found["models"][0]["changes"] == {"model.norm": ["rms", "layer"]}
-    assert found["comparisons"][0]["recipe"] == "digits (model.norm=rms)"
-    assert not any("Not equal" in words for words in found["findings"])
-
-
 def test_the_test_split_counts_only_where_it_was_opened_before(runs):
     one = runs.make("one", evaluated=("validation", "test"))
     other = runs.make("other")
-    with pytest.raises(RunError, match=r"never opens it.*vitlab evaluate .*other --split test"):
+    with pytest.raises(RunError, match=r"never uses it.*vitlab evaluate .*other --split test"):
         compare([one, other], "test")
     both = runs.make("both", evaluated=("validation", "test"), wrong=range(9))
     found = compare([one, both], "test")
@@ -230,7 +208,7 @@ def test_the_test_split_counts_only_where_it_was_opened_before(runs):
     assert not (runs.folder / LEDGER).exists()
 
 
-def test_runs_are_named_and_named_once(runs):
+def test_runs_are_named_once_and_name_the_folder(runs):
     one = runs.make("one")
     with pytest.raises(RunError, match="two runs or more"):
         compare([one])
@@ -238,6 +216,9 @@ def test_runs_are_named_and_named_once(runs):
         compare([one, one.path])
     with pytest.raises(RunError, match="is not a run"):
         compare([one, runs.folder / "none"])
+    arms = [runs.make(f"a-rather-long-name-of-a-run-number-{k}") for k in range(3)]
+    assert default_folder([one, arms[0]]) == runs.folder / f"compare-one-{arms[0].name}"
+    assert default_folder(arms).name == f"compare-{arms[0].name}-and-2-more"
 
 
 def test_comparing_changes_no_run_and_gives_the_same_again(runs):
@@ -274,14 +255,6 @@ def test_a_comparison_is_a_folder_and_names_do_nothing_in_it(runs, monkeypatch, 
         rows = list(csv.DictReader(file))
     assert float(rows[0]["accuracy"]) == pytest.approx(1 - 9 / 120)
     assert (runs.folder / "models.csv").exists()
-
-
-def test_a_long_list_of_runs_still_has_a_folder(runs, monkeypatch):
-    monkeypatch.setattr("vitlab.compare._draw", lambda *_: [])
-    arms = [runs.make(f"a-rather-long-name-of-a-run-number-{k}") for k in range(9)]
-    write(arms)
-    (folder,) = runs.folder.glob("compare-*")
-    assert folder.name.endswith("-and-8-more") and len(folder.name) < 120
 
 
 def test_comparing_never_loads_torch(runs):

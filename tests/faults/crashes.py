@@ -64,7 +64,7 @@ def killed_command(folder: Path, scale: float) -> str:
         path = folder / f"run-{number}"
         process = Command("train", *RICH, "--out", folder, "--name", path.name, folder=folder)
         step = draws.randrange(27)
-        until(lambda path=path, step=step: Run.begun(path) and last_step(path) >= step, process)
+        until(lambda path=path, step=step: Run.exists(path) and last_step(path) >= step, process)
         process.kill()
         Command("train", "--resume", path, folder=folder).succeed()
         equal(Run(path), reference)
@@ -86,7 +86,7 @@ def killed_again_and_again(folder: Path, scale: float) -> str:
             process = go_on(folder, name)
             time.sleep(draws.uniform(0, 0.15 if kill % 2 else 0.3) * seconds)
             process.kill()
-            if Run.begun(folder / name):
+            if Run.exists(folder / name):
                 steps = [one.step for one in Run(folder / name).checkpoints() if not one.damage]
                 now = max(steps, default=0)
                 assert now >= reached, f"step {now} after kill {kill}, and {reached} before"
@@ -99,7 +99,7 @@ def stopped(folder: Path, name: str, step: int, numbers: list[int]) -> tuple[Pro
     """A training that was sent signals after a step, 0.2 s apart; the seconds it took to end."""
     process = start(folder, name, (*TRAIN, "--model.depth", "6"))
     path = folder / name
-    until(lambda: Run.begun(path) and last_step(path) >= step, process)
+    until(lambda: Run.exists(path) and last_step(path) >= step, process)
     for place, number in enumerate(numbers):
         if place:
             time.sleep(0.02)

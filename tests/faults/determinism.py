@@ -123,7 +123,7 @@ def on_a_gpu(folder: Path) -> str:
     Command("train", *half, "--out", folder, "--name", "half", folder=folder).succeed()
     cut = Command("train", *half, "--out", folder, "--name", "cut", folder=folder)
     path = folder / "cut"
-    until(lambda: Run.begun(path) and Run(path).checkpoints(), cut)
+    until(lambda: Run.exists(path) and Run(path).checkpoints(), cut)
     cut.kill()
     Command("train", "--resume", path, folder=folder).succeed()
     equal(Run(path), Run(folder / "half"))

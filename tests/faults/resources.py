@@ -168,5 +168,5 @@ def odd_sizes(folder: Path, scale: float) -> str:
             works += 1
         else:
             process.refuse()
-            assert not Run.begun(folder / f"run-{place}"), "refused, and left a run behind"
+            assert not Run.exists(folder / f"run-{place}"), "refused, and left a run behind"
     return f"{works} of {len(chosen)} work, {len(chosen) - works} say in one error why not"

@@ -50,7 +50,7 @@ def statuses(folder: Path) -> dict[str, str]:
     found = {}
     for arm, run in trials(folder).items():
         file = folder / "study" / "trials" / f"{run.name}.json"
-        if Run.begun(run) and Run(run).finished:
+        if Run.exists(run) and Run(run).finished:
             found[arm] = "finished"
         elif file.exists():
             found[arm] = json.loads(file.read_text())["status"]

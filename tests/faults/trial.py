@@ -210,7 +210,7 @@ def start(folder: Path, name: str, words: tuple[str, ...] = TRAIN, **how: object
 
 def go_on(folder: Path, name: str, words: tuple[str, ...] = TRAIN, **how: object) -> Vitlab:
     """The documented way to go on: resume where there is a run, and train where there is none."""
-    if Run.begun(folder / name):
+    if Run.exists(folder / name):
         return Vitlab("train", "--resume", folder / name, folder=folder, **how)  # type: ignore[arg-type]
     return start(folder, name, words, **how)
 

@@ -17,7 +17,7 @@ from vitlab.run import Run
 
 @pytest.mark.parametrize("decay", [0.0, 0.9])
 def test_a_run_gives_its_last_checkpoint_and_the_average_where_it_has_one(tmp_path, decay):
-    with Run.claim(tmp_path):
+    with Run.lock(tmp_path):
         run = Run.create(tmp_path, Config(optim=OptimConfig(average_decay=decay)))
         for step in (1, 2):
             files = {

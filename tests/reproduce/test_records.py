@@ -61,7 +61,7 @@ def test_what_was_not_measured_says_so():
 
 
 def test_a_run_without_test_result_is_not_kept(tmp_path):
-    with Run.claim(tmp_path / "run"):
+    with Run.lock(tmp_path / "run"):
         run = Run.create(tmp_path / "run", Config())
     with pytest.raises(RunError, match="--split test"):
         keep(run, tmp_path / "records")

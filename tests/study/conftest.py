@@ -69,7 +69,7 @@ class Scored(Inline):
         if accuracy < 0:
             return DivergenceError.exit_code
         path = Path(args.out) / args.name
-        with Run.claim(path):
+        with Run.lock(path):
             run = Run.create(path, config)
             run.write_provenance({})
             run.finish({"validation": {"accuracy": accuracy}})

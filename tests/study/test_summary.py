@@ -17,7 +17,7 @@ from vitlab.stats import Difference, Sample, holm
 from vitlab.study import page
 from vitlab.study.define import AGAINST_BASELINE, ALL_PAIRS
 from vitlab.study.plan import Arm, Plan, Trial
-from vitlab.study.record import Record, count_spikes
+from vitlab.study.record import StudyRecord, count_spikes
 from vitlab.study.summary import best_arms, summarize, write_summary
 
 IMAGES = 5_000
@@ -86,8 +86,8 @@ def written(
     }
     run.write_provenance(
         {
-            "device": "a processor", "threads": 1, "precision": {"word": "fp32"},
-            "determinism": {"word": "on"}, "vitlab": "0.1.0", "commit": None, "torch": "2.13.0",
+            "device": "a processor", "threads": 1, "precision": {"value": "fp32"},
+            "determinism": {"value": "on"}, "vitlab": "0.1.0", "commit": None, "torch": "2.13.0",
             "python": "3.11.7", "data": data, **(origin or {}),
         }
     )  # fmt: skip
@@ -139,7 +139,7 @@ def failed(folder: Path, trial: Trial, status: str, reason: str = "for a reason"
     write_json(folder / "trials" / f"{trial.name}.json", {"status": status, "reason": reason})
 
 
-def study(folder: Path, accuracies, *, changes=None, **more) -> Record:
+def study(folder: Path, accuracies, *, changes=None, **more) -> StudyRecord:
     """A finished study of arms given as name -> accuracies of their seeds, the baseline first."""
     arms = changes or {name: {"model.norm": "rms"} for name in accuracies}
     arms["baseline"] = {}
@@ -148,7 +148,7 @@ def study(folder: Path, accuracies, *, changes=None, **more) -> Record:
     plan.save(folder)
     for trial in plan.trials:
         finished(folder, plan, trial, accuracies[trial.arm][trial.seed])
-    return Record(folder)
+    return StudyRecord(folder)
 
 
 def arm(summary, name):
@@ -174,7 +174,7 @@ AXES = {"model.norm": ["layer", "rms"], "model.depth": [6, 12], "model.qk_norm":
 
 
 @pytest.fixture(scope="module")
-def three(tmp_path_factory) -> Record:
+def three(tmp_path_factory) -> StudyRecord:
     """Three arms of five seeds: one better, one worse, one like the baseline."""
     folder = tmp_path_factory.mktemp("three") / "study"
     return study(folder, THREE, changes=dict(CHANGES), axes=AXES)
@@ -235,7 +235,7 @@ def test_fewer_than_three_seeds_show_numbers_and_say_how_many_are_needed(tmp_pat
 def test_a_study_under_way_decides_nothing(tmp_path):
     record = study(tmp_path / "s", {"baseline": BASE, "model.norm=rms": UP})
     shutil.rmtree(tmp_path / "s" / record.plan.trials[-1].run)
-    summary = summarize(Record(tmp_path / "s"))
+    summary = summarize(StudyRecord(tmp_path / "s"))
     found = comparison(summary, "model.norm=rms")
     assert found["verdict"] == "no verdict (1 of 10 runs are still to come)"
     assert found["p"] is None and summary["trials"]["pending"] == 1
@@ -244,7 +244,7 @@ def test_a_study_under_way_decides_nothing(tmp_path):
 
 def test_a_study_of_which_nothing_ran_is_summarised(tmp_path):
     planned({"baseline": {}, "model.norm=rms": {"model.norm": "rms"}}).save(tmp_path)
-    summary = summarize(Record(tmp_path))
+    summary = summarize(StudyRecord(tmp_path))
     assert "0 of 10 runs finished, 10 still to come" in page.markdown(summary)
     assert summary["trials"] == {"planned": 10, "finished": 0, "pending": 10}
     assert arm(summary, "baseline")["accuracy"]["mean"] is None
@@ -263,7 +263,7 @@ def test_failed_seeds_are_counted_and_shown(tmp_path):
         else:
             values = BASE if trial.arm == "baseline" else UP
             finished(folder, plan, trial, values[trial.seed])
-    summary = summarize(Record(folder))
+    summary = summarize(StudyRecord(folder))
     rms = arm(summary, "model.norm=rms")
     assert (rms["planned"], rms["n"]) == (5, 4)
     assert [failure["status"] for failure in rms["failures"]] == ["diverged"]
@@ -285,7 +285,7 @@ def test_a_run_that_stopped_before_its_first_step_is_no_obstacle(tmp_path):
             (tmp_path / trial.run).mkdir(parents=True)
             Run.create(tmp_path / trial.run, plan.config(trial))
             failed(tmp_path, trial, "out of memory")
-    summary = summarize(Record(tmp_path))
+    summary = summarize(StudyRecord(tmp_path))
     assert comparison(summary, "model.norm=rms")["verdict"].startswith("no verdict (0 against 3")
     assert "3 of 6 runs finished, 3 out of memory." in page.markdown(summary)
 
@@ -306,7 +306,7 @@ def pair(tmp_path):
         for trial in plan.trials:
             settings = more if trial.arm == "other" else {}
             finished(folder, plan, trial, 0.7 + 0.01 * trial.seed, **settings)
-        return comparison(summarize(Record(folder)), "other")["unequal"]
+        return comparison(summarize(StudyRecord(folder)), "other")["unequal"]
 
     return unequal
 
@@ -321,7 +321,7 @@ def test_what_an_arm_changes_is_studied_and_not_flagged(pair):
         ({"overrides": {"train.batch_size": 64}}, "train.batch_size 64 instead of 128"),
         ({"overrides": {"augment.erasing": 0.9}}, "augment.erasing 0.9 instead of"),
         ({"overrides": {"optim.schedule": "constant"}}, "optim.schedule constant instead of"),
-        ({"origin": {"precision": {"word": "bf16"}}}, "bf16 instead of fp32"),
+        ({"origin": {"precision": {"value": "bf16"}}}, "bf16 instead of fp32"),
         ({"epochs": 20}, "train.epochs 20 instead of 10"),
         ({"epochs": 20}, "2 x the images seen"),
         ({"overrides": {"data.split_seed": 1}}, "data.split_seed 1 instead of 0"),
@@ -355,11 +355,13 @@ def test_stored_predictions_give_a_second_opinion(tmp_path):
         chance = 0.7 if trial.arm == "baseline" else 0.8
         right = random.random(400) < chance
         finished(tmp_path, plan, trial, float(right.mean()), answers=right)
-    found = comparison(summarize(Record(tmp_path)), "model.norm=rms")
+    found = comparison(summarize(StudyRecord(tmp_path)), "model.norm=rms")
     low, high = found["bootstrap_interval"]
     assert low < found["difference"] < high and low > 0
-    Record(tmp_path).arms[0].finished[0].run.predictions("validation").unlink()
-    assert comparison(summarize(Record(tmp_path)), "model.norm=rms")["bootstrap_interval"] is None
+    StudyRecord(tmp_path).arms[0].finished[0].run.predictions("validation").unlink()
+    assert (
+        comparison(summarize(StudyRecord(tmp_path)), "model.norm=rms")["bootstrap_interval"] is None
+    )
 
 
 # Stability
@@ -381,7 +383,7 @@ def test_spikes_gradients_and_learning_rates_of_an_arm(tmp_path):
     finished(tmp_path, plan, slow, 0.4)
     finished(tmp_path, plan, usual, 0.5)
     finished(tmp_path, plan, fast, 0.11)
-    found = arm(summarize(Record(tmp_path)), "baseline")["stability"]
+    found = arm(summarize(StudyRecord(tmp_path)), "baseline")["stability"]
     rate = plan.config(usual).optim.lr
     assert found["loss_spikes"] == 6 and found["largest_gradient_norm"] > 1
     assert found["largest_rate"] == rate
@@ -434,7 +436,7 @@ def test_the_baseline_is_called_by_the_word_that_no_arm_has(tmp_path):
                     "model.position_on_cls": False}}, axes=axes)  # fmt: skip
     plan.refused.append({"name": "position=sin2d, also on CLS", "reason": "no"})
     plan.save(tmp_path)
-    record = Record(tmp_path)
+    record = StudyRecord(tmp_path)
     assert [record.word(one, "position") for one in record.on("position")] == ["learned", "none"]
 
 
@@ -517,4 +519,4 @@ def test_a_run_without_validation_cannot_be_judged(tmp_path):
     numbers = {name: value for name, value in run.finished.items() if name != "validation"}
     run.finish(numbers)
     with pytest.raises(RunError, match=r"data\.validation_fraction"):
-        summarize(Record(tmp_path / "s"))
+        summarize(StudyRecord(tmp_path / "s"))

@@ -104,7 +104,7 @@ def test_two_processes_agree_to_stop_and_one_goes_on(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_held_by_another_is_refused_by_all_processes(tmp_path):
-    with Run.claim(tmp_path / "held"):
+    with Run.lock(tmp_path / "held"):
         process = torchrun("digits", "--out", str(tmp_path), "--name", "held")
         errors = process.communicate(timeout=100)[1]
     assert process.returncode == 1

@@ -4,7 +4,6 @@ Everything is measured in one process and interleaved, on the device at hand; a 
 installed is named. Each part returns plain numbers for bench.json; figures/bench.py draws them.
 """
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,7 +23,7 @@ from vitlab.device import choose_device
 from vitlab.errors import ConfigError
 from vitlab.fields import unknown
 from vitlab.figures import bench as pictures
-from vitlab.files import write_json
+from vitlab.files import read_json, write_json
 from vitlab.pretrained import shipped
 from vitlab.recipes import recipe
 from vitlab.training.provenance import device_name
@@ -74,7 +73,7 @@ def bench(
         "calibration": lambda: calibration(where),
     }
     stored = folder / "bench.json"
-    found = json.loads(stored.read_text()) if stored.exists() else {}
+    found = read_json(stored) if stored.exists() else {}
     machine = {
         "device": device_name(where),
         "threads": torch.get_num_threads(),

@@ -73,7 +73,7 @@ def accuracy(run: Run, data_root: str | None) -> dict[str, Any]:
     examples = load_train(config.data, data_root)
     train, validation = examples.split(config.data)
     checkpoint = run.checkpoint()
-    size = tuple(checkpoint.state["image_size"])
+    size = checkpoint.state["image_size"]
     model = open_model(run, checkpoint, torch.device("cpu"))
 
     def prepared(index: np.ndarray) -> np.ndarray:

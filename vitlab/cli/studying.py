@@ -45,11 +45,12 @@ def ready_studies(args: Namespace) -> int:
 
 def asked_study(args: Namespace) -> tuple[Path, Any]:
     """Folder and plan of the study that a command names or spells out."""
+    from vitlab.run import STUDY
     from vitlab.study.define import from_words, read
     from vitlab.study.plan import Plan
     from vitlab.study.prepare import open_plan
 
-    if args.study and (Path(args.study) / "study.json").exists():
+    if args.study and (Path(args.study) / STUDY).exists():
         fixed = ("recipe", "vary", "design", "seeds", "trials", "out", "threads", "overrides")
         if any(vars(args)[name] for name in fixed):
             raise ConfigError([f"{args.study} is planned: leave out all that would change it"])

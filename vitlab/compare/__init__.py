@@ -1,12 +1,12 @@
 """Runs beside each other: what is known of each, where they differ, and what that is worth.
 
-    standing   one run          -> facts, each with the file and the field it was read from
+    RunFacts   one run          -> facts, each with the file and the field it was read from
     compare    two or more runs -> facts, trained models image by image, recipes over seeds
     write      two or more runs -> compare.json, compare.csv, compare.md and figures in a folder
 
-What stands first is what the others are held against. Everything is read from the files of the
-runs: nothing is computed by a model, no images are opened, and the test split only counts where
-all of the runs were evaluated on it before.
+The others are compared with the first. Everything is read from the files of the runs: no model
+and no images are loaded, and the test split can only be compared on where all of the runs were
+evaluated on it before.
 """
 
 import os
@@ -15,17 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from vitlab.compare import page
+from vitlab.compare.facts import Fact, RunFacts
 from vitlab.compare.models import compare_models, kept_images, shown
 from vitlab.compare.recipes import compare_recipes
-from vitlab.compare.standing import Entry, Fact, Split, fate, standing
 from vitlab.errors import RunError
 from vitlab.figures import comparison as figures
 from vitlab.files import write_json, write_text
 from vitlab.formatting import csv_text, plain
 from vitlab.pretrained import open_run
+from vitlab.records import Split
 from vitlab.run import Run
 
-__all__ = ["Entry", "Fact", "Split", "compare", "default_folder", "fate", "standing", "write"]
+__all__ = ["Fact", "RunFacts", "compare", "default_folder", "write"]
 
 SCHEMA = 1
 """Number of the compare.json layout."""
@@ -92,7 +93,7 @@ def default_folder(runs: Sequence[Run]) -> Path:
     return runs[0].path.parent / f"compare-{names}"
 
 
-def _entries(runs: Sequence[AnyRun], split: Split) -> list[Entry]:
+def _entries(runs: Sequence[AnyRun], split: Split) -> list[RunFacts]:
     """The runs under names that tell them apart."""
     opened = [open_run(run) for run in runs]
     if len(opened) < 2:
@@ -108,20 +109,18 @@ def _entries(runs: Sequence[AnyRun], split: Split) -> list[Entry]:
     ]
     unique = [f"{name} ({own[:place].count(name) + 1})" if own.count(name) > 1 else name
               for place, name in enumerate(own)]  # fmt: skip
-    entries = [
-        Entry(name, run, standing(run, split)) for name, run in zip(unique, opened, strict=True)
-    ]
+    entries = [RunFacts(run, split, name) for name, run in zip(unique, opened, strict=True)]
     untested = [entry for entry in entries if entry["accuracy"] is None]
     if split == "test" and untested:
         commands = ", ".join(f"`vitlab evaluate {one.run.path} --split test`" for one in untested)
         raise RunError(
             f"not evaluated on the test split: {', '.join(one.name for one in untested)}. A "
-            f"comparison never opens it; an opening that counts is {commands}"
+            f"comparison never uses it; {commands} does, and each use is logged"
         )
     return entries
 
 
-def _compare(entries: list[Entry], split: Split) -> dict[str, Any]:
+def _compare(entries: list[RunFacts], split: Split) -> dict[str, Any]:
     found = {
         "schema": SCHEMA,
         "split": split,
@@ -139,7 +138,7 @@ def _compare(entries: list[Entry], split: Split) -> dict[str, Any]:
     return {**found, "findings": list(page.findings(found))}
 
 
-def _draw(entries: list[Entry], found: dict[str, Any], folder: Path) -> list[str]:
+def _draw(entries: list[RunFacts], found: dict[str, Any], folder: Path) -> list[str]:
     """Draw what can be drawn of a comparison; return the names of the pictures."""
     kinds = {entry.name: entry["kind"] for entry in entries}
     figures.curves({entry.name: entry.run.metrics for entry in entries}, kinds, folder / "curves")

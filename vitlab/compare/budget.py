@@ -1,13 +1,13 @@
 """Where one run had more or other means than another, so that a difference is not read as merit."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
-from vitlab.compare.standing import Entry
+from vitlab.compare.facts import RunFacts
 from vitlab.config import WITHOUT_EFFECT, fields_of
 from vitlab.fields import text
-from vitlab.run import Run
+from vitlab.files import read_json
+from vitlab.run import STUDY, Run
 
 BUDGET = ("data", "augment", "train")
 """Sections that say what a training was given."""
@@ -17,13 +17,13 @@ SHAPE = ("schedule", "warmup_epochs", "hold_epochs", "final_lr", "step_epochs", 
 """Fields of `optim` that say how long a run trained at which part of its rate."""
 
 COSTS = {"images_seen": "images seen", "parameters": "parameters", "macs": "multiply-adds"}
-"""Facts whose ratio is told, and their names."""
+"""Facts whose ratio is named, and how they are called."""
 
 TOLERANCE = 0.01
 """Relative difference of a cost that counts as equal."""
 
 
-def unequal(one: Entry, other: Entry) -> list[str]:
+def unequal(one: RunFacts, other: RunFacts) -> list[str]:
     """What the budget of a run differs in from another's, in words; empty where it is equal.
 
     Images, batches, augmentation, schedule, precision, validation split and tuning are means;
@@ -54,10 +54,10 @@ def tuning_trials(run: Run) -> int:
 
     0 where none were written down, as of a run that is no study's.
     """
-    file = run.path.resolve().parent.parent / "study.json"
+    file = run.study / STUDY
     if not file.is_file():
         return 0
-    plan = json.loads(file.read_text(encoding="utf-8"))
+    plan = read_json(file)
     planned = (trial["arm"] for trial in plan["trials"] if trial["run"] == f"runs/{run.name}")
     arm = next(planned, None)
     probes = sum(probe["arm"] == arm for probe in plan["probes"])
@@ -77,7 +77,7 @@ def _settings(run: Run, other: Run) -> Iterator[str]:
             yield f"{name} {text(left[name])} instead of {text(right[name])}"
 
 
-def _circumstances(one: Entry, other: Entry) -> Iterator[str]:
+def _circumstances(one: RunFacts, other: RunFacts) -> Iterator[str]:
     def differ(*facts: str) -> bool:
         pairs = [(one[fact], other[fact]) for fact in facts]
         return all(None not in pair for pair in pairs) and any(a != b for a, b in pairs)
@@ -95,7 +95,7 @@ def _circumstances(one: Entry, other: Entry) -> Iterator[str]:
         yield "times measured on other hardware"
 
 
-def _costs(one: Entry, other: Entry) -> Iterator[str]:
+def _costs(one: RunFacts, other: RunFacts) -> Iterator[str]:
     for fact, words in COSTS.items():
         if one[fact] and other[fact] and abs(one[fact] / other[fact] - 1) > TOLERANCE:
             yield f"{one[fact] / other[fact]:.3g} x the {words}"

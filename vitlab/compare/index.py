@@ -7,19 +7,19 @@ not finished has its line as well, with its status.
 import fcntl
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitlab.compare.standing import Entry, fate, standing
+from vitlab.compare.facts import RunFacts
 from vitlab.config import Config, fields_of
 from vitlab.errors import ConfigError, RunError, VitlabError
 from vitlab.fields import text, unknown
 from vitlab.files import write_text
 from vitlab.formatting import csv_text, plain
-from vitlab.run import Run
+from vitlab.run import CONFIG, Run
 
 INDEX = "models.csv"
 
@@ -84,7 +84,8 @@ def select(found: Sequence[Line], where: Sequence[str]) -> list[Line]:
     known = set(fields_of(Config())) | {"recipe"}
     for line in found:
         known |= set(fields_of(line.config)) if line.config else set()
-    problems, asked = [], {}
+    problems: list[str] = []
+    asked: dict[str, str] = {}
     for words in where:
         name, sign, value = words.partition("=")
         if not sign:
@@ -146,14 +147,14 @@ def _as_written(value: str, stored: Any) -> str:
 def _runs(root: Path) -> Iterator[Path]:
     """Folders with a config.json; a run may hold another, its teacher, which is not looked for."""
     for place, folders, files in os.walk(root):
-        if "config.json" in files:
+        if CONFIG in files:
             folders.clear()
             yield Path(place)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
 
 
 @contextmanager
-def _turn(folder: Path) -> Iterator[None]:
+def _turn(folder: Path) -> Generator[None]:
     """Wait for the right to write the index of a folder."""
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -178,10 +179,10 @@ def _line(path: Path, root: Path) -> Line:
 
 
 def _values(run: Run) -> dict[str, Any]:
-    entry = Entry(run.name, run, standing(run))
-    status, reason = fate(run)
+    entry = RunFacts(run)
+    status, reason = run.status
     low, high = entry["accuracy_interval"] or (None, None)
-    test = run.results.get("test", {}).get("accuracy")
+    test = run.results.get("test")
     own = {name: entry[name] for name in COLUMNS if name in entry.facts}
     return own | {
         "recipe": plain(entry["recipe"]),
@@ -190,7 +191,7 @@ def _values(run: Run) -> dict[str, Any]:
         "split": _split(entry),
         "accuracy_low": low,
         "accuracy_high": high,
-        "test_accuracy": test,
+        "test_accuracy": test and test["accuracy"],
         "parameters_m": _scaled(entry["parameters"], 1e-6),
         "flops_g": _scaled(entry["macs"], 2e-9),
         "peak_memory_mb": _scaled(entry["peak_memory_bytes"], 1e-6),
@@ -198,8 +199,8 @@ def _values(run: Run) -> dict[str, Any]:
     }
 
 
-def _split(entry: Entry) -> str:
-    """What a run is judged on, and how much of that its first weights were trained on."""
+def _split(entry: RunFacts) -> str:
+    """What a run is evaluated on, and how much of that its first weights were trained on."""
     seen = entry["validation_seen"] if entry["split"] == "validation" else 0
     return entry["split"] + (f", {seen:,} trained on before" if seen else "")
 

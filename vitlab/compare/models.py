@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from vitlab.compare.budget import changes, unequal
-from vitlab.compare.standing import Entry
+from vitlab.compare.facts import RunFacts
 from vitlab.metrics import SHOWN, log_softmax
 from vitlab.stats import LEAST, LEVEL, bootstrap, holm, mcnemar
 
@@ -27,7 +27,7 @@ class Answers:
     confidence: np.ndarray
 
     @classmethod
-    def read(cls, entry: Entry) -> Self | None:
+    def read(cls, entry: RunFacts) -> Self | None:
         """The stored answers of a run; None where there are none of its last checkpoint."""
         file = entry.run.predictions(entry["split"])
         if entry["checkpoint_sha256"] is None or not file.is_file():
@@ -43,7 +43,7 @@ class Answers:
         return self.predicted == self.labels
 
 
-def incomparable(one: Entry, other: Entry) -> str | None:
+def incomparable(one: RunFacts, other: RunFacts) -> str | None:
     """Why two runs cannot be compared image by image, and the way out; None where they can."""
     lacking = [entry for entry in (one, other) if Answers.read(entry) is None]
     if lacking:
@@ -58,7 +58,7 @@ def incomparable(one: Entry, other: Entry) -> str | None:
     return None
 
 
-def compare_models(entries: list[Entry]) -> list[dict[str, Any]]:
+def compare_models(entries: list[RunFacts]) -> list[dict[str, Any]]:
     """Every trained model against the first: a family of tests, corrected by Holm."""
     first, *others = entries
     found = [_compare(entry, first) for entry in others]
@@ -77,7 +77,7 @@ def verdict(difference: float, p: float) -> str:
     return "no evidence of a difference"
 
 
-def _compare(one: Entry, other: Entry) -> dict[str, Any]:
+def _compare(one: RunFacts, other: RunFacts) -> dict[str, Any]:
     """A trained model against another; the `reason` says why there is no test."""
     reason = incomparable(one, other)
     found = {
@@ -115,7 +115,7 @@ def _compare(one: Entry, other: Entry) -> dict[str, Any]:
 
 def _classes(mine: Answers, theirs: Answers, names: list[str]) -> list[dict[str, Any]]:
     """The images of every class, with a test each: a family of its own, corrected by Holm."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for k, name in enumerate(names):
         here = mine.labels == k
         only = int((here & mine.right & ~theirs.right).sum())
@@ -161,12 +161,12 @@ def right_one(one: dict[str, Any]) -> str:
     return GROUPS[1] if one["against_predicted"] == one["true"] else GROUPS[2]
 
 
-def kept_images(entries: list[Entry]) -> dict[int, np.ndarray]:
+def kept_images(entries: list[RunFacts]) -> dict[int, np.ndarray]:
     """Images of the split that evaluate kept in any of the runs: index -> (H, W, C), uint8.
 
     These are some drawn at random, some mistakes, and the mistakes a model was surest of.
     """
-    found = {}
+    found: dict[int, np.ndarray] = {}
     for entry in entries:
         files = [entry.run.predictions(entry["split"] + tail) for tail in ("", "-gallery")]
         if all(file.is_file() for file in files):

@@ -15,6 +15,7 @@ from vitlab.formatting import (
     signed,
     table,
 )
+from vitlab.records import EpochsToAccuracy
 from vitlab.stats import FEWEST
 
 Comparison = Mapping[str, Any]
@@ -147,8 +148,8 @@ def _thresholds(runs: list[Facts]) -> Iterator[list[str]]:
     def write(epoch: float | None) -> str:
         return "-" if epoch is None else f"{epoch:g}"
 
-    found = [fact("epochs_to_accuracy") or [] for fact in runs]
-    steps = max(found, key=len, default=[])
+    found: list[list[EpochsToAccuracy]] = [fact("epochs_to_accuracy") or [] for fact in runs]
+    steps = max(found, key=len)
     for place, step in enumerate(steps):
         pairs = [
             (one[place]["train_clean"], one[place]["validation"]) if one else (None, None)

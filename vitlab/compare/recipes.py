@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from vitlab.compare.budget import changes, unequal
+from vitlab.compare.facts import RunFacts
 from vitlab.compare.models import Answers, incomparable
-from vitlab.compare.standing import Entry, fate
 from vitlab.config import shared_fields
 from vitlab.stats import FEWEST, LEAST, Difference, Sample, bootstrap, holm, seeds_needed
 
@@ -21,12 +21,12 @@ class Recipe:
     """The runs of one config, by whatever seed."""
 
     name: str
-    entries: list[Entry]
+    entries: list[RunFacts]
 
     @cached_property
-    def by_seed(self) -> dict[int, Entry]:
+    def by_seed(self) -> dict[int, RunFacts]:
         """The run of each seed: the first finished one, or the first there is."""
-        found: dict[int, Entry] = {}
+        found: dict[int, RunFacts] = {}
         for entry in sorted(self.entries, key=lambda entry: entry["status"] != "finished"):
             found.setdefault(entry["seed"], entry)
         return dict(sorted(found.items()))
@@ -51,7 +51,7 @@ class Recipe:
         return Sample(values, len(runs) - len(values) - pending, pending)
 
     @property
-    def typical(self) -> Entry:
+    def typical(self) -> RunFacts:
         """A run that stands for the config."""
         return next((self.by_seed[seed] for seed in self.sample.values), self.entries[0])
 
@@ -65,9 +65,9 @@ class Recipe:
         return np.stack([one.right for one in found if one])
 
 
-def group(entries: Iterable[Entry]) -> list[Recipe]:
+def group(entries: Iterable[RunFacts]) -> list[Recipe]:
     """Runs by recipe: the same config but for its seed, and the same images."""
-    groups: dict[str, list[Entry]] = {}
+    groups: dict[str, list[RunFacts]] = {}
     for entry in entries:
         config = entry.run.config
         key = json.dumps([config.recipe, shared_fields(config), entry["data_fingerprint"]])
@@ -75,7 +75,7 @@ def group(entries: Iterable[Entry]) -> list[Recipe]:
     return [Recipe(_name(own, groups.values()), own) for own in groups.values()]
 
 
-def _name(own: list[Entry], groups: Iterable[list[Entry]]) -> str:
+def _name(own: list[RunFacts], groups: Iterable[list[RunFacts]]) -> str:
     """The recipe's name, and where another is called the same, the fields that tell them apart."""
     run = own[0].run
     alike = [one[0].run for one in groups if one[0].run.config.recipe == run.config.recipe]
@@ -90,7 +90,7 @@ def _name(own: list[Entry], groups: Iterable[list[Entry]]) -> str:
     return f"{run.config.recipe} ({words})" if words else run.config.recipe
 
 
-def compare_recipes(entries: list[Entry]) -> dict[str, Any]:
+def compare_recipes(entries: list[RunFacts]) -> dict[str, Any]:
     """Every recipe against that of the first run, over seeds: a family corrected by Holm."""
     first, *others = recipes = group(entries)
     differences = [Difference(one.sample, first.sample) for one in others]
@@ -145,7 +145,7 @@ def _numbers(recipe: Recipe) -> dict[str, Any]:
         "max": max(values, default=None),
         "seeds": {str(seed): value for seed, value in sample.values.items()},
         "without_result": [
-            {"run": entry.name, "seed": entry["seed"], "status": fate(entry.run)[0]}
+            {"run": entry.name, "seed": entry["seed"], "status": entry["status"]}
             for entry in without
         ],
         "repeated": recipe.repeated,

@@ -281,5 +281,5 @@ def _fresh(subject: Subject) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         model = build_model(subject.run.config)
-    model.resize(tuple(subject.checkpoint.state["image_size"]))
+    model.resize(subject.checkpoint.state["image_size"])
     return model.to(subject.device).eval()

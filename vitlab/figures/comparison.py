@@ -17,7 +17,7 @@ COLOURS = (BLUE, ORANGE, GREEN, RED, PINK, SKY, "black")
 TRANSFORMERS = ("vit", "hybrid")
 """Kinds of model that are drawn solid and round; all others are CNNs, dashed and square."""
 
-COSTS = {
+COSTS: dict[str, tuple[str, float]] = {
     "macs": ("multiply-adds of an image, million", 1e6),
     "parameters": ("parameters, million", 1e6),
     "process_seconds": ("process time of the training, minutes", 60),

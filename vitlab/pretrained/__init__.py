@@ -89,7 +89,7 @@ def ship(run: Run, folder: Path) -> Run:
         name: tensor.astype(np.float16) if tensor.dtype == np.float32 else tensor
         for name, tensor in weights.items()
     }
-    with Run.claim(folder):
+    with Run.lock(folder):
         judged = [record for record in run.metrics if record["split"] != "train"]
         small = run.copy_record(folder, judged)
         small.write_split(run.split)

@@ -30,7 +30,8 @@ from vitlab.report.document import (
 )
 from vitlab.report.drawing import LOOKS
 from vitlab.report.pictures import large
-from vitlab.report.subject import Subject, read_json
+from vitlab.report.subject import Subject, read_existing
+from vitlab.run import CONFIG
 
 BESIDE = 4
 """Techniques that stand beside the drawing of a model; the others follow."""
@@ -54,7 +55,7 @@ def models(found: Sequence[Subject]) -> Iterator[Panel]:
         blocks.append(model_figure(one))
         headlines.append(in_words(one))
         words = techniques.of_model(one.config.model)
-        where = (one.at("config.json", "model"),)
+        where = (one.at(CONFIG, "model"),)
         if len(found) > 1:
             more += [Text(say("How {name} works:", name=one.name)), Words(words, where)]
             continue
@@ -71,7 +72,7 @@ def models(found: Sequence[Subject]) -> Iterator[Panel]:
         weight=8,
     )
     if rest:
-        yield parts(rest, found[0].name, (found[0].at("config.json", "model"),))
+        yield parts(rest, found[0].name, (found[0].at(CONFIG, "model"),))
 
 
 def parts(rest: Sequence[Word], name: Name, where: Sources) -> Panel:
@@ -84,12 +85,12 @@ def parts(rest: Sequence[Word], name: Name, where: Sources) -> Panel:
 
 def in_words(one: Subject) -> Sentence:
     """A model in one line."""
-    cfg, at = one.config.model, one.at("config.json", "model")
+    cfg, at = one.config.model, one.at(CONFIG, "model")
     size = one.config.data.image_size
     assert size
     if isinstance(cfg, ViTConfig):
         rows, columns = cfg.grid(size)
-        where = (at, one.at("config.json", "data.image_size"))
+        where = (at, one.at(CONFIG, "data.image_size"))
         return say(
             "{name} reads an image as {patches} patches, in {depth} blocks of width {width}",
             name=one.name,
@@ -108,7 +109,7 @@ def in_words(one: Subject) -> Sentence:
 def model_figure(one: Subject) -> Figure:
     """A run's model, drawn."""
     stored = one.weights()
-    where = [one.at("config.json", "model"), one.at("config.json", "data.image_size")]
+    where = [one.at(CONFIG, "model"), one.at(CONFIG, "data.image_size")]
     caption = say("{name}, from its config.", name=one.name)
     if stored:
         where.append(stored[1])
@@ -149,8 +150,7 @@ def looks(found: Sequence[Subject]) -> Iterator[Panel]:
                 weight=0,
             )
             continue
-        judged, folder = read_json(one.run.path / file), (one.run.path / file).parent
-        prefix = file.rpartition("/")[0]
+        judged, folder = read_existing(file), file.parent
         gains = (one.at(file, "methods.gain"),)
         rows = [
             drawing.Row(
@@ -178,7 +178,7 @@ def looks(found: Sequence[Subject]) -> Iterator[Panel]:
         pictures = [picture for picture in shown if picture]
         if pictures:
             words = say("The image, and what each method says the answer rests on.")
-            where = (one.at(f"{prefix}/", "*.png"),)
+            where = (one.at(f"{folder.relative_to(one.run.path).as_posix()}/", "*.png"),)
             blocks.append(Pictures(pictures[:1], words, where, large=True))
         verdicts = [row for row in judged["methods"] if "verdict" in row]
         more: list[Block] = []
@@ -205,13 +205,10 @@ def looks(found: Sequence[Subject]) -> Iterator[Panel]:
         yield Panel(key, topic, truest(one, verdicts, gains), blocks, more, weight=6)
 
 
-def faithfulness(one: Subject) -> str | None:
-    """The file of a run that says which of its maps are true, if it has one."""
-    for folder in (one.run.explanations, one.run.explanations / "test"):
-        file = folder / "faithfulness.json"
-        if file.is_file():
-            return file.relative_to(one.run.path).as_posix()
-    return None
+def faithfulness(one: Subject) -> Path | None:
+    """The file of a run that says how faithful its maps are, if it has one."""
+    files = (one.run.faithfulness_file(split) for split in ("validation", "test"))
+    return next((file for file in files if file.is_file()), None)
 
 
 def _aside(path: Path) -> bool:
@@ -241,7 +238,7 @@ def truest(one: Subject, verdicts: Sequence[dict[str, Any]], where: Sources) -> 
 def knowledge(found: Sequence[Subject]) -> Iterator[Panel]:
     """What the layers know: probes, and PCA of features."""
     for one in found:
-        known = read_json(one.run.features / "features.json")
+        known = read_existing(one.run.features_file)
         key = f"features-{found.index(one) + 1}" if len(found) > 1 else "features"
         topic = f"What the layers of {one.text} know" if len(found) > 1 else "What its layers know"
         if not known or not known.get("runs"):
@@ -259,7 +256,7 @@ def knowledge(found: Sequence[Subject]) -> Iterator[Panel]:
             )
             continue
         facts = known["runs"][0]
-        file = "features/features.json"
+        file = one.run.features_file
         series, legend, where = [], [], []
         for place, (kind, words) in enumerate(
             (
@@ -302,13 +299,12 @@ def knowledge(found: Sequence[Subject]) -> Iterator[Panel]:
         ]
         more: list[Block] = []
         for name, words in drawn:
-            picture = large(one.run.features / f"{name}.png", f"{words} {one.text}")
+            drawing_file = one.run.features / f"{name}.png"
+            picture = large(drawing_file, f"{words} {one.text}")
             if picture:
                 target = blocks if len(blocks) == 1 else more
                 target.append(
-                    Pictures(
-                        [picture], say(words), (one.at(f"features/{name}.png", "all"),), large=True
-                    )
+                    Pictures([picture], say(words), (one.at(drawing_file, "all"),), large=True)
                 )
         first, last = facts["layers"][0], facts["layers"][-1]
         probe = tuple(where)

@@ -30,7 +30,7 @@ def samples(one: Subject, kind: str, words: str) -> Pictures | None:
         logits, labels, indices = arrays["logits"], arrays["labels"], arrays["indices"]
     with np.load(kept, allow_pickle=False) as arrays:
         places, images = arrays["places"], arrays["images"]
-    names = one.provenance["data"]["class_names"]
+    names = one.run.provenance["data"]["class_names"]
     sure, answers = np.exp(log_softmax(logits).max(axis=1)), logits.argmax(axis=1)
     pictures = []
     for place in galleries(logits, labels)[kind]:
@@ -51,8 +51,8 @@ def samples(one: Subject, kind: str, words: str) -> Pictures | None:
     if not pictures:
         return None
     where = (
-        one.at(f"predictions/{one.split}-gallery.npz", "images"),
-        one.at(f"predictions/{one.split}.npz", "logits, labels"),
+        one.at(kept, "images"),
+        one.at(file, "logits, labels"),
     )
     return Pictures(pictures, say(words.format(split=one.split).capitalize() + "."), where)
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from vitlab.compare import compare
 from vitlab.compare import page as comparison
 from vitlab.formatting import between, p_value, percent, points, signed
+from vitlab.records import ClassResult, SplitResult
 from vitlab.report import drawing
 from vitlab.report.document import (
     Block,
@@ -30,6 +31,7 @@ from vitlab.report.drawing import LOOKS
 from vitlab.report.pictures import samples
 from vitlab.report.subject import Subject, plainly, without_folders
 from vitlab.reproduce.rows import PUBLISHED, SYSTEMS
+from vitlab.run import RESULTS
 from vitlab.stats import LEVEL, wilson
 
 MANY = 20
@@ -51,7 +53,7 @@ IN_PROVENANCE = (
 
 def results(found: Sequence[Subject]) -> Iterator[Panel]:
     """Accuracy, beside what others published."""
-    judged = [one for one in found if one.value("accuracy") is not None]
+    judged = [one for one in found if one.facts["accuracy"] is not None]
     if not judged:
         blocks = [
             Missing(
@@ -65,8 +67,8 @@ def results(found: Sequence[Subject]) -> Iterator[Panel]:
     rows = [
         drawing.Row(
             one.text,
-            one.value("accuracy"),
-            one.value("accuracy_interval"),
+            one.facts["accuracy"],
+            one.facts["accuracy_interval"],
             interval_words(one),
             LOOKS[place % len(LOOKS)],
         )
@@ -121,9 +123,9 @@ def results(found: Sequence[Subject]) -> Iterator[Panel]:
 
 def interval_words(one: Subject) -> str:
     """An accuracy and its interval, shortly."""
-    low, high = one.value("accuracy_interval")
-    told = f"{percent(one.value('accuracy'))} ({points(low)} to {points(high)})"
-    seen = one.value("split") == "validation" and one.value("validation_seen")
+    low, high = one.facts["accuracy_interval"]
+    told = f"{percent(one.facts['accuracy'])} ({points(low)} to {points(high)})"
+    seen = one.facts["split"] == "validation" and one.facts["validation_seen"]
     return told + (f", {seen:,} of the images trained on before" if seen else "")
 
 
@@ -165,7 +167,7 @@ def against_published(one: Subject) -> Iterator[Sentence]:
             "{name} is a recipe of vitlab: no source published a figure for it.", name=one.name
         )
         return
-    low, high = one.value("accuracy_interval")
+    low, high = one.facts["accuracy_interval"]
     place = "below" if published.accuracy < low else "above" if published.accuracy > high else "in"
     yield say(
         f"The source of {{name}} published {{theirs}}, which lies {place} the interval {{ours}}. "
@@ -178,7 +180,7 @@ def against_published(one: Subject) -> Iterator[Sentence]:
 
 def openings(one: Subject) -> Iterator[Sentence]:
     """How often the test images had been opened."""
-    if one.value("test_openings") is not None:
+    if one.facts["test_openings"] is not None:
         yield say(
             "This was opening {n} of the test images in the folder of {name}.",
             n=one.number("test_openings", str),
@@ -195,7 +197,7 @@ def result_table(judged: Sequence[Subject]) -> Table:
         cells = []
         for one in judged:
             where = merged(one.where(name) for name in names)
-            cells.append(Number(write(one.value) if where else "-", where))
+            cells.append(Number(write(one.facts.__getitem__) if where else "-", where))
         if any(cell.text != "-" for cell in cells):
             rows.append([title, *cells])
     return Table(["", *(one.name for one in judged)], rows, "Everything measured.")
@@ -211,7 +213,7 @@ def duel(found: Sequence[Subject]) -> Iterator[Panel]:
     topic = "ViT against CNN" if len(kinds) == 2 else "Against each other"
     pairs = [pair for pair in compared["models"] if pair["reason"] is None]
     wanting = [pair for pair in compared["models"] if pair["reason"] is not None]
-    where = tuple(one.at(f"predictions/{split}.npz", "logits, labels") for one in found)
+    where = tuple(one.at(one.run.predictions(split), "logits, labels") for one in found)
     told = Bullets(
         [traced(without_folders(plainly(words)), *where) for words in compared["findings"]]
     )
@@ -287,21 +289,18 @@ def duel(found: Sequence[Subject]) -> Iterator[Panel]:
 
 def classes(found: Sequence[Subject]) -> Iterator[Panel]:
     """What is hard, and what is taken for what."""
-    judged = [one for one in found if one.result.get("per_class")]
-    for one in judged:
-        known = [row for row in one.result["per_class"] if row["accuracy"] is not None]
-        ordered = sorted(known, key=lambda row: row["accuracy"])
+    judged = evaluated(found)
+    for number, (one, result) in enumerate(judged, 1):
+        ordered = by_accuracy(result)
         few = len(ordered) <= MANY
         rows = []
-        for row in ordered if few else ordered[:12]:
-            low, high = wilson(round(row["accuracy"] * row["images"]), row["images"])
-            rows.append(
-                drawing.Row(row["class"], row["accuracy"], (low, high), percent(row["accuracy"]))
-            )
+        for accuracy, row in ordered if few else ordered[:12]:
+            interval = wilson(round(accuracy * row["images"]), row["images"])
+            rows.append(drawing.Row(row["class"], accuracy, interval, percent(accuracy)))
         field = f"{one.split}.per_class"
         where = (
-            one.at("results.json", f"{field}.accuracy"),
-            one.at("results.json", f"{field}.images"),
+            one.at(RESULTS, f"{field}.accuracy"),
+            one.at(RESULTS, f"{field}.images"),
         )
         names = ", ".join(f"{row.name} {row.words}" for row in rows)
         alt = f"accuracy of classes of {one.text}, hardest first: {names}"
@@ -312,11 +311,11 @@ def classes(found: Sequence[Subject]) -> Iterator[Panel]:
                 f"{which} of {{name}}, with 95 % intervals over its images.", name=one.name
             )
             blocks.append(Figure(drawing.dots(rows, alt=alt), alt, caption, where))
-        matrix = one.result.get("confusion")
-        if matrix and len(matrix) <= MANY:
+        matrix = result["confusion"]
+        if len(matrix) <= MANY:
             alt = f"confusion matrix of {one.text}"
             chart = drawing.confusion(
-                matrix, [row["class"] for row in one.result["per_class"]], alt=alt
+                matrix, [row["class"] for row in result["per_class"]], alt=alt
             )
             blocks.append(
                 Figure(
@@ -326,20 +325,31 @@ def classes(found: Sequence[Subject]) -> Iterator[Panel]:
                         "How often each class is taken for each other; "
                         "mistakes are shaded four times as strongly."
                     ),
-                    (one.at("results.json", f"{one.split}.confusion"),),
+                    (one.at(RESULTS, f"{one.split}.confusion"),),
                 )
             )
-        more: list[Block] = [confusion_table(one)] if one.result.get("top_confusions") else []
-        headline = join(list(of_classes(one))[:1]) if known else say("No class was evaluated")
+        more: list[Block] = [confusion_table(one, result)] if result["top_confusions"] else []
+        headline = join(list(of_classes(one))[:1]) if ordered else say("No class was evaluated")
         many = len(judged) > 1
         yield Panel(
-            f"classes-{judged.index(one) + 1}" if many else "classes",
+            f"classes-{number}" if many else "classes",
             f"Classes of {one.text}" if many else "Classes",
             without_stop(headline),
             blocks,
             more,
             weight=3 if many else 6,
         )
+
+
+def evaluated(found: Sequence[Subject]) -> list[tuple[Subject, SplitResult]]:
+    """The runs that were evaluated on their split, with what was found."""
+    return [(one, one.facts.result) for one in found if one.facts.result]
+
+
+def by_accuracy(result: SplitResult) -> list[tuple[float, ClassResult]]:
+    """The classes that have images with their accuracies, hardest first."""
+    known = [(row["accuracy"], row) for row in result["per_class"] if row["accuracy"] is not None]
+    return sorted(known, key=lambda pair: pair[0])
 
 
 def without_stop(sentence: Sentence) -> Sentence:
@@ -350,21 +360,22 @@ def without_stop(sentence: Sentence) -> Sentence:
 
 def of_classes(one: Subject) -> Iterator[Sentence]:
     """The hardest class, and the pair that is confused most."""
-    known = [row for row in one.result.get("per_class", ()) if row["accuracy"] is not None]
-    if known:
-        worst = min(known, key=lambda row: row["accuracy"])
-        best = max(known, key=lambda row: row["accuracy"])
-        where = (one.at("results.json", f"{one.split}.per_class.accuracy"),)
+    result = one.facts.result
+    if result is None:
+        return
+    if known := by_accuracy(result):
+        (low, worst), (high, best) = known[0], known[-1]
+        where = (one.at(RESULTS, f"{one.split}.per_class.accuracy"),)
         yield say(
             "Hardest is {worst} with {low}, easiest {best} with {high}.",
             worst=Name(worst["class"]),
-            low=Number(percent(worst["accuracy"]), where),
+            low=Number(percent(low), where),
             best=Name(best["class"]),
-            high=Number(percent(best["accuracy"]), where),
+            high=Number(percent(high), where),
         )
-    if pairs := one.result.get("top_confusions"):
-        pair = pairs[0]
-        where = (one.at("results.json", f"{one.split}.top_confusions.pair_share"),)
+    if result["top_confusions"]:
+        pair = result["top_confusions"][0]
+        where = (one.at(RESULTS, f"{one.split}.top_confusions.pair_share"),)
         yield say(
             "{true} and {predicted}, taken for one another, make {share} of all errors.",
             true=Name(pair["true"]),
@@ -373,11 +384,11 @@ def of_classes(one: Subject) -> Iterator[Sentence]:
         )
 
 
-def confusion_table(one: Subject) -> Table:
+def confusion_table(one: Subject, result: SplitResult) -> Table:
     """The most frequent mistakes."""
     field = f"{one.split}.top_confusions"
-    counts = (one.at("results.json", f"{field}.count"),)
-    parts = (one.at("results.json", f"{field}.share"),)
+    counts = (one.at(RESULTS, f"{field}.count"),)
+    parts = (one.at(RESULTS, f"{field}.share"),)
     rows = [
         [
             Name(row["true"]),
@@ -385,7 +396,7 @@ def confusion_table(one: Subject) -> Table:
             Number(whole(row["count"]), counts),
             Number(tenth(row["share"]), parts),
         ]
-        for row in one.result["top_confusions"][:6]
+        for row in result["top_confusions"][:6]
     ]
     return Table(
         ("true class", "predicted", "images", "of all errors"), rows, "The most frequent mistakes."
@@ -394,17 +405,17 @@ def confusion_table(one: Subject) -> Table:
 
 def confidence(found: Sequence[Subject]) -> Iterator[Panel]:
     """Whether the model knows how good it is, and where it errs."""
-    judged = [one for one in found if one.result.get("reliability")]
+    judged = evaluated(found)
     if not judged:
         return
     series, legend, where = [], [], []
-    for place, one in enumerate(judged):
-        bins = [row for row in one.result["reliability"] if row["images"]]
+    for place, (one, result) in enumerate(judged):
         look = LOOKS[place % len(LOOKS)]
-        line = [(row["confidence"], row["accuracy"]) for row in bins]
+        line = [(row["confidence"], row["accuracy"]) for row in result["reliability"]
+                if row["confidence"] is not None and row["accuracy"] is not None]  # fmt: skip
         series.append(drawing.Series(look, line, True))
         legend.append(Key(look, one.text))
-        where.append(one.at("results.json", f"{one.split}.reliability"))
+        where.append(one.at(RESULTS, f"{one.split}.reliability"))
     alt = f"accuracy against confidence of {', '.join(key.text for key in legend)}"
     chart = drawing.lines(
         series,
@@ -420,7 +431,7 @@ def confidence(found: Sequence[Subject]) -> Iterator[Panel]:
         "sure as it should be."
     )
     blocks: list[Block] = [Figure(chart, alt, caption, tuple(where), legend)]
-    first = judged[0]
+    first, _ = judged[0]
     if mistakes := samples(first, "mistakes", "mistakes at random: class, prediction, confidence"):
         blocks.append(mistakes)
     else:
@@ -430,14 +441,14 @@ def confidence(found: Sequence[Subject]) -> Iterator[Panel]:
                 f"vitlab evaluate {first.command} --split {first.split}",
             )
         )
-    sentences = [join(list(of_confidence(one))) for one in judged]
+    sentences = [join(list(of_confidence(one))) for one, _ in judged]
     errors = [
         say(
             "{name}: calibration error {error}.",
             name=one.name,
             error=one.number("calibration_error"),
         )
-        for one in judged
+        for one, _ in judged
     ]
     yield Panel(
         "confidence",
@@ -451,7 +462,7 @@ def confidence(found: Sequence[Subject]) -> Iterator[Panel]:
 
 def of_confidence(one: Subject) -> Iterator[Sentence]:
     """Whether the model is as sure as it should be."""
-    sure, right = one.value("mean_confidence"), one.value("accuracy")
+    sure, right = one.facts["mean_confidence"], one.facts["accuracy"]
     if sure is None or right is None:
         return
     yield say(

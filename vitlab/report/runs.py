@@ -1,7 +1,7 @@
 """What a report says of runs: a panel for each question, its headline computed from the numbers."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from vitlab.config import ViTConfig
@@ -38,6 +38,7 @@ from vitlab.report.inside import faithfulness, knowledge, looks, models
 from vitlab.report.pictures import samples
 from vitlab.report.results import classes, confidence, duel, of_classes, of_confidence, results
 from vitlab.report.subject import Subject
+from vitlab.run import CONFIG, FINISHED, METRICS, PROVENANCE, RESULTS
 
 IDEAS = 5
 """Most hypotheses of a report."""
@@ -83,7 +84,7 @@ def question(found: Sequence[Subject]) -> Sentence:
         )
     size = first.number("parameters", millions)
     kind = architecture.KINDS[first.config.model.kind]
-    if first.value("parameters") is None:
+    if first.facts["parameters"] is None:
         return say(f"What does a {kind} learn from the images of {{data}}?", data=first.dataset)
     return say(
         f"What does a {kind} of {{size}} parameters learn from the images of {{data}}?",
@@ -138,7 +139,7 @@ def in_short(found: Sequence[Subject]) -> Panel:
     """What was found, in sentences."""
     first = found[0]
     sentences = [sentence for one in found for sentence in findings(one, brief=len(found) > 1)]
-    if first.value("accuracy") is None:
+    if first.facts["accuracy"] is None:
         headline = say("{name} has not been evaluated yet", name=first.name)
         sentences.append(say("There is no accuracy to speak of before it is."))
     elif len(found) == 1:
@@ -149,7 +150,7 @@ def in_short(found: Sequence[Subject]) -> Panel:
             split=first.split,
         )
     else:
-        best = max(found, key=lambda one: one.value("accuracy") or 0)
+        best = max(found, key=lambda one: one.facts["accuracy"] or 0)
         headline = say(
             "{name} is right most often, on {accuracy} of the {split} images",
             name=best.name,
@@ -161,7 +162,7 @@ def in_short(found: Sequence[Subject]) -> Panel:
 
 def findings(one: Subject, brief: bool) -> Iterator[Sentence]:
     """What a run's numbers say."""
-    if one.value("accuracy") is not None:
+    if one.facts["accuracy"] is not None:
         yield say(
             "{name}: {accuracy} of {images} {split} images, 95 % interval {interval} over images "
             "for this one trained model.",
@@ -171,7 +172,7 @@ def findings(one: Subject, brief: bool) -> Iterator[Sentence]:
             split=one.split,
             interval=one.number("accuracy_interval", between),
         )
-    if (gap := one.value("generalisation_gap")) is not None:
+    if (gap := one.facts["generalisation_gap"]) is not None:
         words = "Clean training images: {train}, so {gap} points more than new ones."
         if gap < 0:
             words = "Clean training images: {train}, so {gap} points less than new ones."
@@ -183,7 +184,7 @@ def findings(one: Subject, brief: bool) -> Iterator[Sentence]:
     if not brief:
         yield from of_classes(one)
         yield from of_confidence(one)
-    if one.value("parameters") is not None:
+    if one.facts["parameters"] is not None:
         yield say(
             "{name} has {parameters} parameters and takes {macs} multiply-adds for an image; "
             "training took {time} of processor time.",
@@ -196,7 +197,7 @@ def findings(one: Subject, brief: bool) -> Iterator[Sentence]:
 
 def data(one: Subject) -> Panel:
     """Which images, how many, and how they were split."""
-    facts = one.provenance.get("data", {})
+    facts: Mapping[str, Any] = one.facts.provenance["data"] if one.facts.provenance else {}
     known = KNOWN.get(one.config.data.dataset)
     size = one.config.data.image_size or (0, 0)
     channels = {1: "grey", 3: "colour"}.get(one.config.data.channels or 0, "")
@@ -208,22 +209,22 @@ def data(one: Subject) -> Panel:
     }
     for split, use in uses.items():
         number = facts.get(f"{split}_images")
-        where = (one.at("provenance.json", f"data.{split}_images"),)
+        where = (one.at(PROVENANCE, f"data.{split}_images"),)
         sha = facts.get("split_sha256", {}).get(split)
-        whence = (one.at("provenance.json", f"data.split_sha256.{split}"),)
-        judged = one.run.results.get(split, {})
+        whence = (one.at(PROVENANCE, f"data.split_sha256.{split}"),)
+        judged = one.facts.results.get(split)
         if number is None and judged:
-            number, where = judged["images"], (one.at("results.json", f"{split}.images"),)
-            sha, whence = judged["index_sha256"], (one.at("results.json", f"{split}.index_sha256"),)
+            number, where = judged["images"], (one.at(RESULTS, f"{split}.images"),)
+            sha, whence = judged["index_sha256"], (one.at(RESULTS, f"{split}.index_sha256"),)
         if number is not None:
             rows.append(
                 [split, Number(whole(number), where), use, Number(sha[:12], whence) if sha else "-"]
             )
     if skipped := facts.get("skipped_images"):
-        where = (one.at("provenance.json", "data.skipped_images"),)
+        where = (one.at(PROVENANCE, "data.skipped_images"),)
         rows.append(["left out", Number(whole(skipped), where), "could not be read", "-"])
     if seen := facts.get("validation_seen"):
-        where = (one.at("provenance.json", "data.validation_seen"),)
+        where = (one.at(PROVENANCE, "data.validation_seen"),)
         told = "validation images that the weights it started from were trained on"
         rows.append(["seen before", Number(whole(seen), where), told, "-"])
     names = facts.get("class_names", [])
@@ -233,8 +234,8 @@ def data(one: Subject) -> Panel:
         summary=known.summary if known else "images of your own",
     )
     where = (
-        one.at("provenance.json", "data.class_names"),
-        one.at("config.json", "data.image_size"),
+        one.at(PROVENANCE, "data.class_names"),
+        one.at(CONFIG, "data.image_size"),
     )
     shape = say(
         "{size} pixels, {channels}, {classes}: {names}.",
@@ -269,12 +270,12 @@ def training(found: Sequence[Subject]) -> Iterator[Panel]:
     first = found[0]
     words = {one.text: list(techniques.of_training(one.config)) for one in found}
     shared = [word for word in words[first.text] if all(word in own for own in words.values())]
-    where = tuple(one.at("config.json", part) for one in found for part in ("augment", "optim"))
+    where = tuple(one.at(CONFIG, part) for one in found for part in ("augment", "optim"))
     train = first.config.train
     headline = say(
         "{epochs} epochs in batches of {batch}, with {n}",
-        epochs=Number(str(train.epochs), (first.at("config.json", "train.epochs"),)),
-        batch=Number(str(train.batch_size), (first.at("config.json", "train.batch_size"),)),
+        epochs=Number(str(train.epochs), (first.at(CONFIG, "train.epochs"),)),
+        batch=Number(str(train.batch_size), (first.at(CONFIG, "train.batch_size"),)),
         n=Number(count(len(shared), "technique"), where),
     )
     if len(found) > 1:
@@ -290,7 +291,7 @@ def training(found: Sequence[Subject]) -> Iterator[Panel]:
 
 def curves(found: Sequence[Subject]) -> Iterator[Panel]:
     """Loss and accuracy over epochs."""
-    judged = [one for one in found if any("accuracy" in line for line in one.metrics)]
+    judged = [one for one in found if any("accuracy" in line for line in one.facts.metrics)]
     topic = "Training curves"
     if not judged:
         one = found[0]
@@ -319,7 +320,7 @@ def curves(found: Sequence[Subject]) -> Iterator[Panel]:
             ):
                 line = [
                     (x["epoch"], x[name])
-                    for x in one.metrics
+                    for x in one.facts.metrics
                     if x["split"] == split
                     and isinstance(x.get(name), int | float)
                     and math.isfinite(x[name])
@@ -328,7 +329,7 @@ def curves(found: Sequence[Subject]) -> Iterator[Panel]:
                     series.append(drawing.Series(look + style, line, len(line) <= 12))
                     who = f"{one.text}, {words}" if len(judged) > 1 else words
                     legend.append(Key(look + style, who))
-                    where.append(one.at("metrics.jsonl", f"{split} {name}"))
+                    where.append(one.at(METRICS, f"{split} {name}"))
         if series:
             alt = f"{name} over epochs: {', '.join(key.text for key in legend)}"
             top = 1.0 if name == "accuracy" else None
@@ -347,13 +348,11 @@ def curves(found: Sequence[Subject]) -> Iterator[Panel]:
 
 def of_end(one: Subject) -> Sentence:
     """Where the curves end."""
-    lines = [x for x in one.metrics if x["split"] == "validation" and "accuracy" in x]
+    lines = [x for x in one.facts.metrics if x["split"] == "validation" and "accuracy" in x]
     train = one.number("train_accuracy")
     if not lines:
         return say("{name} ends at {train} on clean training images", name=one.name, train=train)
-    value = Number(
-        percent(lines[-1]["accuracy"]), (one.at("metrics.jsonl", "validation accuracy"),)
-    )
+    value = Number(percent(lines[-1]["accuracy"]), (one.at(METRICS, "validation accuracy"),))
     return say(
         "{name} ends at {value} on validation images and {train} on training images",
         name=one.name,
@@ -364,9 +363,9 @@ def of_end(one: Subject) -> Sentence:
 
 def of_training(one: Subject) -> Iterator[Sentence]:
     """When thresholds were reached, and whether it was still rising."""
-    where = (one.at("metrics.jsonl", "validation accuracy"),)
-    lines = [x for x in one.metrics if x["split"] == "validation" and "accuracy" in x]
-    reached = [row for row in one.value("epochs_to_accuracy") or () if row["validation"]]
+    where = (one.at(METRICS, "validation accuracy"),)
+    lines = [x for x in one.facts.metrics if x["split"] == "validation" and "accuracy" in x]
+    reached = [row for row in one.facts["epochs_to_accuracy"] or () if row["validation"]]
     if reached:
         row = reached[-1]
         yield say(
@@ -389,7 +388,7 @@ def of_training(one: Subject) -> Iterator[Sentence]:
 def limits(found: Sequence[Subject]) -> Panel:
     """What these numbers cannot say."""
     first = found[0]
-    where = tuple(one.at("config.json", "train.seed") for one in found)
+    where = tuple(one.at(CONFIG, "train.seed") for one in found)
     seeds = sorted({one.config.train.seed for one in found})
     sentences = [
         say(
@@ -412,26 +411,26 @@ def limits(found: Sequence[Subject]) -> Panel:
             )
         )
     for one in found:
-        if one.value("bit_reproducible") is False:
+        if one.facts["bit_reproducible"] is False:
             reason = why_not(one)
             sentences.append(
                 say("{name} is not bit-reproducible: {reason}.", name=one.name, reason=reason)
             )
-        if one.split == "validation" and one.value("accuracy") is not None:
+        if one.split == "validation" and one.facts["accuracy"] is not None:
             sentences.append(
                 say(
                     "{name} was evaluated on validation images, which may have guided choices.",
                     name=one.name,
                 )
             )
-        if one.run.finished is None:
+        if one.facts.finished is None:
             sentences.append(say("{name} is not finished.", name=one.name))
-    if first.result.get("absent_classes"):
+    if first.facts.result and first.facts.result["absent_classes"]:
         sentences.append(
             say(
                 "Classes without {split} images were not evaluated: {names}.",
                 split=first.split,
-                names=listed(first.result["absent_classes"]),
+                names=listed(first.facts.result["absent_classes"]),
             )
         )
     headline = say("One seed: this speaks of a model, not of a recipe")
@@ -442,13 +441,12 @@ def limits(found: Sequence[Subject]) -> Panel:
 
 def why_not(one: Subject) -> Number:
     """Why a run is not bit-reproducible."""
-    alarms = [
-        alarm for alarm in (one.run.finished or {}).get("alarms", ()) if "not bit-exact" in alarm
-    ]
-    if alarms:
-        return Number(one.shown(alarms[0]), (one.at("finished.json", "alarms"),))
-    reason = one.provenance.get("determinism", {}).get("reason", "it was not asked for")
-    return Number(reason, (one.at("provenance.json", "determinism.reason"),))
+    every = one.facts.finished["alarms"] if one.facts.finished else ()
+    if alarms := [alarm for alarm in every if "not bit-exact" in alarm]:
+        return Number(one.shown(alarms[0]), (one.at(FINISHED, "alarms"),))
+    origin = one.facts.provenance
+    reason = origin["determinism"]["reason"] if origin else "it was not asked for"
+    return Number(reason, (one.at(PROVENANCE, "determinism.reason"),))
 
 
 def trials(found: Sequence[Subject]) -> Panel:
@@ -458,11 +456,11 @@ def trials(found: Sequence[Subject]) -> Panel:
     ideas = list({str(idea): idea for idea in ideas}.values())[:IDEAS]
     commands = []
     for one in found:
-        if one.value("accuracy") is not None and not one.run.predictions(one.split).is_file():
+        if one.facts["accuracy"] is not None and not one.run.predictions(one.split).is_file():
             commands.append(f"vitlab evaluate {one.command} --split {one.split}")
         if faithfulness(one) is None:
             commands.append(f"vitlab explain {one.command}")
-        if not (one.run.features / "features.json").is_file():
+        if not one.run.features_file.is_file():
             commands.append(f"vitlab features {one.command}")
     rest: list[Block] = [Missing("Not made yet:", "; ".join(commands))] if commands else []
     headline = say(
@@ -479,7 +477,7 @@ def hypotheses(one: Subject) -> Iterator[Sentence]:
     recipe = one.config.recipe
     if recipe not in ALL_RECIPES:
         recipe = "RECIPE"
-    cfg, gap = one.config.model, one.value("generalisation_gap")
+    cfg, gap = one.config.model, one.facts["generalisation_gap"]
     weak = one.config.augment.policy == "none" and not one.config.augment.mixes
     if gap is not None and gap > 0.05 and weak:
         yield say(
@@ -490,7 +488,7 @@ def hypotheses(one: Subject) -> Iterator[Sentence]:
             gap=one.number("generalisation_gap", points),
             recipe=recipe,
         )
-    lines = [x for x in one.metrics if x["split"] == "validation" and "accuracy" in x]
+    lines = [x for x in one.facts.metrics if x["split"] == "validation" and "accuracy" in x]
     if len(lines) > 1 and lines[-1]["accuracy"] - lines[-2]["accuracy"] > 0.005:
         yield say(
             "{name} was still rising by {step} points at its last validation, so more epochs "
@@ -498,7 +496,7 @@ def hypotheses(one: Subject) -> Iterator[Sentence]:
             name=one.name,
             step=Number(
                 points(lines[-1]["accuracy"] - lines[-2]["accuracy"]),
-                (one.at("metrics.jsonl", "validation accuracy"),),
+                (one.at(METRICS, "validation accuracy"),),
             ),
             recipe=recipe,
             now=Number(str(one.config.train.epochs), one.where("epochs")),
@@ -512,7 +510,7 @@ def hypotheses(one: Subject) -> Iterator[Sentence]:
             name=one.name,
             recipe=recipe,
         )
-    sure, right = one.value("mean_confidence"), one.value("accuracy")
+    sure, right = one.facts["mean_confidence"], one.facts["accuracy"]
     shy = sure is not None and right is not None and right - sure > 0.01
     if shy and one.config.augment.label_smoothing:
         yield say(
@@ -520,7 +518,7 @@ def hypotheses(one: Subject) -> Iterator[Sentence]:
             "fitted on validation images would halve its calibration error.",
             name=one.name,
         )
-    if pairs := one.result.get("top_confusions"):
+    if one.facts.result and (pairs := one.facts.result["top_confusions"]):
         size = one.config.data.image_size or (0, 0)
         if pairs[0]["pair_share"] > 0.1 and max(size) <= 64:
             yield say(
@@ -530,9 +528,9 @@ def hypotheses(one: Subject) -> Iterator[Sentence]:
                 predicted=Name(pairs[0]["predicted"]),
                 share=Number(
                     tenth(pairs[0]["pair_share"]),
-                    (one.at("results.json", f"{one.split}.top_confusions.pair_share"),),
+                    (one.at(RESULTS, f"{one.split}.top_confusions.pair_share"),),
                 ),
-                side=Number(f"{size[0]} x {size[1]}", (one.at("config.json", "data.image_size"),)),
+                side=Number(f"{size[0]} x {size[1]}", (one.at(CONFIG, "data.image_size"),)),
             )
     yield say(
         "Another seed would move {name} by a few tenths of a point: vitlab reproduce {recipe} "
@@ -571,7 +569,7 @@ def provenance(found: Sequence[Subject]) -> Panel:
         rows.append([words, *cells])
     answers = []
     for one in found:
-        known = one.value("bit_reproducible")
+        known = one.facts["bit_reproducible"]
         yes = "unknown" if known is None else "yes" if known else "no"
         number = Number(yes, one.where("bit_reproducible"))
         answers.append(
@@ -581,7 +579,7 @@ def provenance(found: Sequence[Subject]) -> Panel:
         )
     rows.insert(6, ["bit-reproducible", *answers])
     head = ["", *(one.name for one in found)]
-    exact = all(one.value("bit_reproducible") for one in found)
+    exact = all(one.facts["bit_reproducible"] for one in found)
     headline = (
         say("Equal config, seed and thread count give equal weights")
         if exact

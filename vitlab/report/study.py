@@ -34,10 +34,10 @@ from vitlab.report.document import (
 )
 from vitlab.report.drawing import LOOKS
 from vitlab.report.inside import BESIDE, parts
-from vitlab.report.subject import address, plainly, read_json, without_folders
+from vitlab.report.subject import address, plainly, read_existing, without_folders
+from vitlab.run import STUDY
 from vitlab.study import page
-
-FILE = "summary.json"
+from vitlab.study.summary import SUMMARY
 
 TOLD_APART = 6
 """Most arms that have a colour of their own."""
@@ -48,17 +48,17 @@ class Study:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.plan = read_json(folder / "study.json") or {}
-        self.summary: dict[str, Any] = read_json(folder / FILE) or {}
+        self.plan = read_existing(folder / STUDY) or {}
+        self.summary: dict[str, Any] = read_existing(folder / SUMMARY) or {}
         self.text = str(self.summary.get("name") or self.plan.get("name") or folder.name)
         self.name = Name(self.text)
 
     @staticmethod
     def found(folder: Path) -> bool:
         """Whether a folder holds a study."""
-        return (folder / "study.json").is_file() or (folder / FILE).is_file()
+        return (folder / STUDY).is_file() or (folder / SUMMARY).is_file()
 
-    def at(self, field: str, file: str = FILE) -> Source:
+    def at(self, field: str, file: str = SUMMARY) -> Source:
         """A place in its files."""
         return Source(self.text, file, field)
 
@@ -220,7 +220,7 @@ def model(study: Study) -> Iterator[Panel]:
     config = study.config()
     if config is None:
         return
-    where = (study.at("recipe, overrides", "study.json"),)
+    where = (study.at("recipe, overrides", STUDY),)
     words = techniques.of_model(config.model)
     headline = (
         say(
@@ -694,8 +694,8 @@ def _names(found: list[Mapping[str, Any]]) -> Iterator[Any]:
 def provenance(study: Study) -> Panel:
     """Where the runs come from."""
     rows = [
-        ["command", Number(command(study), (study.at("recipe, overrides", "study.json"),))],
-        ["plan hash", Number(plan_hash(study)[:16], (Source(study.text, "study.json", "(all)"),))],
+        ["command", Number(command(study), (study.at("recipe, overrides", STUDY),))],
+        ["plan hash", Number(plan_hash(study)[:16], (Source(study.text, STUDY, "(all)"),))],
     ]
     exact = ("on", "yes", True)
     for name, values in study.summary["provenance"].items():
@@ -725,5 +725,5 @@ def plan_hash(study: Study) -> str:
     """Hash of the plan."""
     from vitlab.files import sha256
 
-    file = study.folder / "study.json"
+    file = study.folder / STUDY
     return sha256(file) if file.is_file() else "-"

@@ -1,6 +1,5 @@
 """What a report reads: a run or a study with its name, its files and its facts."""
 
-import json
 import re
 import shlex
 from collections.abc import Callable, Sequence
@@ -9,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from vitlab import pretrained
-from vitlab.compare import Fact, standing
+from vitlab.compare import RunFacts
 from vitlab.config import Config, fields_of
-from vitlab.errors import RunError
-from vitlab.files import read_json_lines
+from vitlab.files import read_json
 from vitlab.formatting import percent
 from vitlab.report.document import Name, Number, Source
 from vitlab.run import Run
@@ -37,26 +35,21 @@ def address(path: Path) -> str:
     return shlex.quote(str(known)) if "…" not in str(known) else str(known)
 
 
-def read_json(path: Path) -> Any:
+def read_existing(path: Path) -> Any:
     """A JSON file, or None where there is none; RunError if it is damaged."""
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from error
+    return read_json(path) if path.is_file() else None
 
 
 class Subject:
-    """A run, and the split that it is judged on: test where it was opened, else validation."""
+    """A run, and the split that a report speaks of: test where it was used, else validation."""
 
     def __init__(self, run: Run, name: str):
         self.run = run
         self.text = name
         self.name = Name(name)
-        test = run.results.get("test", {})
-        step = (run.finished or {}).get("step")
-        self.split = "test" if test and test.get("step") == step else "validation"
+        test = RunFacts(run, "test", name)
+        self.facts = test if test.result else RunFacts(run, "validation", name)
+        self.split = self.facts.split
 
     @classmethod
     def of(cls, runs: Sequence[Run]) -> "list[Subject]":
@@ -73,50 +66,24 @@ class Subject:
         """The run's config."""
         return self.run.config
 
-    @cached_property
-    def facts(self) -> dict[str, Fact | None]:
-        """What its files say; see `vitlab.compare.standing`."""
-        return standing(self.run, self.split)
-
-    @cached_property
-    def provenance(self) -> dict[str, Any]:
-        """Where it comes from; empty for a run that stopped before its first step."""
-        return self.run.provenance if self.run.provenance_file.is_file() else {}
-
-    @cached_property
-    def metrics(self) -> list[dict[str, Any]]:
-        """The lines of its training."""
-        return read_json_lines(self.run.path / "metrics.jsonl")
-
-    @cached_property
-    def result(self) -> dict[str, Any]:
-        """What evaluate found on its split; empty where it did not look."""
-        found = self.run.results.get(self.split, {})
-        step = (self.run.finished or {}).get("step")
-        return found if not step or found.get("step") == step else {}
-
     @property
     def is_cnn(self) -> bool:
         """Whether it has no attention."""
         return self.config.model.kind in ("resnet18", "cnn6")
 
-    def value(self, fact: str) -> Any:
-        """The value of a fact, or None."""
-        found = self.facts.get(fact)
-        return None if found is None else found.value
-
-    def at(self, file: str, field: str) -> Source:
-        """A place in its files."""
-        return Source(self.text, file, field)
+    def at(self, file: str | Path, field: str) -> Source:
+        """A field of one of its files, which is named, or given by its path."""
+        name = file if isinstance(file, str) else file.relative_to(self.run.path).as_posix()
+        return Source(self.text, name, field)
 
     def where(self, fact: str) -> tuple[Source, ...]:
         """Where a fact was read."""
-        found = self.facts.get(fact)
+        found = self.facts.facts.get(fact)
         return () if found is None else (self.at(found.file, found.field),)
 
     def number(self, fact: str, form: Callable[[Any], str] = percent) -> Number:
         """A fact in words, or a dash."""
-        found = self.facts.get(fact)
+        found = self.facts.facts.get(fact)
         return Number("-") if found is None else Number(form(found.value), self.where(fact))
 
     @cached_property
@@ -143,7 +110,7 @@ class Subject:
         return self.run.name if self.run.name in pretrained.names() else address(self.run.path)
 
     def weights(self) -> tuple[dict[str, tuple[int, ...]], Source] | None:
-        """Shapes of the weights that are judged, by name, and the file they were read from."""
+        """Shapes of the weights that are evaluated, by name, and the file they were read from."""
         from safetensors import SafetensorError, safe_open
 
         for checkpoint in reversed(self.run.checkpoints()):
@@ -157,6 +124,5 @@ class Subject:
                               for name in stored.keys()}  # noqa: SIM118 # fmt: skip
             except (OSError, SafetensorError):
                 continue
-            where = f"checkpoints/{checkpoint.path.name}/{file.name}"
-            return shapes, self.at(where, "shapes")
+            return shapes, self.at(file, "shapes")
         return None

@@ -7,14 +7,13 @@ python -m vitlab.reproduce page          write the pages made of records, and th
 python -m vitlab.reproduce ship RUN NAME ship a run under a name: weights halved, judged
 """
 
-import json
 import sys
 from pathlib import Path
 
 from vitlab import measured
 from vitlab.bench import page as speed
 from vitlab.errors import VitlabError
-from vitlab.files import write_json, write_text
+from vitlab.files import read_json, write_json, write_text
 from vitlab.reproduce import comparison, layers, maps, reliability, shipped, tiers
 from vitlab.reproduce.marks import fill
 from vitlab.reproduce.records import PAGE, README, keep, measurements, page, ship, summary
@@ -47,7 +46,7 @@ def main(words: list[str]) -> int:
                 write_json(measured.FILE, measurements())
                 write_text(reliability.PAGE, reliability.page())
                 if (found := speed.FOLDER / "bench.json").exists():
-                    write_text(speed.PAGE, speed.page(json.loads(found.read_text())))
+                    write_text(speed.PAGE, speed.page(read_json(found)))
                 for path, name, lines in FILLED:
                     write_text(path, fill(path.read_text(), name, lines()))
             case _:

@@ -3,13 +3,12 @@
 The record is compare.json without its lists of single images.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from vitlab.compare.page import rows
 from vitlab.errors import RunError
-from vitlab.files import write_json
+from vitlab.files import read_json, write_json
 from vitlab.formatting import table
 from vitlab.reproduce.records import RECORDS
 
@@ -29,7 +28,7 @@ def keep(path: Path, record: Path = RECORD) -> Path:
     """Copy a compare.json to where it is committed."""
     if not path.is_file():
         raise RunError(f"{path} is no compare.json: `vitlab compare RUN RUN` writes one")
-    found = json.loads(path.read_text())
+    found = read_json(path)
     for one in found["models"]:
         one.pop("disagreements", None)
     write_json(record, found)
@@ -50,4 +49,4 @@ def findings(record: Path = RECORD) -> str:
 
 
 def _read(record: Path) -> dict[str, Any]:
-    return json.loads(record.read_text())
+    return read_json(record)

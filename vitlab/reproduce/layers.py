@@ -3,10 +3,10 @@
 The record is features.json of the ViT and the CNN.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
+from vitlab.files import read_json
 from vitlab.formatting import table
 from vitlab.reproduce.records import RECORDS
 
@@ -20,7 +20,7 @@ TOKENS = {"pooled": "mean of the patch tokens", "patch": "one patch token"}
 
 def probes(record: Path = RECORD) -> str:
     """A table of what a linear probe finds at some depths, a column per model."""
-    runs = json.loads(record.read_text())["runs"]
+    runs = read_json(record)["runs"]
     rows = [
         [f"{words}, {place}", *(f"{100 * _probe(run, depth, token):.1f} %" for run in runs)]
         for token, words in TOKENS.items()

@@ -3,9 +3,9 @@
 A record is the faithfulness.json of a run, under the run's name.
 """
 
-import json
 from pathlib import Path
 
+from vitlab.files import read_json
 from vitlab.formatting import table
 from vitlab.reproduce.records import RECORDS
 
@@ -17,7 +17,7 @@ def gains(folder: Path = FOLDER) -> str:
     """A table of each map's gain with its interval, a column per model, the first model's best
     first."""
     records = {
-        path.stem: json.loads(path.read_text())
+        path.stem: read_json(path)
         for path in sorted(folder.glob("*.json"), key=lambda path: path.stem)
     }
     cells: dict[str, dict[str, str]] = {}

@@ -10,7 +10,6 @@ their value for each second they take, and none that would not be complete in th
 """
 
 import io
-import json
 import math
 import os
 import queue
@@ -25,7 +24,7 @@ from typing import Any
 from vitlab.config import Config
 from vitlab.data import KNOWN
 from vitlab.device import choose_device
-from vitlab.files import write_bytes, write_json
+from vitlab.files import read_json, write_bytes, write_json
 from vitlab.formatting import between
 from vitlab.reproduce.rows import SYSTEMS, published, row_config
 from vitlab.reproduce.worker import Worker
@@ -33,6 +32,9 @@ from vitlab.run import Run
 from vitlab.study.engines import cores
 from vitlab.training.fit import duration
 from vitlab.training.stop import stop_request
+
+QUEUE, SMOKE = "queue.json", "smoke.json"
+"""What became of the rows, and how long each of them takes, in the folder of runs."""
 
 MARGIN = 0.015
 """How far below a published accuracy a run may lie and still count as having reached it."""
@@ -47,12 +49,6 @@ SLACK_SECONDS = 5.0
 """Seconds that a row takes beside its training: its images are read, and it is tested."""
 
 STOPPED = {"status": "stopped", "reason": "the time was up; the same command goes on"}
-
-SMALL = (
-    "*.json", "metrics.jsonl", "predictions/*.npz", "figures/*.svg", "figures/*.csv",
-    "teacher/*.json*",
-)  # fmt: skip
-"""What is packed of a run: a few hundred kilobytes."""
 
 
 @dataclass
@@ -112,8 +108,8 @@ def reproduce(
         "accuracy", "published", "verdict", "expected", "as_expected", "seconds", "shared", "run"}.
     """
     folder = folder_of(out)
-    tried = folder / "smoke.json"
-    timed = {one["row"]: one for one in json.loads(tried.read_text())} if tried.exists() else {}
+    tried = folder / SMOKE
+    timed = {one["row"]: one for one in read_json(tried)} if tried.exists() else {}
     rows = [
         Row(
             name,
@@ -144,7 +140,7 @@ def reproduce(
         lines[row.path] = line
         say(sentence(line))
         in_order = [lines[one.path] for one in rows if one.path in lines]
-        write_json(folder / "queue.json", in_order)
+        write_json(folder / QUEUE, in_order)
         if pack is not None:
             pack_small(folder, [Path(line["run"]) for line in in_order], Path(pack))
 
@@ -180,7 +176,7 @@ def smoke(
         line = {"row": row.name, **answer, **({"shared": True} if row.shared else {})}
         lines.append(line)
         say(smoke_sentence(line))
-        write_json(folder / "smoke.json", lines)
+        write_json(folder / SMOKE, lines)
 
     where = {"device": device, "data_root": data_root}
     try:
@@ -303,9 +299,9 @@ def image_ratio(config: Config, tried: dict[str, Any]) -> float:
 
 def share_done(path: Path, config: Config) -> float:
     """Share of a training that lies in its folder already."""
-    if (path / "finished.json").exists():
+    if Run.is_finished(path):
         return 1.0
-    if not Run.begun(path) or not (metrics := Run(path).metrics):
+    if not Run.exists(path) or not (metrics := Run(path).metrics):
         return 0.0
     return metrics[-1]["epoch"] / config.train.epochs
 
@@ -313,10 +309,10 @@ def share_done(path: Path, config: Config) -> float:
 def mark_shared(path: Path) -> None:
     """Note in a finished run that its seconds were shared with other trainings."""
     run = Run(path)
-    finished = run.finished
-    assert finished is not None
-    with Run.claim(path):
-        run.finish(finished | {"clock": finished["clock"] | {"shared": True}})
+    finished = run.final_numbers
+    finished["clock"]["shared"] = True
+    with Run.lock(path):
+        run.finish(finished)
 
 
 def smoke_sentence(line: dict[str, Any]) -> str:
@@ -368,9 +364,8 @@ def pack_small(folder: Path, runs: Sequence[Path], path: Path) -> None:
     """Write one .tar.gz of what is small of every run, and of the queue itself."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        archive.add(folder / "queue.json", "queue.json")
+        archive.add(folder / QUEUE, QUEUE)
         for run in runs:
-            for pattern in SMALL:
-                for file in sorted(run.glob(pattern)):
-                    archive.add(file, file.relative_to(folder))
+            for file in Run.small_files(run):
+                archive.add(file, file.relative_to(folder))
     write_bytes(path, buffer.getvalue())

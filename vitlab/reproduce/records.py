@@ -11,12 +11,13 @@ from statistics import fmean
 from typing import Any
 
 from vitlab import pretrained
-from vitlab.errors import RunError
 from vitlab.files import write_text
 from vitlab.formatting import between, minutes, percent, table
+from vitlab.measured import MeasuredRun
 from vitlab.recipes import ALL_RECIPES, RECIPES
+from vitlab.records import FinalNumbers, Split
 from vitlab.reproduce.rows import ROWS, published, row_of
-from vitlab.run import Run
+from vitlab.run import LOCK, Run
 from vitlab.stats import t_interval
 
 RECORDS = Path("docs/results")
@@ -31,19 +32,18 @@ def keep(run: Run, folder: Path = RECORDS) -> Run:
 
     RunError unless the run is finished and its test split was evaluated.
     """
-    if "test" not in run.results:
-        raise RunError(f"{run.path} has no test result: `vitlab evaluate {run.path} --split test`")
+    test = run.result("test")
     target = folder / run.name
     if target.exists():
         shutil.rmtree(target)
-    with Run.claim(target):
+    with Run.lock(target):
         record = run.copy_record(target, run.metrics)
-    (target / ".lock").unlink()
+    (target / LOCK).unlink()
     record.write_results(run.results)
     if not all((run.figures / f"{name}.svg").exists() for name in PICTURES):
         from vitlab.evaluate import draw
 
-        draw(run, "test", run.results["test"])
+        draw(run, "test", test)
     record.figures.mkdir(exist_ok=True)
     for name in PICTURES:
         shutil.copy(run.figures / f"{name}.svg", record.figures)
@@ -63,8 +63,7 @@ def ship(run: Run, name: str, folder: Path = pretrained.FOLDER) -> Run:
         evaluate(small, split)
     target = folder / name
     shutil.rmtree(target, ignore_errors=True)
-    leave = shutil.ignore_patterns(".*", "figures", "predictions", "results.csv", "timing.json")
-    shutil.copytree(halved, target, ignore=leave)
+    shutil.copytree(halved, target, ignore=shutil.ignore_patterns(*Run.REMADE))
     shipped = Run(target)
     write_text(target / "README.md", card(shipped))
     return shipped
@@ -111,8 +110,8 @@ def page(folder: Path = RECORDS) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def shared(finished: dict[str, Any]) -> str:
-    """A word on seconds during which other trainings were at work on the same device."""
+def shared(finished: FinalNumbers) -> str:
+    """A remark on seconds during which other trainings were at work on the same device."""
     return ", beside other trainings" if finished["clock"].get("shared") else ""
 
 
@@ -148,7 +147,7 @@ def row(name: str, runs: Sequence[Run]) -> list[str]:
         reported += f" ({source.note})"
     if not runs:
         return [f"`{name}`", "not yet measured", "", reported, "", "", "", "", ""]
-    finished = [run.finished or {} for run in runs]
+    finished = [run.final_numbers for run in runs]
     return [
         f"[`{name}`](#{runs[0].name})",
         accuracy(runs),
@@ -164,9 +163,9 @@ def row(name: str, runs: Sequence[Run]) -> list[str]:
 
 def accuracy(runs: Sequence[Run]) -> str:
     """Mean test accuracy of runs that differ in their seed, and its interval."""
-    accuracies = [run.results["test"]["accuracy"] for run in runs]
+    accuracies = [run.result("test")["accuracy"] for run in runs]
     if len(runs) == 1:
-        interval = runs[0].results["test"]["accuracy_interval"]
+        interval = runs[0].result("test")["accuracy_interval"]
     else:
         low, high = t_interval(accuracies)
         interval = max(0.0, low), min(1.0, high)
@@ -181,31 +180,29 @@ def measurements(folder: Path = RECORDS) -> list[dict[str, Any]]:
     ]
 
 
-def _measurement(run: Run) -> dict[str, Any]:
-    finished, data = run.finished or {}, run.provenance["data"]
-    accuracy = {"test": run.results["test"]["accuracy"]}
-    images = {"test": run.results["test"]["images"]}
+def _measurement(run: Run) -> MeasuredRun:
+    finished, provenance, test = run.final_numbers, run.provenance, run.result("test")
+    accuracy: dict[Split, float] = {"test": test["accuracy"]}
+    images: dict[Split, int] = {"test": test["images"]}
     if "validation" in finished:
         accuracy["validation"] = finished["validation"]["accuracy"]
-        images["validation"] = data["validation_images"]
+        images["validation"] = provenance["data"]["validation_images"]
     return {
         "seed": run.config.train.seed,
         "accuracy": accuracy,
         "images": images,
         "wall_seconds": finished["clock"]["wall_seconds"],
         "process_seconds": finished["clock"]["process_seconds"],
-        "device": run.provenance["device"],
-        "threads": run.provenance["threads"],
-        "command": run.provenance["command"],
+        "device": provenance["device"],
+        "threads": provenance["threads"],
+        "command": provenance["command"],
     }
 
 
 def facts(run: Run) -> list[tuple[str, str]]:
     """Where a run's numbers come from, and the numbers of the whole test split."""
-    test, validation = run.results["test"], run.results.get("validation")
-    finished, origin = run.finished, run.provenance
-    assert finished is not None
-    validation = validation or finished.get("validation")
+    test, finished, origin = run.result("test"), run.final_numbers, run.provenance
+    validation = run.results.get("validation") or finished.get("validation")
     return [
         ("command", f"`{origin['command'] or 'a config made in Python'}`"),
         ("seed", str(run.config.train.seed)),
@@ -230,7 +227,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         ("config", f"`{run.config.sha256[:16]}`"),
         ("data", f"`{origin['data']['fingerprint'][:16]}`"),
         ("split", f"`{origin['data']['split_sha256'].get('validation', 'none')[:16]}`"),
-        ("opening of the test split", str(test["test_openings"])),
+        ("opening of the test split", str(test.get("test_openings", "-"))),
         *(("note", alarm) for alarm in finished["alarms"]),
     ]
 
@@ -241,13 +238,13 @@ CLASS_HEAD = ("class", "accuracy", "precision", "F1", "mean confidence")
 def class_rows(run: Run) -> list[list[str]]:
     """The test numbers of each class."""
     keys = ("accuracy", "precision", "f1", "confidence")
-    classes = run.results["test"]["per_class"]
+    classes = run.result("test")["per_class"]
     return [[one["class"], *(percent(one[key]) for key in keys)] for one in classes]
 
 
 def section(run: Run, folder: Path) -> str:
     """Everything about one run."""
-    test = run.results["test"]
+    test = run.result("test")
     confusions = ", ".join(
         f"{c['true']} as {c['predicted']} {c['count']}" for c in test["top_confusions"][:5]
     )
@@ -265,6 +262,6 @@ def section(run: Run, folder: Path) -> str:
 
 def hardware(run: Run) -> str:
     """The device of a run and the threads it used."""
-    origin: dict[str, Any] = run.provenance
+    origin = run.provenance
     threads = f"{origin['threads']} thread{'s' if origin['threads'] > 1 else ''}"
     return f"{origin['device']}, {threads}, {origin['cpu_capability']}"

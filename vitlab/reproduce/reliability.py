@@ -4,10 +4,10 @@ The catalogue of faults lies in tests/faults; `make faults` runs it and writes
 docs/results/faults.json, from which the page is generated. What was not run says so.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
+from vitlab.files import read_json
 from vitlab.formatting import minutes, table
 from vitlab.reproduce.records import RECORDS
 
@@ -53,7 +53,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
 
 def page(record: Path = RECORD) -> str:
     """The page of promises, in Markdown, from the summary of a run of all cases."""
-    found: dict[str, Any] = json.loads(record.read_text()) if record.exists() else {"cases": []}
+    found: dict[str, Any] = read_json(record) if record.exists() else {"cases": []}
     cases = {one["id"]: one for one in found["cases"]}
     told = {name for ids in PROMISES.values() for name in ids}
     others = tuple(name for name in cases if name not in told)

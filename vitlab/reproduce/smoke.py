@@ -90,12 +90,11 @@ def live(config: Config, examples: LabelledImages, path: Path, device: str) -> d
         }
     )
     run = train(short, data=few, out=path.parent, name=path.name, device=device, quiet=True)
-    assert run.finished is not None
     evaluate(run, data=few, device=device, pictures=False)
     whole = load_file(run.checkpoint().model)
-    origin, alarms = run.provenance, run.finished["alarms"]
+    origin, alarms = run.provenance, run.final_numbers["alarms"]
     shutil.rmtree(run.checkpoints()[-1].path)
-    (run.path / "finished.json").unlink()
+    run.finished_file.unlink()
     again = load_file(resume(run.path, data=few, device=device, quiet=True).checkpoint().model)
     gaps = [(whole[name].double() - again[name].double()).abs().max() for name in whole]
     return {
@@ -127,7 +126,7 @@ def timed(
     begun = time.perf_counter()
     session.judge()
     seconds += (time.perf_counter() - begun) * math.ceil(train.epochs / train.evaluate_epochs)
-    with Run.claim(path / "checkpoint"):
+    with Run.lock(path / "checkpoint"):
         run = Run.create(path / "checkpoint", config)
     begun = time.perf_counter()
     session.state.save(run)

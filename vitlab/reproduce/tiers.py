@@ -4,12 +4,12 @@ A tier is a budget or an accuracy, with the recipes that are made for it and the
 reference. What a line says comes from the records under docs/results and nowhere else.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
+from vitlab.files import read_json
 from vitlab.formatting import minutes, table
 from vitlab.models.cost import training_macs
 from vitlab.reproduce.records import RECORDS, accuracy, by_row, hardware
@@ -122,9 +122,8 @@ def lines(tiers: Sequence[Tier], found: dict[str, list[Run]], columns: dict[str,
 
 def training_flops(run: Run) -> float:
     """FLOPs of a finished run, its teacher's included."""
-    assert run.finished is not None
     images = run.provenance["data"]["train_images"]
-    macs = training_macs(run.config, run.finished["epochs"], images)
+    macs = training_macs(run.config, run.final_numbers["epochs"], images)
     if run.config.train.teacher is not None:
         teacher = teacher_of(run.config)
         macs += training_macs(teacher, teacher.train.epochs, images)
@@ -133,23 +132,18 @@ def training_flops(run: Run) -> float:
 
 def warm_seconds(run: Run) -> float:
     """Seconds in which weights moved, without those in which the step was captured."""
-    clock = _clock(run)
+    clock = run.final_numbers["clock"]
     return clock["step_seconds"] - clock.get("capture_seconds", 0.0)
 
 
 def share_of_peak(run: Run, folder: Path = RECORDS) -> str:
     """Share of what the device can do at best; `-` where that was not measured."""
     for file in sorted(folder.glob("speed*/bench.json")):
-        found = json.loads(file.read_text())
+        found = read_json(file)
         peak = found["training"]["matrix_peak"].get(run.provenance["precision"]["value"])
         if peak and found["machine"]["device"] == run.provenance["device"]:
             return f"{training_flops(run) / warm_seconds(run) / peak:.2f}"
     return "-"
-
-
-def _clock(run: Run) -> dict[str, float]:
-    assert run.finished is not None
-    return run.finished["clock"]
 
 
 def _mean(number: Callable[[Run], float | None], runs: Sequence[Run]) -> float | None:
@@ -161,7 +155,7 @@ def _mean(number: Callable[[Run], float | None], runs: Sequence[Run]) -> float |
 def _seconds(number: Callable[[Run], float | None]) -> Column:
     def column(runs: Sequence[Run]) -> str:
         mean = _mean(number, runs)
-        beside = ", shared" if any(_clock(run).get("shared") for run in runs) else ""
+        beside = ", shared" if any(run.final_numbers["clock"].get("shared") for run in runs) else ""
         return "-" if mean is None else f"{mean:.1f} s{beside}"
 
     return column
@@ -172,7 +166,7 @@ def _flops(runs: Sequence[Run]) -> str:
 
 
 def _half_process_time(runs: Sequence[Run]) -> str:
-    return minutes(fmean(_clock(run)["process_seconds"] / 2 for run in runs))
+    return minutes(fmean(run.final_numbers["clock"]["process_seconds"] / 2 for run in runs))
 
 
 def _parameters(runs: Sequence[Run]) -> str:
@@ -194,9 +188,9 @@ GPU_COLUMNS: dict[str, Column] = {
     "n": lambda runs: str(len(runs)),
     "parameters": _parameters,
     "warm": _seconds(warm_seconds),
-    "cold": _seconds(lambda run: _clock(run)["wall_seconds"]),
-    "preparation": _seconds(lambda run: _clock(run).get("preparation_seconds")),
-    "capture": _seconds(lambda run: _clock(run).get("capture_seconds")),
+    "cold": _seconds(lambda run: run.final_numbers["clock"]["wall_seconds"]),
+    "preparation": _seconds(lambda run: run.final_numbers["clock"].get("preparation_seconds")),
+    "capture": _seconds(lambda run: run.final_numbers["clock"].get("capture_seconds")),
     "training": _flops,
     "share of peak": lambda runs: share_of_peak(runs[0]),
 }

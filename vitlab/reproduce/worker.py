@@ -28,6 +28,7 @@ from vitlab.errors import Interrupted, VitlabError
 from vitlab.evaluate import evaluate
 from vitlab.measured import measured
 from vitlab.reproduce.smoke import smoke_test
+from vitlab.run import Run
 from vitlab.training import resume, train
 
 
@@ -102,16 +103,15 @@ class Worker:
 def train_row(config: Config, path: Path, device: str, data_root: str | None) -> dict[str, Any]:
     """Train a run to its end, or go on with it, and test it; draw nothing."""
     where = {"device": device, "data_root": data_root}
-    if (path / "config.json").exists():
+    if Run.exists(path):
         run = resume(path, quiet=True, **where)
     else:
         run = train(config, out=path.parent, name=path.name, quiet=True, **where)
     result = evaluate(run, "test", pictures=False, **where)
-    assert run.finished is not None
     return {
         "status": "finished",
         "accuracy": result["accuracy"],
-        "seconds": run.finished["clock"]["wall_seconds"],
+        "seconds": run.final_numbers["clock"]["wall_seconds"],
         **hold(run.config, result["accuracy"]),
     }
 

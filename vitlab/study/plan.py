@@ -2,7 +2,7 @@
 
     study.json            the plan: arms, seeds, trials; written before anything runs
     runs/                 one run directory per trial
-    trials/NAME.json      why a trial has no result: {"status": ..., "reason": ...}
+    trials/NAME.json      why a trial has no result
     trials/NAME.log       what a trial printed
     search.journal        what a guided search has tried
     summary.*  figures/   owned by the summary
@@ -22,7 +22,8 @@ from vitlab.errors import RunError
 from vitlab.fields import hints
 from vitlab.files import write_json
 from vitlab.recipes import recipe
-from vitlab.run import Run
+from vitlab.records import Evaluation
+from vitlab.run import STUDY, Run, read_failure
 
 SCHEMA = 1
 """Number of the study.json layout."""
@@ -100,11 +101,11 @@ class Plan:
     @classmethod
     def load(cls, folder: Path) -> "Plan":
         """Read a study's plan; RunError where there is none."""
-        file = folder / "study.json"
+        file = folder / STUDY
         try:
             tree = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise RunError(f"{folder} is not a study: it holds no study.json") from None
+            raise RunError(f"{folder} is not a study: it holds no {STUDY}") from None
         except ValueError as error:
             raise RunError(
                 f"{file} is not JSON ({error}): remove it, and the same command plans the study "
@@ -119,7 +120,7 @@ class Plan:
 
     def save(self, folder: Path) -> None:
         """Write the plan."""
-        write_json(folder / "study.json", dataclasses.asdict(self))
+        write_json(folder / STUDY, dataclasses.asdict(self))
 
     @property
     def question_asked(self) -> tuple[Any, ...]:
@@ -232,14 +233,12 @@ def probe(config: Config, rate: float) -> Config:
     )
 
 
-def status(folder: Path, trial: Trial) -> tuple[Status, str]:
-    """How a trial stands, and why it has no result if it ended without one."""
-    if (folder / trial.run / "finished.json").exists():
+def status(folder: Path, trial: Trial) -> tuple[str, str]:
+    """The Status of a trial, and why it has no result if it ended without one."""
+    if Run.is_finished(folder / trial.run):
         return "finished", ""
-    file = failure_file(folder, trial)
-    if file.exists():
-        tree = json.loads(file.read_text(encoding="utf-8"))
-        return tree["status"], tree["reason"]
+    if failure := read_failure(folder, trial.name):
+        return failure["status"], failure["reason"]
     return ("interrupted" if (folder / trial.run).exists() else "planned"), ""
 
 
@@ -247,14 +246,18 @@ def accuracy(folder: Path, trial: Trial) -> float | None:
     """Validation accuracy at the last step of a finished trial, else None."""
     if status(folder, trial)[0] != "finished":
         return None
-    finished = Run(folder / trial.run).finished
-    assert finished is not None
-    return finished["validation"]["accuracy"]
+    return validation(Run(folder / trial.run))["accuracy"]
 
 
-def failure_file(folder: Path, trial: Trial) -> Path:
-    """Where it is written why a trial has no result."""
-    return folder / "trials" / f"{trial.name}.json"
+def validation(run: Run) -> Evaluation:
+    """The validation of a finished run at its last step; RunError where it has none."""
+    numbers = run.final_numbers
+    if "validation" not in numbers:
+        raise RunError(
+            f"{run.name} was not validated, and a study compares by validation images: set "
+            "data.validation_fraction above 0"
+        )
+    return numbers["validation"]
 
 
 def slug(name: str) -> str:

@@ -18,6 +18,7 @@ from vitlab.fields import field_help
 from vitlab.models import describe_parts
 from vitlab.models.cost import cost
 from vitlab.recipes import ALL_RECIPES
+from vitlab.run import STUDY
 from vitlab.study.define import Definition, Range, follow_up, written
 from vitlab.study.plan import Arm, Plan, accuracy, arm_config, left_out
 from vitlab.study.summary import best_arms
@@ -90,7 +91,7 @@ def open_plan(
     Threads of a trial default to one, whatever the machine: their number moves the last bits.
     RunError if the folder holds another study.
     """
-    if not (folder / "study.json").exists():
+    if not (folder / STUDY).exists():
         plan = prepare(definition, threads=threads or 1, data_root=data_root)
         return timed(plan, device=device, data_root=data_root, told=told)
     stored = Plan.load(folder)
@@ -106,7 +107,7 @@ def open_follow_up(plan: Plan, folder: Path, **where: Any) -> tuple[Path, Plan]:
     VitlabError if no arm was better than the baseline.
     """
     beside = folder.with_name(f"{folder.name}-best")
-    if (beside / "study.json").exists():
+    if (beside / STUDY).exists():
         return beside, Plan.load(beside)
     best = best_rivals(plan, folder) if plan.rivals else best_arms(folder)
     if not best:
@@ -196,7 +197,7 @@ def timed(
     its place without an estimate: its trials will say why.
     """
     where, before = choose_device(device), torch.get_num_threads()
-    clock = Clock(where, data_root)
+    estimate = TimeEstimate(where, data_root)
     torch.set_num_threads(plan.threads)
     arms = []
     try:
@@ -204,7 +205,7 @@ def timed(
             told(arm.name)
             config = arm_config(plan.recipe, plan.overrides, arm.changes)
             try:
-                arms.append(replace(arm, seconds=clock.seconds(config, arm.macs)))
+                arms.append(replace(arm, seconds=estimate.seconds(config, arm.macs)))
             except (VitlabError, RuntimeError, MemoryError):
                 arms.append(arm)
     finally:
@@ -214,7 +215,7 @@ def timed(
     return dataclasses.replace(plan, arms=arms)
 
 
-class Clock:
+class TimeEstimate:
     """Estimates how long a config trains; what two configs share is measured once."""
 
     def __init__(self, device: torch.device, data_root: str | None):

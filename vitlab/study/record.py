@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from vitlab.config import fields_of
-from vitlab.errors import RunError
 from vitlab.fields import text
 from vitlab.models.cost import training_macs
+from vitlab.records import Evaluation, FinalNumbers, MetricsLine
 from vitlab.run import Run
 from vitlab.stats import Sample
 from vitlab.study.define import written
-from vitlab.study.plan import Arm, Plan, Trial, status
+from vitlab.study.plan import Arm, Plan, Trial, status, validation
 
 PENDING = ("planned", "interrupted")
 """What a trial is before its end; every other status but `finished` is a failure."""
@@ -46,29 +46,35 @@ class Outcome:
     def read(cls, folder: Path, trial: Trial) -> "Outcome":
         """Look up what became of a trial; a run that stopped before its first step is none."""
         path = folder / trial.run
-        run = Run(path) if Run.begun(path) and Run(path).provenance_file.is_file() else None
+        run = Run(path) if Run.exists(path) and Run(path).has_provenance else None
         return cls(trial, *status(folder, trial), run)
 
     @cached_property
-    def finished(self) -> dict[str, Any]:
-        """Final numbers; empty for a trial without a result."""
-        numbers = self.run.finished if self.run else None
-        if numbers and "validation" not in numbers:
-            raise RunError(
-                f"{self.trial.run} was not validated, and a study compares by "
-                "validation images: set data.validation_fraction above 0"
-            )
-        return numbers or {}
+    def finished(self) -> FinalNumbers | None:
+        """Final numbers; None for a trial without a result."""
+        return self.run.finished if self.run else None
 
     @cached_property
-    def metrics(self) -> list[dict[str, Any]]:
+    def metrics(self) -> list[MetricsLine]:
         """Lines of the run's metrics; none where it never began."""
         return self.run.metrics if self.run else []
 
     @property
+    def numbers(self) -> FinalNumbers:
+        """Final numbers of a finished trial."""
+        assert self.finished
+        return self.finished
+
+    @cached_property
+    def validation(self) -> Evaluation:
+        """The validation of a finished trial at its last step."""
+        assert self.run
+        return validation(self.run)
+
+    @property
     def accuracy(self) -> float:
         """Validation accuracy at the last step of a finished trial."""
-        return self.finished["validation"]["accuracy"]
+        return self.validation["accuracy"]
 
     @property
     def train_images(self) -> int:
@@ -97,7 +103,7 @@ class Outcome:
     @property
     def gradient(self) -> float | None:
         """Largest gradient norm of the metrics."""
-        norms = (record["grad_norm"] for record in self.metrics if record["split"] == "train")
+        norms = (line["grad_norm"] for line in self.metrics if line["split"] == "train")
         return max(norms, default=None)
 
     @property
@@ -116,7 +122,7 @@ def count_spikes(losses: Sequence[float]) -> int:
 
 
 @dataclass(frozen=True)
-class Measured:
+class ArmResult:
     """An arm and what became of its trials."""
 
     arm: Arm
@@ -186,7 +192,7 @@ class Measured:
         return np.stack(right), indices[0]
 
 
-class Record:
+class StudyRecord:
     """A study folder, read; reading never writes.
 
     Args:
@@ -201,16 +207,16 @@ class Record:
             return tuple(Outcome.read(folder, trial) for trial in trials if trial.arm == arm.name)
 
         self.arms = [
-            Measured(arm, of(arm, self.plan.trials), of(arm, self.plan.probes))
+            ArmResult(arm, of(arm, self.plan.trials), of(arm, self.plan.probes))
             for arm in self.plan.arms
         ]
 
     @property
-    def baseline(self) -> Measured | None:
+    def baseline(self) -> ArmResult | None:
         """What other arms are compared with."""
         return next((arm for arm in self.arms if arm.arm.baseline), None)
 
-    def on(self, axis: str) -> list[Measured]:
+    def on(self, axis: str) -> list[ArmResult]:
         """Arms of an axis, the baseline among them, by number, or in the order of its words."""
         alone = self.plan.design == "one-factor"
         own = [one for one in self.arms if one.arm.baseline or not alone or one.arm.axis == axis]
@@ -221,7 +227,7 @@ class Record:
             order = {word: place for place, word in enumerate(words)}
             return sorted(own, key=lambda one: order.get(self.word(one, axis), len(words)))
 
-    def word(self, one: Measured, axis: str) -> str:
+    def word(self, one: ArmResult, axis: str) -> str:
         """How an arm is called on an axis; the baseline by the word that no other arm has."""
         words = self._baseline_words if one.arm.baseline else self._words(one.name)
         return words.get(axis) or text(one.fields.get(axis, one.name))

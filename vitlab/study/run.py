@@ -22,11 +22,12 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from vitlab.errors import DivergenceError, Interrupted, PartialError, RunError
-from vitlab.files import Lock, read_json_lines, write_json
+from vitlab.errors import DivergenceError, Interrupted, PartialError
+from vitlab.files import Lock, write_json
 from vitlab.recipes import command
+from vitlab.run import LOCK, STUDY, Run, failure_file
 from vitlab.study.engines import Engine, Job
-from vitlab.study.plan import Plan, Status, Trial, accuracy, failure_file, status
+from vitlab.study.plan import Plan, Status, Trial, accuracy, status
 from vitlab.study.search import proposals
 from vitlab.study.summary import write_summary
 from vitlab.training.fit import duration
@@ -61,17 +62,17 @@ class Conductor:
         """
         (self.folder / "trials").mkdir(parents=True, exist_ok=True)
         display = Display(self.plan, self.folder, self.engine.workers, self.quiet)
-        queue, held = iter(trials), deque[Trial]()
-        with Lock(self.folder / ".lock"), stop_request() as stop, display:
+        queue, locked = iter(trials), deque[Trial]()
+        with Lock(self.folder / LOCK), stop_request() as stop, display:
             try:
                 while not stop.signal:
                     for trial, code in self._ended():
                         self._note(trial, code)
                         display.ended(trial, self._running)
-                    self._fill(queue, held)
-                    if not self._running and not held:
+                    self._fill(queue, locked)
+                    if not self._running and not locked:
                         return
-                    display.update(self._running, len(held))
+                    display.update(self._running, len(locked))
                     time.sleep(POLL_SECONDS)
                 for job in self._running.values():
                     job.stop()
@@ -85,12 +86,12 @@ class Conductor:
                 for job in self._running.values():
                     job.kill()
 
-    def _fill(self, queue: Iterator[Trial], held: deque[Trial]) -> None:
-        """Start trials until every worker has one, those first that others held until now."""
-        for _ in range(len(held)):
-            trial = held.popleft()
-            if len(self._running) >= self.engine.workers or is_held(self.folder / trial.run):
-                held.append(trial)
+    def _fill(self, queue: Iterator[Trial], locked: deque[Trial]) -> None:
+        """Start trials until every worker has one, those first that were locked until now."""
+        for _ in range(len(locked)):
+            trial = locked.popleft()
+            if len(self._running) >= self.engine.workers or Run.is_locked(self.folder / trial.run):
+                locked.append(trial)
             elif not self._over(trial):
                 self._start(trial)
         while len(self._running) < self.engine.workers:
@@ -99,8 +100,8 @@ class Conductor:
                 return
             if self._over(trial):
                 continue
-            if is_held(self.folder / trial.run):
-                held.append(trial)
+            if Run.is_locked(self.folder / trial.run):
+                locked.append(trial)
             else:
                 self._start(trial)
 
@@ -110,14 +111,14 @@ class Conductor:
         return now == "finished" or (ended and not self.retry)
 
     def _start(self, trial: Trial) -> None:
-        failure_file(self.folder, trial).unlink(missing_ok=True)
+        failure_file(self.folder, trial.name).unlink(missing_ok=True)
         stem = (self.folder / "trials" / trial.name).absolute()
         self._running[trial] = self.engine.start(self._command(trial), stem)
 
     def _command(self, trial: Trial) -> list[str]:
         """The command line of a trial, complete with its number of threads."""
         path = (self.folder / trial.run).absolute()
-        if (path / "config.json").exists():
+        if Run.exists(path):
             words = ["train", "--resume", str(path)]
         else:
             line = command(self.plan.config(trial))
@@ -140,7 +141,7 @@ class Conductor:
         """Write down why a trial that has ended has no result, if it has none."""
         if status(self.folder, trial)[0] != "finished":
             reached, reason = diagnose(code, self.folder / "trials" / f"{trial.name}.log")
-            write_json(failure_file(self.folder, trial), {"status": reached, "reason": reason})
+            write_json(failure_file(self.folder, trial.name), {"status": reached, "reason": reason})
 
 
 def conduct(plan: Plan, folder: Path, engine: Engine, **settings: Any) -> dict[str, Any]:
@@ -149,7 +150,7 @@ def conduct(plan: Plan, folder: Path, engine: Engine, **settings: Any) -> dict[s
     `settings` are those of a Conductor.
     """
     conductor = Conductor(plan=plan, folder=folder, engine=engine, **settings)
-    if not (folder / "study.json").exists():
+    if not (folder / STUDY).exists():
         plan.save(folder)
     searching = plan.design == "search"
     trials = proposals(plan, folder, conductor.data_root) if searching else plan.trials
@@ -167,17 +168,6 @@ def check_results(plan: Plan, folder: Path) -> None:
             f"{len(lost)} of {len(outcomes)} trials have no result; the same command goes on with "
             "what was interrupted, --retry with the others as well\n" + "\n".join(lines)
         )
-
-
-def is_held(run: Path) -> bool:
-    """True while another process writes a run."""
-    if not (run / ".lock").exists():
-        return False
-    try:
-        with Lock(run / ".lock"):
-            return False
-    except RunError:
-        return True
 
 
 def diagnose(code: int, log: Path) -> tuple[Status, str]:
@@ -234,12 +224,12 @@ class Display:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def update(self, running: Iterable[Trial], held: int) -> None:
+    def update(self, running: Iterable[Trial], locked: int) -> None:
         """Move the bar, about once a second."""
         if self._progress.disable or time.monotonic() - self._looked < 1:
             return
         self._looked = time.monotonic()
-        waiting = f", {held} in another process's hands" if held else ""
+        waiting = f", {locked} trained by another process" if locked else ""
         done, total = self._work(running)
         self._progress.update(
             self._task,
@@ -279,13 +269,14 @@ class Display:
 
     def _share(self, trial: Trial) -> float:
         """How far a running trial has come, from its last line of metrics."""
-        lines = read_json_lines(self._folder / trial.run / "metrics.jsonl")
+        path = self._folder / trial.run
+        lines = Run(path).metrics if Run.exists(path) else []
         if trial not in self._epochs:
             self._epochs[trial] = self._plan.config(trial).train.epochs
         return lines[-1]["epoch"] / self._epochs[trial] if lines else 0.0
 
     def _left(self, done: float, total: float) -> str:
-        """The time left, at the speed so far of this sitting, or by the estimates."""
+        """The time left, at the speed since this process began, or by the estimates."""
         fresh, elapsed = done - self._done_before, time.monotonic() - self._begun
         if total - done < 1e-9:
             return ""

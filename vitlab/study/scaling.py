@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vitlab.study.record import Measured, Record
+from vitlab.study.record import ArmResult, StudyRecord
 
 IMAGES = "data.train_fraction"
 """The field that changes the number of training images and nothing else."""
@@ -28,7 +28,7 @@ Curve = tuple[float, float, float]
 """a, b and c of error = a * n**-b + c."""
 
 
-def summarize(record: Record) -> dict[str, Any] | None:
+def summarize(record: StudyRecord) -> dict[str, Any] | None:
     """Points, curves and crossings as JSON values; None for a study of a single size."""
     series = {name: points for name, points in grouped(record).items() if len(points) > 1}
     if not series:
@@ -66,9 +66,9 @@ Points = dict[int, list[float]]
 """Number of training images -> validation accuracies, a seed each."""
 
 
-def grouped(record: Record) -> dict[str, Points]:
+def grouped(record: StudyRecord) -> dict[str, Points]:
     """The arms that differ in their number of training images alone, by what they share."""
-    groups: dict[str, list[Measured]] = {}
+    groups: dict[str, list[ArmResult]] = {}
     for one in record.arms:
         if one.finished:
             rest = {name: value for name, value in one.fields.items()

@@ -25,10 +25,12 @@ from vitlab.files import write_json, write_text
 from vitlab.stats import Difference
 from vitlab.study import page, scaling
 from vitlab.study.define import ALL_PAIRS
-from vitlab.study.record import PENDING, Measured, Outcome, Record
+from vitlab.study.record import PENDING, ArmResult, Outcome, StudyRecord
+
+SUMMARY = "summary.json"
 
 SCHEMA = 1
-"""Number of the summary.json layout."""
+"""Number of its layout."""
 
 UNSEEN = ("train.seed", "train.log_steps", "train.evaluate_epochs", "train.checkpoint_epochs")
 """Fields that may differ without making budgets unequal."""
@@ -47,13 +49,13 @@ def write_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
         RunError: no study, or a run of it that is damaged.
     """
     folder = Path(folder)
-    record = Record(folder)
+    record = StudyRecord(folder)
     summary = summarize(record)
     draw(record, summary, folder / "figures")
     write_csv(folder / "arms", page.ARM_COLUMNS, page.arm_rows(summary))
     write_csv(folder / "points", POINT_COLUMNS, point_rows(record))
     write_text(folder / "summary.md", page.markdown(summary))
-    write_json(folder / "summary.json", summary)
+    write_json(folder / SUMMARY, summary)
     return summary
 
 
@@ -64,7 +66,7 @@ def best_arms(folder: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
     or a search, whose arms vary all axes together, the best arm stands under its own name. The
     best of several is flattered by luck: only new seeds tell how good it is.
     """
-    record = Record(Path(folder))
+    record = StudyRecord(Path(folder))
     baseline = record.baseline
     if baseline is None or not baseline.complete:
         raise RunError(f"{folder}: the baseline has to finish before a best arm can be chosen")
@@ -81,7 +83,7 @@ def best_arms(folder: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def summarize(record: Record) -> dict[str, Any]:
+def summarize(record: StudyRecord) -> dict[str, Any]:
     """All numbers of a study as JSON values; fractions from 0 to 1, None for what is unknown."""
     plan = record.plan
     outcomes = [outcome for one in record.arms for outcome in one.outcomes]
@@ -113,7 +115,7 @@ def summarize(record: Record) -> dict[str, Any]:
     )
 
 
-def noise(record: Record, size: int) -> dict[str, Any]:
+def noise(record: StudyRecord, size: int) -> dict[str, Any]:
     """How far runs lie apart that differ in their seed alone, and what can be seen through that."""
     (std, freedom), seeds = record.noise, len(record.plan.seeds)
     known = not math.isnan(std)
@@ -132,8 +134,8 @@ def provenance(outcomes: Iterable[Outcome]) -> dict[str, list[Any]]:
     values = {
         "device": [origin["device"] for origin in origins],
         "CPU threads": [origin["threads"] for origin in origins],
-        "precision": [origin["precision"]["word"] for origin in origins],
-        "bit-reproducible": [origin["determinism"]["word"] for origin in origins],
+        "precision": [origin["precision"]["value"] for origin in origins],
+        "bit-reproducible": [origin["determinism"]["value"] for origin in origins],
         "vitlab": [origin["vitlab"] for origin in origins],
         "commit": [origin["commit"] for origin in origins],
         "torch": [origin["torch"] for origin in origins],
@@ -144,13 +146,13 @@ def provenance(outcomes: Iterable[Outcome]) -> dict[str, list[Any]]:
     return {name: list(dict.fromkeys(found)) for name, found in values.items()}
 
 
-def validation_images(record: Record) -> int | None:
+def validation_images(record: StudyRecord) -> int | None:
     """Number of images that accuracies are measured on."""
     run = next((one.run for one in record.arms if one.run), None)
     return run.provenance["data"]["validation_images"] if run else None
 
 
-def arm_numbers(one: Measured, record: Record) -> dict[str, Any]:
+def arm_numbers(one: ArmResult, record: StudyRecord) -> dict[str, Any]:
     """Everything about an arm that is not a comparison."""
     sample = one.sample
     values = list(sample.values.values())
@@ -179,13 +181,13 @@ def arm_numbers(one: Measured, record: Record) -> dict[str, Any]:
         },
         "unequal": unequal(one, record.baseline) if record.baseline else [],
         "cost": {
-            "parameters": one.typical(lambda x: x.finished["parameters"]) or one.arm.parameters,
-            "macs": one.typical(lambda x: x.finished["macs"]) or one.arm.macs,
+            "parameters": one.typical(lambda x: x.numbers["parameters"]) or one.arm.parameters,
+            "macs": one.typical(lambda x: x.numbers["macs"]) or one.arm.macs,
             "images_seen": one.typical(lambda x: x.images_seen),
             "training_macs": one.typical(lambda x: x.training_macs),
-            "images_per_second": one.typical(lambda x: x.finished["images_per_second"]),
-            "wall_seconds": one.typical(lambda x: x.finished["clock"]["wall_seconds"]),
-            "peak_memory_bytes": one.typical(lambda x: x.finished["peak_memory_bytes"]),
+            "images_per_second": one.typical(lambda x: x.numbers["images_per_second"]),
+            "wall_seconds": one.typical(lambda x: x.numbers["clock"]["wall_seconds"]),
+            "peak_memory_bytes": one.typical(lambda x: x.numbers["peak_memory_bytes"]),
         },
         "stability": {
             "largest_gradient_norm": max(gradients, default=None),
@@ -196,7 +198,7 @@ def arm_numbers(one: Measured, record: Record) -> dict[str, Any]:
     }
 
 
-def pairs(record: Record) -> Iterator[tuple[Measured, Measured]]:
+def pairs(record: StudyRecord) -> Iterator[tuple[ArmResult, ArmResult]]:
     """The comparisons that the study declared before it ran."""
     if record.plan.family == ALL_PAIRS:
         yield from ((later, earlier) for earlier, later in combinations(record.arms, 2))
@@ -204,7 +206,7 @@ def pairs(record: Record) -> Iterator[tuple[Measured, Measured]]:
         yield from ((one, record.baseline) for one in record.arms if not one.arm.baseline)
 
 
-def comparisons(record: Record) -> list[dict[str, Any]]:
+def comparisons(record: StudyRecord) -> list[dict[str, Any]]:
     """Every declared comparison; exploratory ones have no p and no verdict."""
     found = [(one, other, Difference(one.sample, other.sample)) for one, other in pairs(record)]
     exploratory = record.plan.exploratory
@@ -232,7 +234,7 @@ def comparisons(record: Record) -> list[dict[str, Any]]:
     ]
 
 
-def second_opinion(one: Measured, other: Measured) -> stats.Interval | None:
+def second_opinion(one: ArmResult, other: ArmResult) -> stats.Interval | None:
     """Interval of a difference by the two-way bootstrap; None without stored predictions."""
     if one.answers is None or other.answers is None:
         return None
@@ -240,7 +242,7 @@ def second_opinion(one: Measured, other: Measured) -> stats.Interval | None:
     return stats.bootstrap(right, theirs) if np.array_equal(images, same) else None
 
 
-def ranking(record: Record) -> list[dict[str, Any]]:
+def ranking(record: StudyRecord) -> list[dict[str, Any]]:
     """Arms by mean accuracy, highest first; a single seed has an interval over images."""
     images = validation_images(record)
     rows = []
@@ -253,7 +255,7 @@ def ranking(record: Record) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: -row["mean"])
 
 
-def unequal(one: Measured, other: Measured) -> list[str]:
+def unequal(one: ArmResult, other: ArmResult) -> list[str]:
     """Where an arm had more or other means than another, beyond what it is there to change.
 
     Fields that neither names as its change are not what is studied. Images seen, parameters and
@@ -272,14 +274,14 @@ def unequal(one: Measured, other: Measured) -> list[str]:
     here, there = one.run.provenance, other.run.provenance
     if here["data"]["split_sha256"]["validation"] != there["data"]["split_sha256"]["validation"]:
         found.append("another validation split")
-    if here["precision"]["word"] != there["precision"]["word"]:
-        found.append(f"{here['precision']['word']} instead of {there['precision']['word']}")
+    if here["precision"]["value"] != there["precision"]["value"]:
+        found.append(f"{here['precision']['value']} instead of {there['precision']['value']}")
     if (here["device"], here["threads"]) != (there["device"], there["threads"]):
         found.append("times measured on other hardware")
     costs = {
         "images seen": lambda x: x.images_seen,
-        "parameters": lambda x: x.finished["parameters"],
-        "multiply-adds": lambda x: x.finished["macs"],
+        "parameters": lambda x: x.numbers["parameters"],
+        "multiply-adds": lambda x: x.numbers["macs"],
     }
     unequal = [words for name, cost in costs.items() if (words := _times(name, cost, one, other))]
     # Images of another size for a while cost another amount though each of the above is equal.
@@ -291,7 +293,7 @@ def unequal(one: Measured, other: Measured) -> list[str]:
 
 
 def _times(
-    name: str, cost: Callable[[Outcome], float], one: Measured, other: Measured
+    name: str, cost: Callable[[Outcome], float], one: ArmResult, other: ArmResult
 ) -> str | None:
     """How many times another's cost an arm's is; None where that is about once."""
     mine, theirs = one.typical(cost), other.typical(cost)
@@ -308,31 +310,32 @@ POINT_COLUMNS = (
 )  # fmt: skip
 
 
-def point_rows(record: Record) -> Iterator[list[Any]]:
+def point_rows(record: StudyRecord) -> Iterator[list[Any]]:
     """A row for every trial of the study, in the order of POINT_COLUMNS."""
     for one in record.arms:
         for x in one.outcomes:
-            end = x.finished
-            measured = [
-                end["validation"]["accuracy"],
-                end["validation"]["loss"],
-                end["train_clean"]["accuracy"],
-                x.train_images,
-                x.images_seen,
-                end["parameters"],
-                end["macs"],
-                x.training_macs,
-                end["images_per_second"],
-                end["clock"]["wall_seconds"],
-                end["peak_memory_bytes"],
-            ] if end else [None] * 11  # fmt: skip
+            measured: list[Any] = [None] * 11
+            if end := x.finished:
+                measured = [
+                    x.accuracy,
+                    x.validation["loss"],
+                    end["train_clean"]["accuracy"],
+                    x.train_images,
+                    x.images_seen,
+                    end["parameters"],
+                    end["macs"],
+                    x.training_macs,
+                    end["images_per_second"],
+                    end["clock"]["wall_seconds"],
+                    end["peak_memory_bytes"],
+                ]
             yield [
                 one.name, one.arm.axis, x.trial.seed, x.status, x.reason, *measured,
                 x.gradient, x.spikes, x.run.config.sha256 if x.run else None, x.trial.run,
             ]  # fmt: skip
 
 
-def draw(record: Record, summary: dict[str, Any], folder: Path) -> None:
+def draw(record: StudyRecord, summary: dict[str, Any], folder: Path) -> None:
     """Draw every picture of a study from what was read."""
     name, arms = record.plan.name, {one.name: one for one in record.arms}
     figures.compute(

@@ -77,8 +77,8 @@ class Ranks:
         with ExitStack() as held:
             try:
                 if self.first:
-                    claim = Run.claim_free if numbered else Run.claim
-                    path = held.enter_context(claim(path))
+                    lock = Run.lock_new if numbered else Run.lock
+                    path = held.enter_context(lock(path))
                     run = Run.create(path, config)
             finally:
                 path = Path(self.told(str(path)))
@@ -90,7 +90,7 @@ class Ranks:
         with ExitStack() as held:
             with self.in_turn():
                 if self.first:
-                    held.enter_context(Run.claim(path))
+                    held.enter_context(Run.lock(path))
                 run = Run(path) if self.first else Watched(path)
                 run.sweep()
             yield run

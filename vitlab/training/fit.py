@@ -343,7 +343,7 @@ def _looking_back(run: Run) -> Iterator[None]:
 def _teacher(run: Run, work: Work) -> Run:
     """Train a run's teacher as a run of its own inside it, as far as that is still to be done."""
     path, logger = run.teacher, ConsoleLogger(work.logger.console.quiet)
-    found = Run(path) if Run.begun(path) else None
+    found = Run(path) if Run.exists(path) else None
     if found is not None and found.finished is not None:
         return found
     config = teacher_of(run.config)
@@ -394,7 +394,7 @@ def _take_up(
     reset_peak_memory(session.device)
     if begun:
         checkpoint = run.checkpoint()
-        session.resize(tuple(checkpoint.state["image_size"]))
+        session.resize(checkpoint.state["image_size"])
         state.load(checkpoint)
         for difference in differences(run.provenance, origin):
             state.alarms.append(f"resumed at step {state.step}: {difference}")

@@ -5,7 +5,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,7 @@ def determinism(session: Session) -> Choice:
     return Choice("off", "train.deterministic=true costs speed on a GPU")
 
 
-def differences(stored: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     """Yield what makes a resumed run differ in its last bits."""
     for name in ("threads", "processes", "torch", "device", "cpu_capability"):
         # Runs from before there could be several processes do not say how many they had.

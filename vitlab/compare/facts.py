@@ -1,0 +1,246 @@
+"""One run, as facts: each with the file and the field of the run directory it was read from.
+
+What was never measured is None, and so is what was measured of another checkpoint than the last.
+"""
+
+import operator
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any, NamedTuple, cast
+
+from vitlab.metrics import epochs_to_accuracy
+from vitlab.records import FinalNumbers, MetricsLine, Provenance, Results, Split, SplitResult
+from vitlab.run import CONFIG, FINISHED, METRICS, PROVENANCE, RESULTS, TIMING, Run
+from vitlab.stats import wilson
+
+
+class Fact(NamedTuple):
+    """A value, and where it was read: a file of the run directory and a field of it.
+
+    What is computed from several fields names them all.
+    """
+
+    value: Any
+    file: str
+    field: str
+
+
+Facts = dict[str, Fact | None]
+"""By name; None for what was never measured."""
+
+SOURCES: dict[str, tuple[tuple[str, str], ...]] = {
+    "recipe": ((CONFIG, "recipe"),),
+    "kind": ((CONFIG, "model.kind"),),
+    "dataset": ((CONFIG, "data.dataset"),),
+    "seed": ((CONFIG, "train.seed"),),
+    "epochs": ((CONFIG, "train.epochs"),),
+    "batch_size": ((CONFIG, "train.batch_size"),),
+    "images": (
+        (RESULTS, "{split}.images"),
+        (PROVENANCE, "data.{split}_images"),
+    ),
+    "accuracy": (
+        (RESULTS, "{split}.accuracy"),
+        (FINISHED, "{split}.accuracy"),
+    ),
+    "loss": (
+        (RESULTS, "{split}.loss"),
+        (FINISHED, "{split}.loss"),
+    ),
+    "top3_accuracy": ((RESULTS, "{split}.top3_accuracy"),),
+    "mean_auc": ((RESULTS, "{split}.mean_auc"),),
+    "mean_f1": ((RESULTS, "{split}.mean_f1"),),
+    "mean_confidence": ((RESULTS, "{split}.mean_confidence"),),
+    "calibration_error": ((RESULTS, "{split}.calibration_error"),),
+    "scaled_calibration_error": ((RESULTS, "{split}.scaled_calibration_error"),),
+    "train_accuracy": (
+        (FINISHED, "train_clean.accuracy"),
+        (RESULTS, "{split}.train_accuracy"),
+    ),
+    "parameters": ((FINISHED, "parameters"),),
+    "macs": ((FINISHED, "macs"),),
+    "seconds_per_epoch": ((FINISHED, "seconds_per_epoch"),),
+    "images_per_second": ((FINISHED, "images_per_second"),),
+    "inference_ms": ((TIMING, "inference_ms"),),
+    "inference_device": ((TIMING, "device"),),
+    "inference_threads": ((TIMING, "threads"),),
+    "peak_memory_bytes": ((FINISHED, "peak_memory_bytes"),),
+    "training_seconds": ((FINISHED, "clock.wall_seconds"),),
+    "process_seconds": ((FINISHED, "clock.process_seconds"),),
+    "corrupted_accuracy": ((RESULTS, "{split}-robustness.mean_corrupted_accuracy"),),
+    "robustness_images": ((RESULTS, "{split}-robustness.images"),),
+    "test_openings": ((RESULTS, "{split}.test_openings"),),
+    "command": ((PROVENANCE, "command"),),
+    "device": ((PROVENANCE, "device"),),
+    "threads": ((PROVENANCE, "threads"),),
+    "precision": ((PROVENANCE, "precision.value"),),
+    "started": ((PROVENANCE, "started"),),
+    "vitlab": ((PROVENANCE, "vitlab"),),
+    "commit": ((PROVENANCE, "commit"),),
+    "torch": ((PROVENANCE, "torch"),),
+    "python": ((PROVENANCE, "python"),),
+    "data_fingerprint": ((PROVENANCE, "data.fingerprint"),),
+    "train_images": ((PROVENANCE, "data.train_images"),),
+    "validation_seen": ((PROVENANCE, "data.validation_seen"),),
+    "split_sha256": (
+        (RESULTS, "{split}.index_sha256"),
+        (PROVENANCE, "data.split_sha256.{split}"),
+    ),
+    "checkpoint_sha256": ((RESULTS, "{split}.checkpoint_sha256"),),
+}
+"""Facts that stand in a file as they are: where they are looked for, the first that is there."""
+
+
+class RunFacts:
+    """A run under a name, and what its files say of it, each of them read once.
+
+    `run_facts["accuracy"]` is a value, None where it was never measured; `run_facts.facts` has all
+    of them with their sources. Accuracies and calibration errors are fractions from 0 to 1, times
+    are in seconds but for `inference_ms`, memory is in bytes. `epochs_to_accuracy` is that of
+    `metrics`; `status` that of `Run`.
+
+    Args:
+        split: what the run is evaluated on; None is validation, or test where nothing was held out
+            for validation.
+        name: what the run is called beside others; default its folder's name.
+
+    Raises:
+        RunError: on reading, a file of the run that cannot be read.
+    """
+
+    def __init__(self, run: Run, split: Split | None = None, name: str | None = None):
+        self.run = run
+        self.name = run.name if name is None else name
+        if split is None:
+            held_out = run.config.data.validation_fraction or "validation" in self.results
+            split = "validation" if held_out or "test" not in self.results else "test"
+        self.split: Split = split
+
+    def __getitem__(self, fact: str) -> Any:
+        """The value of a fact, None where it is unknown."""
+        found = self.facts[fact]
+        return found.value if found else None
+
+    @cached_property
+    def provenance(self) -> Provenance | None:
+        """Where the run comes from; None for one that stopped before its first step."""
+        return self.run.provenance if self.run.has_provenance else None
+
+    @cached_property
+    def finished(self) -> FinalNumbers | None:
+        """Final numbers, None while it is not finished."""
+        return self.run.finished
+
+    @cached_property
+    def metrics(self) -> list[MetricsLine]:
+        """The lines of its training."""
+        return self.run.metrics
+
+    @cached_property
+    def results(self) -> Results:
+        """Every evaluation of it."""
+        return self.run.results
+
+    @cached_property
+    def result(self) -> SplitResult | None:
+        """Its evaluation on the split; None where there is none of its last checkpoint."""
+        found = self.results.get(self.split)
+        return found if found and self._is_current(found) else None
+
+    def _is_current(self, result: Mapping[str, Any]) -> bool:
+        """A result of an earlier checkpoint than the last says nothing of the run as it ended."""
+        return self.finished is None or result.get("step") in (None, self.finished["step"])
+
+    @cached_property
+    def facts(self) -> Facts:
+        """Every fact by name; those that are computed name what they were computed from."""
+        found = {name: self._read(*sources) for name, sources in SOURCES.items()}
+        epochs = Fact(self.metrics[-1]["epoch"], METRICS, "epoch") if self.metrics else None
+        computed = {
+            "status": Fact(self.run.status[0], FINISHED, "step" if self.finished else "(missing)"),
+            "split": Fact(self.split, RESULTS, self.split),
+            "accuracy_interval": self._read((RESULTS, "{split}.accuracy_interval"))
+            or _computed(_interval, found["accuracy"], found["images"]),
+            "worst_class": self._worst_class("class"),
+            "worst_class_accuracy": self._worst_class("accuracy"),
+            "generalisation_gap": _computed(
+                operator.sub, found["train_accuracy"], found["accuracy"]
+            ),
+            "epochs_to_accuracy": self._epochs_to_accuracy(),
+            "clean_accuracy": self._condition("clean"),
+            "fgsm_accuracy": self._condition("fgsm"),
+            "pgd_accuracy": self._condition("pgd"),
+            "epochs_done": epochs,
+            "images_seen": _computed(_images_seen, epochs, found["train_images"]),
+            "config_sha256": Fact(self.run.config.sha256, CONFIG, "(all)"),
+            "bit_reproducible": self._bit_reproducible(),
+        }
+        return computed | found
+
+    @cached_property
+    def _files(self) -> dict[str, Mapping[str, Any]]:
+        results = cast(dict[str, Any], self.results)
+        current = {name: one for name, one in results.items() if self._is_current(one)}
+        return {
+            CONFIG: self.run.config.to_dict(),
+            PROVENANCE: self.provenance or {},
+            FINISHED: self.finished or {},
+            RESULTS: current,
+            TIMING: self.run.timing or {},
+        }
+
+    def _read(self, *sources: tuple[str, str]) -> Fact | None:
+        """The first of several fields that has a value."""
+        for file, field in sources:
+            field = field.format(split=self.split)
+            value: Any = self._files[file]
+            for part in field.split("."):
+                value = cast(Any, value).get(part) if isinstance(value, dict) else None
+            if value is not None:
+                return Fact(value, file, field)
+        return None
+
+    def _epochs_to_accuracy(self) -> Fact | None:
+        if not any("accuracy" in line for line in self.metrics):
+            return None
+        return Fact(epochs_to_accuracy(self.metrics), METRICS, "accuracy")
+
+    def _worst_class(self, key: str) -> Fact | None:
+        """A number of the class of least accuracy, or its name."""
+        classes = self._read((RESULTS, "{split}.per_class"))
+        known = [one for one in classes.value if one["accuracy"] is not None] if classes else []
+        if not (classes and known):
+            return None
+        return classes._replace(value=min(known, key=lambda one: one["accuracy"])[key])
+
+    def _condition(self, name: str) -> Fact | None:
+        """Accuracy on images as they are, or under an attack."""
+        conditions = self._read((RESULTS, "{split}-robustness.conditions"))
+        for one in conditions.value if conditions else ():
+            if conditions and one["condition"] == name:
+                return conditions._replace(value=one["accuracy"])
+        return None
+
+    def _bit_reproducible(self) -> Fact | None:
+        """Whether the same command gives the same bits again."""
+        alarms = self.finished["alarms"] if self.finished else ()
+        if any("not bit-exact" in alarm for alarm in alarms):
+            return Fact(False, FINISHED, "alarms")
+        choice = self._read((PROVENANCE, "determinism.value"))
+        return choice and choice._replace(value=choice.value == "on")
+
+
+def _computed(rule: Callable[..., Any], first: Fact | None, second: Fact | None) -> Fact | None:
+    """A fact made of two others, which names the sources of both."""
+    if first is None or second is None:
+        return None
+    field = f"{first.field}, {second.file} {second.field}"
+    return Fact(rule(first.value, second.value), first.file, field)
+
+
+def _images_seen(epochs: float, images: int) -> int:
+    return round(epochs * images)
+
+
+def _interval(accuracy: float, images: int) -> list[float]:
+    return list(wilson(round(accuracy * images), images))
