@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-import re
 import shlex
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import fields
 from typing import get_args
 
 import pytest
@@ -53,7 +52,7 @@ def test_everything_wrong_with_an_override_is_told_at_once():
     assert "two crops" in told
 
 
-def test_an_error_of_a_config_exits_with_2():
+def test_an_error_of_a_config_counts_its_problems_and_exits_with_2():
     with pytest.raises(ConfigError, match="3 problems") as caught:
         ViTConfig(width=-1, depth=0, heads=0)
     assert caught.value.exit_code == 2
@@ -117,11 +116,6 @@ def test_a_hash_survives_later_schemas_and_still_sees_every_field():
     assert Config().override({"optim.sam": 0.1}).sha256 != first
     assert Config().override({"optim.lr": 0.1}).sha256 != first
     assert Config(model=ResNet18Config()).sha256 != first
-
-
-def test_configs_cannot_be_changed_in_place():
-    with pytest.raises(FrozenInstanceError):
-        setattr(Config().train, "epochs", 3)  # noqa: B010 - a type checker would see through it
 
 
 @pytest.mark.parametrize(
@@ -288,29 +282,19 @@ def test_the_way_out_that_an_error_names_is_one(start, wrong, told, ways_out):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("path", "value", "told"),
     [
-        ("model.depth", 1_000_000),
-        ("model.width", 10**9),
-        ("model.heads", 10**9),
-        ("model.patch_size", 10**9),
-        ("model.registers", 10**9),
-        ("model.ffn_ratio", 1e13),
-        ("data.image_size", [10**6, 10**6]),
-        ("data.classes", 10**9),
-        ("train.epochs", 10**12),
-        ("train.batch_size", 10**400),
-        ("train.small_size", [10**6, 10**6]),
-        ("optim.lr", 10**400),
+        ("model.depth", 1_000_000, "at most 256"),
+        ("model.ffn_ratio", 1e13, "at most 1000000000000"),
+        ("data.image_size", [10**6, 10**6], "at most 4096"),
+        ("train.batch_size", 10**400, "at most 1000000"),
+        ("optim.lr", 10**400, "must be finite"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_no_experiment_needs_is_refused_by_name_and_limit(name, value):
-    tree = Config().to_dict()
-    section, _, field = name.partition(".")
-    tree[section][field] = value
-    told = "\n".join(problems_of(Config.from_dict, tree))
-    assert re.search(rf"{name}=.*(at most [\d.]+|1 to 4096|must be finite)", told), told
+def test_what_no_experiment_needs_is_refused_by_name_and_limit(path, value, told):
+    (problem,) = problems_of(Config().override, {path: value})
+    assert problem.startswith(f"{path}=") and told in problem
 
 
 def test_derived_numbers_follow_an_override():

@@ -19,7 +19,7 @@ import torch
 
 from vitlab.backbone import backbone_features
 from vitlab.config import AugmentConfig, DataConfig
-from vitlab.data import LabelledImages, load_test, load_train, resolve, statistics
+from vitlab.data import LabelledImages, load_test, open_dataset, statistics
 from vitlab.data.augment import Moment, augment
 from vitlab.data.duplicates import near_duplicates
 from vitlab.data.operations import OPERATIONS, magnitudes
@@ -36,7 +36,7 @@ from vitlab.formatting import markdown_name, table
 PER_CLASS = 10
 """Images shown of each class."""
 
-DRAWS = 10
+REPEATS = 10
 """How often each augmentation is shown."""
 
 MAPPED = 2_000
@@ -53,18 +53,18 @@ STRENGTHS = {"randaugment": (-9, 9), "trivialaugment": (-20, -10, 10, 20)}
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What is explored, and the folder that its pictures go to."""
+class Exploration:
+    """The images that are explored, and the folder of their figures."""
 
     name: str
     examples: LabelledImages
     split: tuple[np.ndarray, np.ndarray]
-    """Places of the training and of the validation images."""
+    """Index of the training and of the validation images."""
     folder: Path
 
     @property
     def train(self) -> np.ndarray:
-        """Places of the training images."""
+        """Index of the training images."""
         return self.split[0]
 
     @property
@@ -73,20 +73,20 @@ class Subject:
         return self.examples.class_names
 
     def sample(self, count: int) -> list[np.ndarray]:
-        """Places of up to `count` training images of each class, always the same ones."""
+        """Index of up to `count` training images of each class, always the same ones."""
         order = np.random.default_rng(0).permutation(self.train)
         labels = self.examples.labels[order]
         return [order[labels == k][:count] for k in range(len(self.classes))]
 
     @cached_property
-    def faces(self) -> np.ndarray:
+    def one_of_each(self) -> np.ndarray:
         """One training image of each class, uint8 (K, H, W, C)."""
         return self.examples.images[np.concatenate(self.sample(1))]
 
     @cached_property
     def shown(self) -> int:
-        """The class whose face all is tried on: the one of most contrast, so that it shows."""
-        return int(self.faces.std(axis=(1, 2, 3)).argmax())
+        """The class whose image shows augmentations and patches: that of most contrast."""
+        return int(self.one_of_each.std(axis=(1, 2, 3)).argmax())
 
 
 def explore(
@@ -115,30 +115,30 @@ def explore(
     Raises:
         DataError: no such data set or backbone.
     """
-    config = resolve(config, data_root)
-    examples = load_train(config, data_root)
-    subject = Subject(
+    dataset = open_dataset(config, root=data_root)
+    config, examples = dataset.config, dataset.examples
+    data = Exploration(
         name=default_folder(config).name,
         examples=examples,
-        split=examples.split(config),
+        split=dataset.split,
         folder=Path(out) if out is not None else default_folder(config),
     )
-    # First, because a backbone may be missing, and nobody should wait to be told.
-    apart = _separation(subject, backbone, device)
+    # First, because a backbone may be missing, which should not take minutes to find out.
+    apart = _separation(data, backbone, device)
     numbers = {
-        "dataset": subject.name,
+        "dataset": data.name,
         "fingerprint": examples.fingerprint,
-        "class_names": list(subject.classes),
-        **_describe(subject),
-        "patches": _patches(subject),
-        "images": _near_duplicates(subject, load_test(config, data_root).images),
+        "class_names": list(data.classes),
+        **_describe(data),
+        "patches": _patches(data),
+        "images": _near_duplicates(data, load_test(config, data_root).images),
         "backbone": backbone,
         "separation": apart,
     }
-    _augmentations(subject, numbers["mean"], numbers["std"])
-    _operations(subject)
-    write_text(subject.folder / "index.md", "\n".join(_index(numbers)))
-    write_json(subject.folder / "numbers.json", numbers)
+    _augmentations(data, numbers["mean"], numbers["std"])
+    _operations(data)
+    write_text(data.folder / "index.md", "\n".join(_index(numbers)))
+    write_json(data.folder / "numbers.json", numbers)
     return numbers
 
 
@@ -147,15 +147,15 @@ def default_folder(config: DataConfig) -> Path:
     return Path("explore") / Path(config.dataset).resolve().name
 
 
-def _describe(subject: Subject) -> dict[str, Any]:
+def _describe(data: Exploration) -> dict[str, Any]:
     """Samples, class counts and intensities."""
-    examples, folder = subject.examples, subject.folder
-    places = subject.sample(PER_CLASS)
+    examples, folder = data.examples, data.folder
+    places = data.sample(PER_CLASS)
     counts = {
-        name: np.bincount(examples.labels[index], minlength=len(subject.classes)).tolist()
-        for name, index in zip(("training", "validation"), subject.split, strict=True)
+        name: np.bincount(examples.labels[index], minlength=len(data.classes)).tolist()
+        for name, index in zip(("training", "validation"), data.split, strict=True)
     }
-    images = examples.images[subject.train]
+    images = examples.images[data.train]
     mean, std = statistics(images)
     parts = np.array_split(images, math.ceil(images.size / (1 << 22)))  # bincount makes int64
     shares = [
@@ -166,15 +166,15 @@ def _describe(subject: Subject) -> dict[str, Any]:
     exploration.samples(
         [list(examples.images[index]) for index in places],
         [index.tolist() for index in places],
-        subject.classes,
+        data.classes,
         folder / "samples",
-        title=f"{subject.name}: training images of each class",
+        title=f"{data.name}: training images of each class",
     )
     exploration.class_counts(
-        counts, subject.classes, folder / "class-counts", title=f"{subject.name}: images by class"
+        counts, data.classes, folder / "class-counts", title=f"{data.name}: images by class"
     )
     exploration.intensities(
-        np.stack(shares), mean, std, folder / "intensities", title=f"{subject.name}: intensities"
+        np.stack(shares), mean, std, folder / "intensities", title=f"{data.name}: intensities"
     )
     return {
         "shape": list(images.shape[1:]),
@@ -184,16 +184,16 @@ def _describe(subject: Subject) -> dict[str, Any]:
     }
 
 
-def _patches(subject: Subject) -> dict[str, int]:
-    """Images cut into patches, and one of them as the numbers that a ViT is handed."""
-    faces, name, folder = subject.faces, subject.name, subject.folder
-    _, height, width, channels = faces.shape
+def _patches(data: Exploration) -> dict[str, int]:
+    """Images cut into patches, and one of them as the numbers that a ViT gets."""
+    images, name, folder = data.one_of_each, data.name, data.folder
+    _, height, width, channels = images.shape
     side = patch_side(height, width)
     rows, columns, numbers = height // side, width // side, side * side * channels
     title = f"{name}: patches of {side} x {side} pixels"
-    exploration.patches(faces, side, subject.classes, folder / "patches", title=title)
+    exploration.patches(images, side, data.classes, folder / "patches", title=title)
     title = f"{name}: an image becomes {rows * columns} patches of {numbers} numbers"
-    exploration.tokens(faces[subject.shown], side, folder / "tokens", title=title)
+    exploration.tokens(images[data.shown], side, folder / "tokens", title=title)
     return {"side": side, "rows": rows, "columns": columns, "numbers": numbers}
 
 
@@ -203,26 +203,26 @@ def patch_side(height: int, width: int) -> int:
     return min(shorter, max(2, round(shorter / 8)))
 
 
-def _augmentations(subject: Subject, mean: Sequence[float], std: Sequence[float]) -> None:
-    """Every technique of AugmentConfig on one image, DRAWS times."""
-    count = len(subject.classes)
-    # Mixing needs partners: the image shown is the first of a batch of all faces.
-    labels = np.roll(np.arange(count), -subject.shown)
-    batch = torch.from_numpy(subject.faces[labels]).permute(0, 3, 1, 2)
+def _augmentations(data: Exploration, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Every technique of AugmentConfig on one image, REPEATS times."""
+    count = len(data.classes)
+    # Mixing needs partners: the image shown is the first of a batch of one of each class.
+    labels = np.roll(np.arange(count), -data.shown)
+    batch = torch.from_numpy(data.one_of_each[labels]).permute(0, 3, 1, 2)
     rows = {}
     for config in techniques(min(batch.shape[2:])):
-        row = rows[_words(config)] = [Tile(subject.faces[subject.shown])]
-        for step in range(DRAWS):
+        row = rows[_fields(config)] = [Tile(data.one_of_each[data.shown])]
+        for step in range(REPEATS):
             moment = Moment(seed=0, step=step, epoch=step, index=labels, size=count)
             own = torch.from_numpy(labels)
             images, targets = augment(
                 batch, own, config, [moment], mean=mean, std=std, classes=count
             )
             share, k = targets[0].max(dim=0)
-            words = "" if share == 1 else f"{100 * share:.0f} % {subject.classes[k]}"
+            words = "" if share == 1 else f"{100 * share:.0f} % {data.classes[k]}"
             row.append(Tile(_pixels(images[0], mean, std), words))
-    title = f"{subject.name}: an image, and {DRAWS} draws of each augmentation"
-    exploration.tiles(rows, subject.folder / "augmentations", title=title)
+    title = f"{data.name}: an image, and {REPEATS} results of each augmentation"
+    exploration.tiles(rows, data.folder / "augmentations", title=title)
 
 
 def techniques(side: int) -> tuple[AugmentConfig, ...]:
@@ -244,8 +244,8 @@ def techniques(side: int) -> tuple[AugmentConfig, ...]:
     )
 
 
-def _words(config: AugmentConfig) -> str:
-    """What a config switches on, a field a line."""
+def _fields(config: AugmentConfig) -> str:
+    """The fields that a config switches on, one a line."""
     off = vars(AugmentConfig())
     on = (f"{name} {text(value)}" for name, value in vars(config).items() if value != off[name])
     return "\n".join(on)
@@ -257,9 +257,9 @@ def _pixels(image: torch.Tensor, mean: Sequence[float], std: Sequence[float]) ->
     return (255 * pixels).clip(0, 255).round().astype(np.uint8)
 
 
-def _operations(subject: Subject) -> None:
+def _operations(data: Exploration) -> None:
     """Each of the policies' operations on one image, at several strengths."""
-    image = subject.faces[subject.shown]
+    image = data.one_of_each[data.shown]
     batch = torch.from_numpy(image).permute(2, 0, 1)[None]  # (1, C, H, W)
     shown = [(policy, strength) for policy in STRENGTHS for strength in STRENGTHS[policy]]
     tables = {policy: magnitudes(policy, *image.shape[:2]) for policy in STRENGTHS}
@@ -270,27 +270,25 @@ def _operations(subject: Subject) -> None:
             amount = tables[policy][number, int(strength < 0), abs(strength)]
             changed = operation(batch, np.array([amount]))
             rows[name].append(Tile(changed[0].permute(1, 2, 0).numpy()))
-    title = (
-        f"{subject.name}: operations of RandAugment (R) and TrivialAugment (T), and their strength"
-    )
+    title = f"{data.name}: operations of RandAugment (R) and TrivialAugment (T), and their strength"
     columns = ["image", *(f"{policy[0].upper()} {strength}" for policy, strength in shown)]
-    exploration.tiles(rows, subject.folder / "operations", title=title, columns=columns, panels=2)
+    exploration.tiles(rows, data.folder / "operations", title=title, columns=columns, panels=2)
 
 
-def _near_duplicates(subject: Subject, test: np.ndarray) -> list[dict[str, Any]]:
+def _near_duplicates(data: Exploration, test: np.ndarray) -> list[dict[str, Any]]:
     """Images by split, and how many have a near copy among the training images; some are drawn."""
-    images, labels = subject.examples.images, subject.examples.labels
-    train, validation = subject.split
+    images, labels = data.examples.images, data.examples.labels
+    train, validation = data.split
     pairs = near_duplicates(images[train], images[validation])
     if pairs:
         shown = np.linspace(0, len(pairs) - 1, min(PAIRS, len(pairs))).round().astype(int)
         rows: dict[str, list[Tile]] = {"training": [], "validation": []}
         for pair in (pairs[place] for place in shown):
             a, b = train[pair.a], validation[pair.b]
-            rows["training"].append(Tile(images[a], subject.classes[labels[a]]))
+            rows["training"].append(Tile(images[a], data.classes[labels[a]]))
             rows["validation"].append(Tile(images[b], f"{pair.distance:.3f}"))
-        title = f"{subject.name}: near-duplicates, with class and distance"
-        exploration.tiles(rows, subject.folder / "near-duplicates", title=title)
+        title = f"{data.name}: near-duplicates, with class and distance"
+        exploration.tiles(rows, data.folder / "near-duplicates", title=title)
     counts = {
         "training": (len(train), None),
         "validation": (len(validation), len(pairs)),
@@ -302,13 +300,13 @@ def _near_duplicates(subject: Subject, test: np.ndarray) -> list[dict[str, Any]]
     ]
 
 
-def _separation(subject: Subject, backbone: str | None, device: str) -> list[dict[str, Any]]:
+def _separation(data: Exploration, backbone: str | None, device: str) -> list[dict[str, Any]]:
     """How far apart classes lie in pixels, and in the features of a backbone if one is named."""
-    pixels = math.prod(subject.examples.images.shape[1:])
-    share = min(1.0, min(MAPPED, MAPPED_NUMBERS / pixels) / len(subject.train))
-    keys, labels = subject.examples.keys[subject.train], subject.examples.labels[subject.train]
-    index = subject.train[draw(keys, labels, share, 0, "train")]
-    images, labels = subject.examples.images[index], subject.examples.labels[index]
+    pixels = math.prod(data.examples.images.shape[1:])
+    share = min(1.0, min(MAPPED, MAPPED_NUMBERS / pixels) / len(data.train))
+    keys, labels = data.examples.keys[data.train], data.examples.labels[data.train]
+    index = data.train[draw(keys, labels, share, 0, "train")]
+    images, labels = data.examples.images[index], data.examples.labels[index]
     features = {"pixels": images.reshape(len(images), -1) / np.float32(255)}
     if backbone is not None:
         features["backbone"] = backbone_features(backbone, images, choose_device(device))
@@ -316,25 +314,18 @@ def _separation(subject: Subject, backbone: str | None, device: str) -> list[dic
     for name, vectors in features.items():
         spaces = {"own": vectors, "PCA": pca(vectors), "t-SNE": tsne(vectors)}
         found = {space: separation(points, labels) for space, points in spaces.items()}
-        rows += [
-            {
-                "features": name,
-                "space": space,
-                "dimensions": points.shape[1],
-                "images": len(index),
-                **found[space]._asdict(),
-            }
-            for space, points in spaces.items()
-        ]
+        for space, points in spaces.items():
+            row = {"features": name, "space": space, "dimensions": points.shape[1]}
+            rows.append({**row, "images": len(index), **found[space]._asdict()})
         panels = [Map(_ratio(space, found[space]), spaces[space]) for space in ("PCA", "t-SNE")]
         of = backbone if name == "backbone" else name
-        title = _ratio(f"{subject.name}, {of} in {vectors.shape[1]:,} dimensions", found["own"])
-        maps([panels], labels, subject.classes, subject.folder / f"maps-{name}", title=title)
+        title = _ratio(f"{data.name}, {of} in {vectors.shape[1]:,} dimensions", found["own"])
+        maps([panels], labels, data.classes, data.folder / f"maps-{name}", title=title)
     return rows
 
 
 def _ratio(name: str, found: Separation) -> str:
-    """A separation in words."""
+    """A title with the distances of a separation, where there are any."""
     if found.ratio is None:
         return name
     return (
@@ -356,7 +347,7 @@ def _index(numbers: dict[str, Any]) -> Iterator[str]:
         "samples": f"Up to {PER_CLASS} training images of each class, drawn once.",
         "class-counts": "Validation images are split off the training images.",
         "intensities": "Of the training images; means and standard deviations are in 0 to 1.",
-        "patches": f"A ViT is handed {patches['rows']} x {patches['columns']} patches of {side} x "
+        "patches": f"A ViT gets {patches['rows']} x {patches['columns']} patches of {side} x "
         f"{side} pixels.",
         "tokens": f"Each patch is a row of {patches['numbers']} numbers, and then a token.",
         "augmentations": "Each technique with the fields of the config that switch it on. Where "
