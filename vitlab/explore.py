@@ -19,8 +19,8 @@ import torch
 
 from vitlab.backbone import backbone_features
 from vitlab.config import AugmentConfig, DataConfig, text
-from vitlab.data import LabelledImages, load_test, load_train, resolve, statistics
-from vitlab.data.augment import Moment, augment
+from vitlab.data import LabelledImages, load_test, open_dataset, statistics
+from vitlab.data.augment import RngKey, augment
 from vitlab.data.duplicates import near_duplicates
 from vitlab.data.operations import OPERATIONS, magnitudes
 from vitlab.data.splits import draw
@@ -114,12 +114,12 @@ def explore(
     Raises:
         DataError: no such data set or backbone.
     """
-    config = resolve(config, data_root)
-    examples = load_train(config, data_root)
+    dataset = open_dataset(config, root=data_root)
+    config, examples = dataset.config, dataset.examples
     subject = Subject(
         name=default_folder(config).name,
         examples=examples,
-        split=examples.split(config),
+        split=dataset.split,
         folder=Path(out) if out is not None else default_folder(config),
     )
     # First, because a backbone may be missing, and nobody should wait to be told.
@@ -130,7 +130,7 @@ def explore(
         "class_names": list(subject.classes),
         **_describe(subject),
         "patches": _patches(subject),
-        "images": _near_duplicates(subject, load_test(config, data_root).images),
+        "images": _near_duplicates(subject, load_test(dataset).images),
         "backbone": backbone,
         "separation": apart,
     }
@@ -212,11 +212,9 @@ def _augmentations(subject: Subject, mean: Sequence[float], std: Sequence[float]
     for config in techniques(min(batch.shape[2:])):
         row = rows[_words(config)] = [Tile(subject.faces[subject.shown])]
         for step in range(DRAWS):
-            moment = Moment(seed=0, step=step, epoch=step, index=labels, size=count)
+            key = RngKey(seed=0, step=step, epoch=step, index=labels, size=count)
             own = torch.from_numpy(labels)
-            images, targets = augment(
-                batch, own, config, [moment], mean=mean, std=std, classes=count
-            )
+            images, targets = augment(batch, own, config, [key], mean=mean, std=std, classes=count)
             share, k = targets[0].max(dim=0)
             words = "" if share == 1 else f"{100 * share:.0f} % {subject.classes[k]}"
             row.append(Tile(_pixels(images[0], mean, std), words))
