@@ -16,10 +16,10 @@ import vitlab
 from vitlab import classifier as module
 from vitlab import evaluate as evaluation
 from vitlab.classifier import Classifier, is_source, open_classifier
-from vitlab.data import load_train
-from vitlab.data.formats import Folder
+from vitlab.data import open_dataset
+from vitlab.data.folder import Folder
 from vitlab.data.images import read
-from vitlab.data.sources import key_of
+from vitlab.data.labelled import key_of
 from vitlab.errors import RunError, VitlabError
 from vitlab.export import export
 from vitlab.files import sha256, write_json
@@ -111,7 +111,7 @@ def validation_files(run: Run) -> list[Path]:
     """The files that are the run's validation images, in order."""
     data = run.config.data
     files = Folder(Path(data.dataset)).files("train")
-    examples = load_train(data)
+    examples = open_dataset(data).examples
     keys = {key_of(read(file, data.image_size)): file for file in files}
     return [keys[key] for key in examples.keys[examples.split(data)[1]].tolist()]
 

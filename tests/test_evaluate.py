@@ -11,7 +11,7 @@ import pytest
 import vitlab
 from vitlab import evaluate as module
 from vitlab import pretrained
-from vitlab.data import LabelledImages, index_sha256, load_test, load_train
+from vitlab.data import LabelledImages, index_sha256, load_test, open_dataset
 from vitlab.errors import DataError, RunError, VitlabError
 from vitlab.evaluate import evaluate, evaluate_robustness
 from vitlab.figures import style
@@ -111,7 +111,7 @@ def test_validation_repeats_the_judgement_that_training_ended_with(run):
 
 def test_logits_labels_and_indices_are_kept(run):
     result = evaluate(run)
-    examples = load_train(run.config.data)
+    examples = open_dataset(run.config.data).examples
     with np.load(run.predictions("validation"), allow_pickle=False) as kept:
         expected = run.split.indices[1]
         assert np.array_equal(kept["indices"], expected)
@@ -154,7 +154,7 @@ def test_two_evaluations_of_equal_checkpoints_leave_equal_bytes(run, trained, tm
 
 def test_every_opening_of_the_test_split_is_a_line_beside_the_runs(run, trained):
     result = evaluate(run, "test")
-    assert result["images"] == len(load_test(run.config.data).labels)
+    assert result["images"] == len(load_test(open_dataset(run.config.data)).labels)
     (line,) = ledger(run)
     assert line.pop("time").endswith("Z")
     assert line == {
@@ -232,7 +232,7 @@ def test_pictures_are_drawn_from_what_was_kept_and_lie_beside_their_numbers(run,
     confidences = [float(one["confidence"]) for one in shown]
     assert confidences == sorted(confidences, reverse=True)
     with np.load(run.predictions("test-gallery"), allow_pickle=False) as kept:
-        images = load_test(run.config.data).images[kept["places"]]
+        images = load_test(open_dataset(run.config.data)).images[kept["places"]]
         assert np.array_equal(kept["images"], images)
         assert {int(one["index"]) for one in shown} <= set(kept["places"].tolist())
 
@@ -247,7 +247,7 @@ def test_deleted_pictures_return_without_another_opening(run, monkeypatch):
 
 
 def test_other_training_images_are_refused(run):
-    examples = load_train(run.config.data)
+    examples = open_dataset(run.config.data).examples
     images = examples.images.copy()
     images[0, 0, 0] ^= 1
     with pytest.raises(

@@ -13,7 +13,7 @@ from transformers import ViTConfig, ViTModel
 
 from vitlab.cli import main
 from vitlab.config import AugmentConfig, DataConfig
-from vitlab.data import load_train
+from vitlab.data import open_dataset
 from vitlab.data.operations import OPERATIONS
 from vitlab.embeddings import separation
 from vitlab.explore import explore, patch_side, techniques
@@ -110,14 +110,14 @@ def test_images_are_counted_by_split_and_copies_are_found_in_both_others(explore
 
 
 def test_only_training_images_are_sampled(explored, config):
-    train, _ = load_train(config).split(config)
+    train, _ = open_dataset(config).examples.split(config)
     sampled = rows(explored[1] / "samples.csv")[1:]
     assert [row[0] for row in sampled] == [name for name in NAMES for _ in range(9)]
     assert {int(row[2]) for row in sampled} == set(train.tolist())
 
 
 def test_distances_in_their_own_space_are_those_of_the_pixels(explored, config):
-    examples = load_train(config)
+    examples = open_dataset(config).examples
     train, _ = examples.split(config)
     pixels = examples.images[train].reshape(27, -1) / 255
     found = explored[0]["separation"][0]

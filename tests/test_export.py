@@ -17,7 +17,7 @@ from vitlab import evaluate as evaluation
 from vitlab.classifier import open_classifier
 from vitlab.cli import main
 from vitlab.config import CNN6Config, Config, DataConfig, ViTConfig
-from vitlab.data import load_train
+from vitlab.data import open_dataset
 from vitlab.errors import RunError, VitlabError
 from vitlab.export import Session, export, hub, parity, to_int8, to_onnx
 from vitlab.export.timm import arguments, installed, read, tensors, write
@@ -318,7 +318,7 @@ def test_the_upload_asks_for_a_private_model_with_the_users_token(on_the_hub, mo
 def test_the_shipped_model_loses_nothing_on_real_images(cifar10, tmp_path, monkeypatch):
     monkeypatch.setenv("VITLAB_RUNS", str(tmp_path))
     run = open_run("cpu")
-    examples = load_train(run.config.data, cifar10)
+    examples = open_dataset(run.config.data, root=cifar10).examples
     places = run.split.index[1][:2000]
     images, labels = examples.images[places], examples.labels[places]
 

@@ -8,7 +8,7 @@ from safetensors.numpy import load_file
 
 import vitlab
 from vitlab import pretrained
-from vitlab.data import load_train
+from vitlab.data import open_dataset
 from vitlab.errors import RunError
 from vitlab.reproduce.records import card
 
@@ -46,7 +46,7 @@ def test_the_card_says_what_the_stored_results_say(run):
 
 
 def test_it_is_as_accurate_on_real_images_as_its_card_says(run, cifar10):
-    examples = load_train(run.config.data, cifar10)
+    examples = open_dataset(run.config.data, root=cifar10).examples
     index = run.split.index[1][:1000]
     logits = vitlab.predict(run, examples.images[index], device="cpu")
     accuracy = (logits.argmax(1) == examples.labels[index]).mean()

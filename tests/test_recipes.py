@@ -8,7 +8,7 @@ import pytest
 
 from vitlab.cli import parse
 from vitlab.config import Config, ViTConfig, fields_of
-from vitlab.data import resolve
+from vitlab.data import open_dataset
 from vitlab.errors import ConfigError
 from vitlab.measured import FILE
 from vitlab.models.cost import cost
@@ -87,7 +87,7 @@ PUBLISHED = {
 
 def resolved(name: str, dataset: str = "cifar10"):
     config = recipe(name)
-    return replace(config, data=resolve(replace(config.data, dataset=dataset)))
+    return replace(config, data=open_dataset(replace(config.data, dataset=dataset)).config)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

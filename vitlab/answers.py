@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vitlab.classifier import Classifier, is_source
-from vitlab.data.formats import picture_files
+from vitlab.data.folder import list_files
 from vitlab.errors import ConfigError, DataError, PartialError, VitlabError
 from vitlab.formatting import count, csv_text, plain
 from vitlab.run import Run
@@ -59,7 +59,7 @@ def find(words: Iterable[str]) -> list[Path]:
             [path] if path.exists() else [Path(p) for p in sorted(glob.glob(word, recursive=True))]
         )
         for match in matches or [path]:
-            found += (sorted(picture_files(match)) if match.is_dir() else None) or [match]
+            found += (list_files(match).images if match.is_dir() else None) or [match]
     return found
 
 

@@ -16,8 +16,7 @@ import torch
 
 import vitlab
 from vitlab.config import AugmentConfig, Config, DataConfig, OptimConfig, TrainConfig, ViTConfig
-from vitlab.data import KNOWN
-from vitlab.data.sources import locate
+from vitlab.data import KNOWN, locate
 from vitlab.device import choose_device
 from vitlab.errors import DataError
 from vitlab.files import sha256
@@ -107,7 +106,7 @@ def hardware() -> dict[str, Any]:
 
 def found(name: str, data_root: str | os.PathLike[str] | None) -> str:
     """Whether a known data set is on this machine."""
-    if not KNOWN[name].sources:
+    if not KNOWN[name].mirrors:
         return "comes with scikit-learn"
     try:
         return "found" if locate(name, data_root) else "not here: fetched when first used"
@@ -121,7 +120,7 @@ def environment() -> dict[str, str]:
     for name in PLACES:
         place = os.environ.get(name)
         facts[name] = "not set" if not place else "set" if Path(place).is_dir() else "no folder"
-    for name in [f"VITLAB_{name.upper()}_URL" for name, known in KNOWN.items() if known.sources]:
+    for name in [f"VITLAB_{name.upper()}_URL" for name, known in KNOWN.items() if known.mirrors]:
         facts[name] = "set" if name in os.environ else "not set"
     return facts | {name: os.environ.get(name, "not set") for name in NUMBERS}
 

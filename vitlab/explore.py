@@ -20,7 +20,7 @@ import torch
 from vitlab.backbone import backbone_features
 from vitlab.config import AugmentConfig, DataConfig
 from vitlab.data import LabelledImages, load_test, open_dataset, statistics
-from vitlab.data.augment import Moment, augment
+from vitlab.data.augment import RngKey, augment
 from vitlab.data.duplicates import near_duplicates
 from vitlab.data.operations import OPERATIONS, magnitudes
 from vitlab.data.splits import draw
@@ -131,7 +131,7 @@ def explore(
         "class_names": list(data.classes),
         **_describe(data),
         "patches": _patches(data),
-        "images": _near_duplicates(data, load_test(config, data_root).images),
+        "images": _near_duplicates(data, load_test(dataset).images),
         "backbone": backbone,
         "separation": apart,
     }
@@ -213,11 +213,9 @@ def _augmentations(data: Exploration, mean: Sequence[float], std: Sequence[float
     for config in techniques(min(batch.shape[2:])):
         row = rows[_fields(config)] = [Tile(data.one_of_each[data.shown])]
         for step in range(REPEATS):
-            moment = Moment(seed=0, step=step, epoch=step, index=labels, size=count)
+            key = RngKey(seed=0, step=step, epoch=step, index=labels, size=count)
             own = torch.from_numpy(labels)
-            images, targets = augment(
-                batch, own, config, [moment], mean=mean, std=std, classes=count
-            )
+            images, targets = augment(batch, own, config, [key], mean=mean, std=std, classes=count)
             share, k = targets[0].max(dim=0)
             words = "" if share == 1 else f"{100 * share:.0f} % {data.classes[k]}"
             row.append(Tile(_pixels(images[0], mean, std), words))

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vitlab.data import ARRAYS, LabelledImages, find_again, from_arrays, load_train
+from vitlab.data import ARRAYS, LabelledImages, from_arrays, open_dataset, relocate
 from vitlab.data.augment import normalize
 from vitlab.data.batches import resize
 from vitlab.data.images import convert
@@ -154,7 +154,8 @@ def open_examples(
     elif run.config.data.dataset == ARRAYS:
         raise DataError(f"{run.path} was trained on arrays in memory: hand them in as data=")
     else:
-        examples = load_train(find_again(run.config.data, data_root), data_root)
+        config = relocate(run.config.data, data_root)
+        examples = open_dataset(config, root=data_root).examples
     if examples.fingerprint != origin["fingerprint"]:
         raise DataError(
             f"these are not the images that {run.path} was trained on: "

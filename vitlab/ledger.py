@@ -1,6 +1,6 @@
-"""The two splits on which a run is judged: one is free to look at, every look at the other counts.
+"""The splits on which a run is evaluated: validation freely, and test, of which each use counts.
 
-A line of the ledger beside the runs is an opening of the test split. Whoever shows or measures
+A line of the ledger beside the runs is one use of the test split. Whatever shows or measures
 anything on test images opens them here, and writes the line before the first of them is used.
 """
 
@@ -13,8 +13,15 @@ from typing import Literal
 
 import numpy as np
 
-from vitlab.data import ARRAYS, KNOWN, LabelledImages, find_again, from_arrays, load_test
-from vitlab.data.sources import draws_test
+from vitlab.data import (
+    ARRAYS,
+    KNOWN,
+    LabelledImages,
+    from_arrays,
+    load_test,
+    open_dataset,
+    relocate,
+)
 from vitlab.errors import DataError, RunError
 from vitlab.inference import Data, open_examples
 from vitlab.run import Checkpoint, Run
@@ -56,6 +63,7 @@ def _test(run: Run, data: Data, data_root: str | os.PathLike[str] | None) -> Lab
             f"validation, or finish it with `vitlab train --resume {run.path}`"
         )
     config, classes = run.config.data, run.provenance["data"]["class_names"]
+    test_drawn = False
     if isinstance(data, LabelledImages):
         examples = data.canonical()
     elif data is not None:
@@ -63,7 +71,8 @@ def _test(run: Run, data: Data, data_root: str | os.PathLike[str] | None) -> Lab
     elif config.dataset == ARRAYS:
         raise DataError(f"{run.path} was trained on arrays in memory: hand them in as data=")
     else:
-        examples = load_test(find_again(config, data_root), data_root)
+        dataset = open_dataset(relocate(config, data_root), root=data_root)
+        examples, test_drawn = load_test(dataset), not dataset.has_test
     assert config.image_size
     form = (*config.image_size, config.channels)
     if examples.images.shape[1:] != form:
@@ -73,7 +82,7 @@ def _test(run: Run, data: Data, data_root: str | os.PathLike[str] | None) -> Lab
             f"test images are of the classes {', '.join(examples.class_names)}, but {run.path} "
             f"knows {', '.join(classes)}: the same names in the same order are needed"
         )
-    if data is None and draws_test(find_again(config, data_root), data_root):
+    if test_drawn:
         # Which images are its test split is decided by all of them.
         open_examples(run, data_root=data_root)
         _refuse_seen(run, examples)
@@ -97,7 +106,7 @@ def _refuse_seen(run: Run, test: LabelledImages) -> None:
             f"{run.config.train.weights}, which {run.path} started from, was trained on {seen:,} "
             f"of its {len(test.labels):,} test images: train again with the data.split_seed and "
             "data.test_fraction of that run, or with --train.overlap=allow, which every table "
-            "will tell"
+            "then states"
         )
 
 

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 
 from vitlab.config import AugmentConfig
 from vitlab.data.augment import (
-    Draws,
-    Moment,
+    BatchRng,
+    RngKey,
     Technique,
     augment,
     crop,
@@ -45,12 +45,12 @@ def pictures(count, channels=3, height=32, width=32):
     return torch.from_numpy(np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8))
 
 
-def moment(count, step=0, epoch=0, seed=0):
-    return Moment(seed, step, epoch, np.arange(count), count)
+def rng_key(count, step=0, epoch=0, seed=0):
+    return RngKey(seed, step, epoch, np.arange(count), count)
 
 
-def draws(count):
-    return Draws([np.random.default_rng(0)], [count])
+def batch_rng(count):
+    return BatchRng([np.random.default_rng(0)], [count])
 
 
 def augmented(images, config, at=None, labels=None, classes=10):
@@ -62,7 +62,7 @@ def augmented(images, config, at=None, labels=None, classes=10):
         images,
         labels,
         config,
-        [at or moment(len(images))],
+        [at or rng_key(len(images))],
         mean=(0.0,) * channels,
         std=(1.0,) * channels,
         classes=classes,
@@ -76,7 +76,7 @@ def as_bytes(images):
 def test_everything_off_is_normalisation_and_one_hot_labels():
     images, labels = pictures(4), torch.tensor([2, 0, 1, 2])
     mean, std = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
-    x, y = augment(images, labels, AugmentConfig(), [moment(4)], mean=mean, std=std, classes=3)
+    x, y = augment(images, labels, AugmentConfig(), [rng_key(4)], mean=mean, std=std, classes=3)
     assert torch.equal(x, normalize(images, mean, std))
     assert torch.equal(y, F.one_hot(labels, 3).float())
 
@@ -92,11 +92,11 @@ def test_normalisation_subtracts_the_mean_and_divides_by_the_deviation():
 
 def test_equal_seed_and_step_give_equal_batches_and_others_do_not():
     images = pictures(16)
-    first = augmented(images, EVERYTHING, moment(16, step=7))
-    again = augmented(images, EVERYTHING, moment(16, step=7))
+    first = augmented(images, EVERYTHING, rng_key(16, step=7))
+    again = augmented(images, EVERYTHING, rng_key(16, step=7))
     assert torch.equal(first[0], again[0])
     assert torch.equal(first[1], again[1])
-    for other in (moment(16, step=8), moment(16, step=7, seed=1)):
+    for other in (rng_key(16, step=8), rng_key(16, step=7, seed=1)):
         x, y = augmented(images, EVERYTHING, other)
         assert not torch.equal(first[0], x)
         assert not torch.equal(first[1], y)
@@ -128,7 +128,7 @@ def test_switching_a_technique_on_changes_nothing_that_another_draws():
 
 
 def test_no_two_techniques_share_random_numbers():
-    at = moment(1)
+    at = rng_key(1)
     first = {tuple(at.rng(technique).integers(2**32, size=4)) for technique in Technique}
     order = tuple(np.random.default_rng([at.seed, at.step]).integers(2**32, size=4))
     assert len(first | {order}) == len(Technique) + 1
@@ -154,7 +154,7 @@ def test_grey_oblong_and_tiny_images_keep_their_shape(config, shape):
 @pytest.mark.parametrize(("padding", "side"), [(2, 8), (4, 3)])
 def test_a_crop_is_a_window_of_the_padded_image(fill, mode, padding, side):
     images = pictures(300, 3, side, side + 1)
-    cropped = crop(images, padding, fill, draws(300))
+    cropped = crop(images, padding, fill, batch_rng(300))
     edges = ((0, 0), (padding, padding), (padding, padding))
     places = set()
     for image, result in zip(images.numpy(), cropped.numpy(), strict=True):
@@ -173,7 +173,7 @@ def test_a_crop_is_a_window_of_the_padded_image(fill, mode, padding, side):
 
 def test_a_resized_crop_is_a_part_of_the_image_brought_back_to_size():
     images = pictures(6, 3, 12, 12)
-    resized = resized_crop(images, 0.5, draws(6))
+    resized = resized_crop(images, 0.5, batch_rng(6))
     for image, result in zip(images, resized, strict=True):
         gaps = {}
         for height in range(7, 13):
@@ -192,7 +192,7 @@ def test_a_resized_crop_is_a_part_of_the_image_brought_back_to_size():
 
 def test_a_resized_crop_of_the_whole_area_is_the_image():
     images = pictures(4, 3, 12, 20)
-    assert torch.equal(resized_crop(images, 1.0, draws(4)), images)
+    assert torch.equal(resized_crop(images, 1.0, batch_rng(4)), images)
 
 
 def test_flips_exchange_left_and_right():
@@ -208,7 +208,7 @@ def test_alternating_flips_show_both_sides_of_every_image_in_two_epochs():
     images = pictures(200)
     sides = []
     for epoch in range(4):
-        at = moment(200, step=epoch * 13, epoch=epoch)
+        at = rng_key(200, step=epoch * 13, epoch=epoch)
         x, _ = augmented(images, AugmentConfig(flip="alternating"), at)
         sides.append((as_bytes(x) == images).all(dim=(1, 2, 3)))
     assert torch.equal(sides[0], ~sides[1])
@@ -221,7 +221,7 @@ def test_an_alternating_flip_belongs_to_the_training_image_not_to_its_place_in_t
     images, config = pictures(50), AugmentConfig(flip="alternating")
     whole, _ = augmented(images, config)
     order = np.random.default_rng(1).permutation(50)[:20]
-    part, _ = augmented(images[order], config, Moment(0, 9, 2, order, 50))
+    part, _ = augmented(images[order], config, RngKey(0, 9, 2, order, 50))
     assert torch.equal(part, whole[order])
 
 
@@ -290,7 +290,7 @@ def test_mixed_labels_match_the_share_of_the_pixels(fields):
     images = colours.view(10, 1, 1, 1).expand(-1, 1, 24, 32).contiguous()
     shares = []
     for step in range(40):
-        x, y = augmented(images, AugmentConfig(**fields), moment(10, step))
+        x, y = augmented(images, AugmentConfig(**fields), rng_key(10, step))
         torch.testing.assert_close(x.mean((1, 2, 3)), y @ (colours / 255), rtol=0, atol=1e-5)
         shares.append(y[torch.arange(10), torch.arange(10)].min().item())
     assert len(set(shares)) > 20  # one share per batch
@@ -301,7 +301,7 @@ def test_a_coin_per_batch_decides_between_mixup_and_cutmix():
     config = AugmentConfig(mixup=1.0, cutmix=1.0)
     cut = []
     for step in range(60):
-        x, _ = augmented(images, config, moment(10, step))
+        x, _ = augmented(images, config, rng_key(10, step))
         cut.append(bool((x != x[:, :, :1, :1]).any()))  # CutMix alone leaves edges
     assert 15 < sum(cut) < 45
 

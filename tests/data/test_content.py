@@ -1,16 +1,12 @@
 """One set, one order, one split: whatever file images come from, and whatever happened to it."""
 
-import io
 import os
-import pickle
 import shutil
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from forms import cifar, parquet, png, unpacked
 
 import vitlab
 from vitlab import data
@@ -39,48 +35,17 @@ def pictures(count, seed=0, size=(32, 32)):
     return images.astype(np.uint8), labels
 
 
-def png(image):
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
-    return file.getvalue()
-
-
 def as_parquet(root, parts):
     for split, (images, labels) in parts.items():
-        rows = [{"bytes": png(image), "path": None} for image in images]
-        path = root / "cifar10" / f"{split}.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.table({"image": rows, "label": pa.array(labels, pa.int64())}), path)
-
-
-def batches(parts, write):
-    for split, (images, labels) in parts.items():
-        rows = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
-        names = ["test_batch"] if split == "test" else [f"data_batch_{n}" for n in range(1, 6)]
-        for name, index in zip(names, np.array_split(np.arange(len(rows)), len(names))):  # noqa: B905
-            write(name, rows[index], labels[index])
+        parquet(root / "cifar10" / f"{split}.parquet", labels, images=images)
 
 
 def as_python(root, parts):
-    folder = root / "cifar10"
-    folder.mkdir(parents=True)
-
-    def write(name, rows, labels):
-        batch = {b"data": rows, b"labels": labels.tolist()}
-        (folder / name).write_bytes(pickle.dumps(batch))
-
-    batches(parts, write)
+    unpacked(root / "cifar10", cifar(parts, KNOWN["cifar10"].files, "labels"))
 
 
 def as_binary(root, parts):
-    folder = root / "cifar-10-batches-bin"
-    folder.mkdir(parents=True)
-
-    def write(name, rows, labels):
-        records = np.hstack([labels[:, None].astype(np.uint8), rows])
-        (folder / f"{name}.bin").write_bytes(records.tobytes())
-
-    batches(parts, write)
+    unpacked(root / "cifar-10-batches-bin", cifar(parts, KNOWN["cifar10"].files, ""))
 
 
 def as_folder(root, parts):
@@ -106,12 +71,6 @@ def everywhere(tmp_path, parts):
     return {form: (name, tmp_path / form) for form, name in names.items()}
 
 
-@pytest.fixture(autouse=True)
-def empty_machine(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv("VITLAB_DATA", raising=False)
-
-
 @pytest.mark.filterwarnings("ignore:cifar10. the t")
 def test_every_form_in_any_order_gives_the_same_images_split_batches_and_weights(tmp_path):
     parts = {"train": pictures(200), "test": pictures(40, seed=1)}
@@ -123,7 +82,7 @@ def test_every_form_in_any_order_gives_the_same_images_split_batches_and_weights
         )
         told = run.provenance["data"]
         weights = (run.checkpoint().model).read_bytes()
-        test = data.load_test(run.config.data, root).fingerprint
+        test = data.load_test(data.open_dataset(run.config.data, root=root)).fingerprint
         seen.add((told["fingerprint"], told["split_sha256"]["validation"], test, weights))
     assert len(seen) == 1
 
@@ -141,9 +100,9 @@ def photos(tmp_path):
 
 def parts_of(folder) -> dict[str, set[int]]:
     """Keys of the images of each part of a folder."""
-    config = data.resolve(DataConfig(dataset=str(folder)))
-    train, test = data.load_train(config), data.load_test(config)
-    index = dict(zip(("train", "validation"), train.split(config), strict=True))
+    dataset = data.open_dataset(DataConfig(dataset=str(folder)))
+    train, test = dataset.examples, data.load_test(dataset)
+    index = dict(zip(("train", "validation"), dataset.split, strict=True))
     return {name: set(train.keys[i].tolist()) for name, i in index.items()} | {
         "test": set(test.keys.tolist())
     }
@@ -165,9 +124,8 @@ def test_renaming_files_moves_no_image_and_adding_some_moves_few(photos):
 def test_a_split_is_the_same_at_every_image_size(photos):
     sizes = [DataConfig(dataset=str(photos), image_size=(side, side)) for side in (8, 12, 16)]
     splits = []
-    for config in map(data.resolve, sizes):
-        examples = data.load_train(config)
-        splits.append(set(examples.keys[examples.split(config)[1]].tolist()))
+    for dataset in map(data.open_dataset, sizes):
+        splits.append(set(dataset.examples.keys[dataset.split[1]].tolist()))
     assert splits[0] == splits[1] == splits[2]
 
 
@@ -243,7 +201,7 @@ def test_data_that_moved_is_found_by_the_data_root_and_known_by_its_content(phot
     moved = photos.parent / "disk2" / "photos"
     moved.parent.mkdir()
     photos.rename(moved)
-    with pytest.raises(DataError, match="is gone: tell where it is now with --data-root"):
+    with pytest.raises(DataError, match="is gone: give the place where it is now with --data-root"):
         open_split(run, "validation")
     open_split(run, "validation", data_root=photos.parent / root)
     open_split(run, "test", data_root=photos.parent / root)
@@ -260,8 +218,8 @@ def test_a_run_of_an_earlier_vitlab_says_that_its_split_cannot_be_found_again(ph
 
 
 def test_examples_given_in_another_order_are_the_same_data(photos):
-    config = data.resolve(DataConfig(dataset=str(photos)))
-    first = data.load_train(config)
+    config = data.open_dataset(DataConfig(dataset=str(photos))).config
+    first = data.open_dataset(config).examples
     order = np.random.default_rng(0).permutation(len(first.labels))
     turned = LabelledImages(first.images[order], first.labels[order], first.class_names).canonical()
     assert turned.fingerprint == first.fingerprint
@@ -284,10 +242,9 @@ REAL = Path(os.environ.get("VITLAB_DATA") or ".").absolute()
 @pytest.mark.skipif(not (REAL / "cifar10").is_dir(), reason="needs VITLAB_DATA with CIFAR-10")
 @pytest.mark.filterwarnings("error")
 def test_the_readmes_commands_run_on_cifar10_in_two_other_orders(tmp_path, monkeypatch):
-    config = data.resolve(DataConfig())
     parts = {}
-    for split, load in (("train", data.load_train), ("test", data.load_test)):
-        examples = load(config, REAL)
+    dataset = data.open_dataset(DataConfig(), root=REAL)
+    for split, examples in (("train", dataset.examples), ("test", data.load_test(dataset))):
         order = np.random.default_rng(3).permutation(len(examples.labels))
         parts[split] = examples.images[order], examples.labels[order]
     as_parquet(tmp_path / "a", parts)

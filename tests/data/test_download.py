@@ -64,8 +64,8 @@ def environment(tmp_path, monkeypatch):
 
 def fetch(cache, *urls, sha256=SHA256):
     """Fetch from the given addresses, each a source of its own."""
-    sources = tuple((File(url, sha256),) for url in urls)
-    return download.fetch("cifar10", replace(KNOWN["cifar10"], sources=sources), cache)
+    mirrors = tuple((File(url, sha256),) for url in urls)
+    return download.fetch("cifar10", replace(KNOWN["cifar10"], mirrors=mirrors), cache)
 
 
 def test_a_file_arrives_whole_and_alone(tmp_path, host):
@@ -135,7 +135,7 @@ def test_when_every_host_fails_one_error_tells_the_ways_by_hand(tmp_path, host):
 def test_leftovers_of_a_host_that_failed_are_not_taken_along(tmp_path, host):
     known = replace(
         KNOWN["cifar10"],
-        sources=(
+        mirrors=(
             (File(f"{host.url}/train.parquet", None), File(f"{host.url}/nothing.parquet", None)),
             (File(f"{host.url}/{NAME}", SHA256),),
         ),
@@ -182,7 +182,7 @@ def test_a_second_process_is_kept_away_from_a_running_download(tmp_path, host):
 
 
 def test_a_data_set_below_the_root_is_used_before_any_download(tmp_path, monkeypatch):
-    monkeypatch.setattr(data.sources, "fetch", lambda *_: pytest.fail("downloaded"))
+    monkeypatch.setattr("vitlab.data.find.fetch", lambda *_: pytest.fail("downloaded"))
     (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"not quite")
     with pytest.raises(DataError, match="is truncated or altered"):
-        data.load_train(DataConfig(), tmp_path)
+        _ = data.open_dataset(DataConfig(), root=tmp_path).examples

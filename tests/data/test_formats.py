@@ -1,6 +1,5 @@
 """What is used for what, what is passed over, and the ways out of what is refused."""
 
-import io
 import os
 import shutil
 import socket
@@ -10,54 +9,29 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from forms import classes, folders, parquet, png, test_of, train_of
 from PIL import Image
 
 from vitlab import data
 from vitlab.config import DataConfig
-from vitlab.data.formats import Folder, Parquet, part_of
+from vitlab.data.folder import Folder
+from vitlab.data.parquet import Parquet
+from vitlab.data.source import split_of
 from vitlab.errors import DataError
 
-DRAWS = np.random.default_rng(0)
 ABC = ("ant", "bee", "cow")
 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv("VITLAB_DATA", raising=False)
     (tmp_path / "photos").mkdir()
     monkeypatch.chdir(tmp_path)
     return tmp_path / "photos"
 
 
-def encoded():
-    file = io.BytesIO()
-    Image.fromarray(DRAWS.integers(0, 256, (4, 4, 3), np.uint8)).save(file, "PNG")
-    return file.getvalue()
-
-
-def images(root, *folders, count=2, ending=".png"):
-    """Some images in each of the folders."""
-    for folder in folders:
-        (root / folder).mkdir(parents=True, exist_ok=True)
-        for number in range(count):
-            (root / folder / f"{number}{ending}").write_bytes(encoded())
-    return root
-
-
-def classes(root, *parts, names=ABC, count=2):
-    """Class folders in each of the parts."""
-    return images(
-        root, *(os.path.join(part, name) for part in parts for name in names), count=count
-    )
-
-
-def train_of(path="photos", **fields):
-    return data.load_train(DataConfig(dataset=str(path), **fields))
-
-
-def told(path="photos", root=None, **fields):
-    return "\n".join(data.describe(DataConfig(dataset=str(path), **fields), root))
+def told(path="photos", root=None):
+    """What a training says of its images."""
+    return "\n".join(data.open_dataset(DataConfig(dataset=str(path)), root=root).description)
 
 
 @pytest.mark.parametrize(
@@ -72,8 +46,8 @@ def told(path="photos", root=None, **fields):
     ],
 )  # fmt: skip
 def test_a_part_is_told_by_the_words_of_a_name(name, part):
-    assert part_of(name) == (part, part_of(name)[1])
-    assert (part is None) or part_of(name)[1] == ()
+    assert split_of(name) == (part, split_of(name)[1])
+    assert (part is None) or split_of(name)[1] == ()
 
 
 @pytest.mark.parametrize(
@@ -104,7 +78,7 @@ def test_a_set_one_folder_too_deep_is_found(here, deep):
 
 def test_what_is_not_used_is_told_with_its_number_and_why(here):
     classes(here, "train", "test", "val", "chest/train")
-    images(here, "seg_pred", "empty", count=4)
+    folders(here, "seg_pred", "empty", count=4)
     (here / "readme.txt").touch()
     lines = told()
     assert "val/ (6 images of the validation split) is not used: vitlab draws its own" in lines
@@ -117,13 +91,11 @@ def test_files_of_other_kinds_are_counted_by_ending(here):
     classes(here, "")
     for number, ending in enumerate((".bmp", ".tif", ".tif", ".txt")):
         (here / "ant" / f"x{number}{ending}").touch()
-    (here / "0.png").write_bytes(encoded())
-    images(here, "bee/more")
+    (here / "0.png").write_bytes(png())
+    folders(here, "bee/more")
     lines = told()
-    assert (
-        "4 files of class folders are no PNG, JPEG or WebP by their names: .bmp 1, .tif 2" in lines
-    )
-    assert "no class folder holds them: 1 image, 0.png" in lines
+    assert "no PNG, JPEG or WebP by name: 4 files of class folders (.bmp 1, .tif 2" in lines
+    assert "not used, beside the class folders: 1 file (.png 1), 0.png" in lines
     assert "bee/more/ 2" in lines
 
 
@@ -136,7 +108,7 @@ def test_other_names_of_jpeg_are_read(here, ending):
 
 def test_what_systems_leave_is_no_class_and_no_image(here):
     classes(here, "")
-    images(here, "__MACOSX/ant", "ant/.ipynb_checkpoints", ".git")
+    folders(here, "__MACOSX/ant", "ant/.ipynb_checkpoints", ".git")
     for name in ("ant/Thumbs.db", "desktop.ini", "bee/._0.png"):
         (here / name).touch()
     source = Folder(here)
@@ -158,7 +130,8 @@ def test_a_class_of_other_files_says_what_they_are(here):
 def test_folders_that_hold_the_same_classes_are_no_classes(here):
     classes(here, "entrenamiento", "prueba")
     with pytest.raises(
-        DataError, match=r"both hold folders named ant, bee, cow.*to train and test"
+        DataError,
+        match=r"ant, bee, cow: prueba holds the same.*to train and test",
     ):
         train_of()
     assert train_of("photos/entrenamiento", test_fraction=0.5).class_names == ABC
@@ -168,7 +141,7 @@ def test_folders_that_hold_the_same_classes_are_no_classes(here):
 
 
 def test_two_classes_of_the_same_subfolders_can_be_put_right(here):
-    images(here, "cat/left", "cat/right", "dog/left", "dog/right")
+    folders(here, "cat/left", "cat/right", "dog/left", "dog/right")
     with pytest.raises(DataError, match="if they are classes, move their images directly"):
         train_of()
     for name in ("cat", "dog"):
@@ -180,7 +153,7 @@ def test_two_classes_of_the_same_subfolders_can_be_put_right(here):
 
 
 def test_splits_inside_classes_are_refused(here):
-    images(here, *(f"{name}/{part}" for name in ABC for part in ("train", "test")))
+    folders(here, *(f"{name}/{part}" for name in ABC for part in ("train", "test")))
     with pytest.raises(DataError, match="move them above the classes, as in photos/train/ant"):
         train_of()
     for part in ("train", "test"):
@@ -194,7 +167,10 @@ def test_splits_inside_classes_are_refused(here):
 
 def test_a_copy_of_the_set_inside_it_is_no_class(here):
     classes(here, "", "again")
-    with pytest.raises(DataError, match="again holds folders named like classes beside it"):
+    with pytest.raises(
+        DataError,
+        match="again holds the folders ant, bee, cow: they are named like classes beside it",
+    ):
         train_of()
     shutil.rmtree(here / "again")
     assert train_of().class_names == ABC
@@ -208,7 +184,7 @@ def test_one_folder_that_may_be_a_class_names_the_way_in(here):
 
 
 def test_images_in_folders_called_train_and_test_are_no_classes(here):
-    images(here, "train", "test", "valid")
+    folders(here, "train", "test", "valid")
     with pytest.raises(DataError, match=r"hold images and no class folders.*CSV file"):
         train_of()
     lines = [f"{s}/{n}.png,{'ab'[n]},{s}" for s in ("train", "test", "valid") for n in (0, 1)]
@@ -217,7 +193,7 @@ def test_images_in_folders_called_train_and_test_are_no_classes(here):
 
 
 def test_a_folder_that_may_be_a_class_or_a_split_is_refused(here):
-    images(here, "cat", "dog", "test")
+    folders(here, "cat", "dog", "test")
     with pytest.raises(DataError, match="is 'test' a class or a split"):
         train_of()
     (here / "test").rename(here / "test card")
@@ -225,9 +201,9 @@ def test_a_folder_that_may_be_a_class_or_a_split_is_refused(here):
 
 
 def test_train_may_be_a_class_among_others(here):
-    images(here, "bus", "car", "train")
+    folders(here, "bus", "car", "train")
     assert train_of().class_names == ("bus", "car", "train")
-    images(here, "train/freight", "train/tram")
+    folders(here, "train/freight", "train/tram")
     with pytest.raises(DataError, match="'train' the training images, or a class beside bus, car"):
         train_of()
     assert train_of("photos/train").class_names == ("freight", "tram")
@@ -241,7 +217,7 @@ def test_two_folders_for_one_part_are_refused(here):
 
 @pytest.mark.parametrize("parts", [("",), ("train", "valid", "test")])
 def test_sets_for_detection_are_no_classes(here, parts):
-    images(here, *(os.path.join(part, "images") for part in parts))
+    folders(here, *(os.path.join(part, "images") for part in parts))
     for part in parts:
         (here / part / "labels").mkdir()
         (here / part / "labels" / "0.txt").touch()
@@ -251,7 +227,7 @@ def test_sets_for_detection_are_no_classes(here, parts):
 
 def test_images_without_classes_are_no_test_split(here):
     classes(here, "train")
-    images(here, "test")
+    folders(here, "test")
     assert not Folder(here).has_test
     assert "test/ (2 images) is not used: they lie in no class folder" in told()
 
@@ -325,17 +301,17 @@ def test_a_folder_named_like_an_image_is_a_folder(here):
 def test_a_broken_test_image_is_named_as_one_with_advice_that_helps(here):
     classes(here, "train", "test")
     (here / "test" / "ant" / "bad.png").write_text("x")
-    config = data.resolve(DataConfig(dataset="photos"))
-    train = data.load_train(config)
+    config = data.open_dataset(DataConfig(dataset="photos")).config
+    train = data.open_dataset(config).examples
     with pytest.raises(DataError, match=r"test images of photos: 1 of 7 .*\n.*bad.png") as error:
-        data.load_test(config)
+        data.load_test(data.open_dataset(config))
     assert "Replace or remove them" in str(error.value)
     skipping = DataConfig(dataset="photos", unreadable="skip")
     with pytest.warns(UserWarning, match="left out"):
-        assert len(data.load_test(skipping).labels) == 6
+        assert len(data.load_test(data.open_dataset(skipping)).labels) == 6
     (here / "test" / "ant" / "bad.png").unlink()
-    assert len(data.load_test(config).labels) == 6
-    assert data.load_train(config).fingerprint == train.fingerprint
+    assert len(data.load_test(data.open_dataset(config)).labels) == 6
+    assert data.open_dataset(config).examples.fingerprint == train.fingerprint
 
 
 def test_a_drawn_test_image_is_to_be_replaced(here):
@@ -343,7 +319,7 @@ def test_a_drawn_test_image_is_to_be_replaced(here):
         path.write_text("x")
     config = DataConfig(dataset="photos", image_size=(4, 4), channels=3, classes=3)
     with pytest.raises(DataError, match=r"test images of photos(?s:.)*\nReplace them; a run keeps"):
-        data.load_test(config)
+        data.load_test(data.open_dataset(config))
 
 
 def test_an_own_folder_called_like_a_known_set_is_told_of(here, monkeypatch):
@@ -355,7 +331,7 @@ def test_an_own_folder_called_like_a_known_set_is_told_of(here, monkeypatch):
     monkeypatch.chdir(here.parent)
     classes(here.parent / "cifar10", "")
     with pytest.raises(DataError, match=r"For a folder of class folders give \./cifar10"):
-        data.load_train(DataConfig(dataset="cifar10"), ".")
+        train_of("cifar10", ".")
     assert train_of("./cifar10").class_names == ABC
 
 
@@ -376,12 +352,6 @@ def test_classes_are_counted_by_name_or_by_their_extremes():
 # Parquet
 
 
-def parquet(path, labels, plain=False, **columns):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows = [encoded() if plain else {"bytes": encoded(), "path": None} for _ in labels]
-    pq.write_table(pa.table({"image": rows, "label": pa.array(labels), **columns}), path)
-
-
 @pytest.mark.parametrize(
     ("labels", "names"),
     [
@@ -393,9 +363,9 @@ def parquet(path, labels, plain=False, **columns):
 )  # fmt: skip
 @pytest.mark.parametrize("plain", [True, False])
 def test_labels_may_be_text_floats_or_bools_and_images_plain_bytes(here, labels, names, plain):
-    parquet(here / "train.parquet", labels, plain)
-    parquet(here / "test.parquet", labels[:2], plain)
-    train, test = train_of(), data.load_test(DataConfig(dataset="photos"))
+    parquet(here / "train.parquet", labels, plain=plain)
+    parquet(here / "test.parquet", labels[:2], plain=plain)
+    train, test = train_of(), test_of("photos")
     assert train.class_names == names
     assert sorted(train.labels) == [0, 1, 1] and sorted(test.labels) == [0, 1]
 
@@ -413,7 +383,7 @@ def test_labels_that_are_no_classes_are_refused(here):
     parquet(here / "train.parquet", ["a", "b"])
     parquet(here / "test.parquet", ["a", "c"])
     with pytest.raises(DataError, match="classes without training images: c"):
-        data.load_test(DataConfig(dataset="photos", image_size=(4, 4), channels=3))
+        test_of("photos", image_size=(4, 4), channels=3)
 
 
 def test_test_files_are_never_trained_on(here):
@@ -439,10 +409,10 @@ def test_parts_of_parquet_have_the_same_other_names(here, names):
 def test_validation_files_beside_test_files_are_told_of(here):
     for name in ("train", "validation", "test"):
         parquet(here / "data" / f"{name}-0.parquet", [0, 1])
-    images(here, "pictures")
+    folders(here, "pictures")
     lines = told()
     assert "data/validation-0.parquet (2 images of the validation split) is not used" in lines
-    assert "not used, beside the Parquet files: 2 images" in lines
+    assert "not used, beside the Parquet files: .png 2; to use images" in lines
     assert "images from column image, labels from column label" in lines
 
 

@@ -1,7 +1,5 @@
 """Data sets: every way images can lie on a disk, told apart, checked and read only once."""
 
-import io
-import json
 import os
 import time
 from pathlib import Path
@@ -10,65 +8,26 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from forms import classes as class_folders
+from forms import parquet, pixels, png, test_of, train_of
 from PIL import Image
 
 from vitlab import data
 from vitlab.config import DataConfig
-from vitlab.data import KNOWN, decode, sources
+from vitlab.data import KNOWN, decode, loading
+from vitlab.data.parquet import Parquet
 from vitlab.errors import DataError
-
-RNG = np.random.default_rng(0)
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv("VITLAB_DATA", raising=False)
-    return tmp_path / "cache" / "vitlab"
-
-
-def pixels(*shape):
-    return RNG.integers(0, 256, shape, np.uint8)
-
-
-def encoded(array):
-    file = io.BytesIO()
-    Image.fromarray(array).save(file, "PNG")
-    return file.getvalue()
 
 
 def folder(path, count=5, classes=("cat", "dog"), splits=("train", "test"), shape=(8, 8, 3)):
-    for split in splits:
-        for name in classes:
-            (path / split / name).mkdir(parents=True)
-            for number in range(count):
-                (path / split / name / f"{number}.png").write_bytes(encoded(pixels(*shape)))
-    return path
-
-
-def parquet(path, labels, names=None, image="picture", label="kind", images=None):
-    images = pixels(len(labels), 8, 8, 3) if images is None else images
-    rows = [{"bytes": encoded(one), "path": None} for one in images]
-    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    table = pa.table({image: pa.array(rows, kind), label: pa.array(labels, pa.int64())})
-    if names:
-        features = {label: {"_type": "ClassLabel", "names": names}}
-        about = json.dumps({"info": {"features": features}})
-        table = table.replace_schema_metadata({"huggingface": about})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, path)
-    return images
-
-
-def train_of(path, **fields):
-    return data.load_train(DataConfig(dataset=str(path), **fields))
+    return class_folders(path, *splits, names=classes, count=count, shape=shape)
 
 
 # Arrays and digits
 
 
 def test_digits_fill_the_whole_range_and_split_80_to_20():
-    train, test = (load(DataConfig(dataset="digits")) for load in (data.load_train, data.load_test))
+    train, test = train_of("digits"), test_of("digits")
     known = KNOWN["digits"]
     assert train.images.shape == (known.train, 8, 8, 1)
     assert test.images.shape == (known.test, 8, 8, 1)
@@ -80,7 +39,7 @@ def test_digits_fill_the_whole_range_and_split_80_to_20():
 
 def test_training_images_never_come_out_of_the_test_door():
     config = DataConfig(dataset="digits", split_seed=3)
-    train, test = data.load_train(config), data.load_test(config)
+    train, test = data.open_dataset(config).examples, data.load_test(data.open_dataset(config))
     together = np.concatenate([train.images, test.images]).reshape(1797, -1)
     assert len(train.images) + len(test.images) == 1797
     assert len(np.unique(together, axis=0)) >= 1797 - 1  # one digit was scanned twice
@@ -148,9 +107,9 @@ def test_statistics_are_those_of_a_plain_computation():
 
 def test_a_folder_of_class_folders_becomes_training_and_test_images(tmp_path):
     path = folder(tmp_path / "pets", shape=(6, 8, 3))
-    config = data.resolve(DataConfig(dataset=str(path)))
+    config = data.open_dataset(DataConfig(dataset=str(path))).config
     assert (config.image_size, config.channels, config.classes) == ((6, 8), 3, 2)
-    train, test = data.load_train(config), data.load_test(config)
+    train, test = data.open_dataset(config).examples, data.load_test(data.open_dataset(config))
     assert train.class_names == ("cat", "dog")
     assert np.bincount(train.labels).tolist() == np.bincount(test.labels).tolist() == [5, 5]
     with Image.open(path / "test" / "dog" / "0.png") as image:
@@ -161,7 +120,7 @@ def test_a_folder_of_class_folders_becomes_training_and_test_images(tmp_path):
 def test_a_folder_without_a_test_split_gives_up_a_stratified_share(tmp_path):
     path = folder(tmp_path / "pets", count=10, splits=[""])
     config = DataConfig(dataset=str(path), test_fraction=0.3)
-    train, test = data.load_train(config), data.load_test(config)
+    train, test = data.open_dataset(config).examples, data.load_test(data.open_dataset(config))
     assert np.bincount(train.labels).tolist() == [7, 7]
     assert np.bincount(test.labels).tolist() == [3, 3]
     assert not {image.tobytes() for image in train.images} & {i.tobytes() for i in test.images}
@@ -169,7 +128,7 @@ def test_a_folder_without_a_test_split_gives_up_a_stratified_share(tmp_path):
 
 def test_a_validation_folder_stands_in_for_a_missing_test_folder(tmp_path):
     folder(tmp_path, splits=("train", "val"), count=3)
-    assert len(data.load_test(DataConfig(dataset=str(tmp_path))).labels) == 6
+    assert len(test_of(tmp_path).labels) == 6
     assert len(train_of(tmp_path).labels) == 6
 
 
@@ -177,9 +136,9 @@ def test_classes_are_numbered_by_code_point_and_found_by_name_below_the_root(tmp
     names = ("10", "9", "Zebra", "ant", "数据 🐿", "-x")
     folder(tmp_path / "zoo", classes=names, count=2, splits=[""])
     config = DataConfig(dataset="zoo")
-    assert data.load_train(config, tmp_path).class_names == tuple(sorted(names))
+    assert data.open_dataset(config, root=tmp_path).examples.class_names == tuple(sorted(names))
     monkeypatch.setenv("VITLAB_DATA", str(tmp_path))
-    assert data.resolve(config).classes == 6
+    assert data.open_dataset(config).config.classes == 6
 
 
 def test_hidden_and_foreign_files_are_passed_over(tmp_path):
@@ -187,7 +146,7 @@ def test_hidden_and_foreign_files_are_passed_over(tmp_path):
     (tmp_path / "train" / ".ipynb_checkpoints").mkdir()
     for name in (".DS_Store", "Thumbs.db", ".hidden.png", "notes.txt"):
         (tmp_path / "train" / "cat" / name).write_text("x")
-    (tmp_path / "train" / "cat" / "LOUD.PNG").write_bytes(encoded(pixels(8, 8, 3)))
+    (tmp_path / "train" / "cat" / "LOUD.PNG").write_bytes(png(pixels(8, 8, 3)))
     assert np.bincount(train_of(tmp_path).labels).tolist() == [3, 2]
 
 
@@ -222,13 +181,13 @@ def test_images_of_another_shape_fit_alike_in_every_format(tmp_path, fit):
 def test_grey_images_make_a_grey_set_and_one_coloured_image_makes_it_colour(tmp_path):
     folder(tmp_path, count=2, shape=(8, 8))
     assert train_of(tmp_path).images.shape[-1] == 1
-    (tmp_path / "train" / "cat" / "red.png").write_bytes(encoded(pixels(8, 8, 3)))
+    (tmp_path / "train" / "cat" / "red.png").write_bytes(png(pixels(8, 8, 3)))
     assert train_of(tmp_path).images.shape[-1] == 3
 
 
 def test_images_of_several_sizes_ask_for_a_size(tmp_path):
     folder(tmp_path, count=2)
-    (tmp_path / "train" / "cat" / "big.png").write_bytes(encoded(pixels(9, 12, 3)))
+    (tmp_path / "train" / "cat" / "big.png").write_bytes(png(pixels(9, 12, 3)))
     with pytest.raises(DataError, match=r"2 sizes, \(8, 8\) to \(9, 12\).*set data.image_size"):
         train_of(tmp_path)
     assert train_of(tmp_path, image_size=(8, 8)).images.shape == (5, 8, 8, 3)
@@ -276,12 +235,14 @@ def test_a_test_folder_without_a_train_folder_is_no_class(tmp_path):
 
 
 def test_parquet_is_read_by_its_schema_whatever_the_columns_are_called(tmp_path):
-    images = parquet(tmp_path / "data" / "train-0.parquet", [1, 0, 1], ["no", "yes"])
-    parquet(tmp_path / "data" / "test-0.parquet", [0], ["no", "yes"])
+    images = parquet(
+        tmp_path / "data" / "train-0.parquet", [1, 0, 1], ["no", "yes"], columns=("picture", "kind")
+    )
+    parquet(tmp_path / "data" / "test-0.parquet", [0], ["no", "yes"], columns=("picture", "kind"))
     train = train_of(tmp_path)
     expected = data.from_arrays(images, np.array([1, 0, 1]), ("no", "yes"))
     assert train.fingerprint == expected.fingerprint
-    assert len(data.load_test(DataConfig(dataset=str(tmp_path))).labels) == 1
+    assert len(test_of(tmp_path).labels) == 1
 
 
 def test_a_split_is_told_by_words_not_by_letters(tmp_path):
@@ -289,25 +250,25 @@ def test_a_split_is_told_by_words_not_by_letters(tmp_path):
     parquet(tmp_path / "test" / "latest" / "validation" / "0.parquet", [0, 1, 1])
     path = tmp_path / "test" / "latest"
     assert len(train_of(path).labels) == 2
-    assert len(data.load_test(DataConfig(dataset=str(path))).labels) == 3
+    assert len(test_of(path).labels) == 3
 
 
 def test_a_single_parquet_file_without_names_is_numbered_and_split(tmp_path):
     parquet(tmp_path / "all.parquet", [0, 1, 2] * 5)
     config = DataConfig(dataset=str(tmp_path / "all.parquet"))
-    assert data.load_train(config).class_names == ("0", "1", "2")
-    assert np.bincount(data.load_test(config).labels).tolist() == [1, 1, 1]
+    assert data.open_dataset(config).examples.class_names == ("0", "1", "2")
+    assert np.bincount(data.load_test(data.open_dataset(config)).labels).tolist() == [1, 1, 1]
 
 
 def test_of_several_label_columns_the_named_one_is_taken(tmp_path):
-    parquet(tmp_path / "train.parquet", [0, 1], ["a", "b"], label="fine")
+    parquet(tmp_path / "train.parquet", [0, 1], ["a", "b"], columns=("picture", "fine"))
     table = pq.read_table(tmp_path / "train.parquet")
     table = table.append_column("id", pa.array([7, 8]))
     pq.write_table(table, tmp_path / "train.parquet")
-    assert sources.Parquet(tmp_path).label == "fine"
+    assert Parquet(tmp_path).label == "fine"
     pq.write_table(table.replace_schema_metadata(None), tmp_path / "train.parquet")
     with pytest.raises(DataError, match="picture, fine, id"):
-        sources.Parquet(tmp_path)
+        Parquet(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -336,12 +297,12 @@ def test_a_damaged_parquet_file_is_named(tmp_path):
 
 
 def test_a_known_set_is_resolved_without_reading_anything(tmp_path):
-    config = data.resolve(DataConfig(dataset="cifar100"), tmp_path)
+    config = data.open_dataset(DataConfig(dataset="cifar100"), root=tmp_path).config
     assert (config.image_size, config.channels, config.classes) == ((32, 32), 3, 100)
-    kept = data.resolve(DataConfig(dataset="cifar10", image_size=(24, 24), channels=1))
+    kept = data.open_dataset(DataConfig(dataset="cifar10", image_size=(24, 24), channels=1)).config
     assert (kept.image_size, kept.channels) == ((24, 24), 1)
     with pytest.raises(DataError, match=r"data.classes=7, but cifar10 has 10"):
-        data.resolve(DataConfig(dataset="cifar10", classes=7))
+        _ = data.open_dataset(DataConfig(dataset="cifar10", classes=7)).config
 
 
 def test_the_facts_of_known_sets_agree_with_each_other():
@@ -356,12 +317,12 @@ def test_the_facts_of_known_sets_agree_with_each_other():
 @pytest.mark.parametrize(("name", "meant"), [("cifra10", "cifar10"), ("digit", "digits")])
 def test_an_unknown_name_suggests_a_known_one(name, meant):
     with pytest.raises(DataError, match=rf"did you mean {meant}\?\nknown: cifar10, cifar100"):
-        data.resolve(DataConfig(dataset=name))
+        _ = data.open_dataset(DataConfig(dataset=name)).config
 
 
 def test_a_data_root_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"data root .*nowhere is not a folder"):
-        data.load_train(DataConfig(), tmp_path / "nowhere")
+        train_of("cifar10", tmp_path / "nowhere")
 
 
 def test_a_known_set_unlike_the_published_one_warns(tmp_path):
@@ -371,10 +332,10 @@ def test_a_known_set_unlike_the_published_one_warns(tmp_path):
     with pytest.warns(
         UserWarning, match=r"20 images, mean .*; published: 50,000 images, mean 0.49"
     ):
-        examples = data.load_train(DataConfig(), tmp_path)
+        examples = data.open_dataset(DataConfig(), root=tmp_path).examples
     assert examples.class_names == KNOWN["cifar10"].class_names
     with pytest.warns(UserWarning, match=r"test split .* 20 images; published: 10,000"):
-        data.load_test(DataConfig(), tmp_path)
+        test_of("cifar10", tmp_path)
 
 
 REAL = Path(os.environ.get("VITLAB_DATA") or ".").absolute()
@@ -385,7 +346,7 @@ real = pytest.mark.skipif(
 
 @real
 def test_the_real_test_images_are_the_published_ones():
-    test = data.load_test(DataConfig(), REAL)
+    test = test_of("cifar10", REAL)
     assert test.images.shape == (10_000, 32, 32, 3)
     assert np.bincount(test.labels).tolist() == [1000] * 10
     assert test.content == KNOWN["cifar10"].content["test"]
@@ -394,8 +355,8 @@ def test_the_real_test_images_are_the_published_ones():
 @real
 @pytest.mark.slow
 def test_the_real_training_images_have_the_published_statistics_and_split_evenly():
-    config = data.resolve(DataConfig())
-    train = data.load_train(config, REAL)
+    config = data.open_dataset(DataConfig()).config
+    train = data.open_dataset(config, root=REAL).examples
     mean, std = data.statistics(train.images)
     assert np.allclose(mean, KNOWN["cifar10"].mean or (), atol=1e-7)
     assert np.allclose(std, KNOWN["cifar10"].std or (), atol=1e-7)
@@ -416,14 +377,14 @@ def test_examples_have_one_order_whatever_order_they_come_in():
 def test_half_a_known_set_is_refused(tmp_path):
     parquet(tmp_path / "cifar10" / "train.parquet", list(range(10)))
     with pytest.raises(DataError, match="not both train and test"):
-        data.load_train(DataConfig(), tmp_path)
+        train_of("cifar10", tmp_path)
 
 
 def test_a_known_name_over_something_else_is_refused_before_any_download(tmp_path):
     (tmp_path / "cifar10").mkdir()
     (tmp_path / "cifar10" / "readme.txt").touch()
     with pytest.raises(DataError, match="holds neither Parquet files nor cifar-10-batches-py"):
-        data.load_train(DataConfig(), tmp_path)
+        train_of("cifar10", tmp_path)
 
 
 # The cache of decoded images
@@ -432,7 +393,7 @@ def test_a_known_name_over_something_else_is_refused_before_any_download(tmp_pat
 def test_images_are_decoded_once(tmp_path, monkeypatch):
     folder(tmp_path / "pets")
     first = train_of(tmp_path / "pets", image_size=(8, 8), channels=3)
-    monkeypatch.setattr(sources, "read", lambda *_: pytest.fail("decoded twice"))
+    monkeypatch.setattr(loading, "read", lambda *_: pytest.fail("decoded twice"))
     again = train_of(tmp_path / "pets", image_size=(8, 8), channels=3)
     assert again.fingerprint == first.fingerprint and again.images.flags.writeable
 
@@ -450,7 +411,7 @@ def test_a_changed_file_is_decoded_anew(tmp_path):
     folder(tmp_path / "pets")
     before = train_of(tmp_path / "pets")
     path = tmp_path / "pets" / "train" / "cat" / "0.png"
-    path.write_bytes(encoded(pixels(8, 8, 3)))
+    path.write_bytes(png(pixels(8, 8, 3)))
     os.utime(path, (time.time() + 9, time.time() + 9))
     assert train_of(tmp_path / "pets").fingerprint != before.fingerprint
 
@@ -517,7 +478,7 @@ def test_12_bits_in_16_use_all_of_8(tmp_path):
     assert train.grey_range is not None and train.grey_range[0] == 1990
     assert train.images.min() == 0 and train.images.max() == 255
     assert train_of(tmp_path).grey_range == train.grey_range  # from the cache too
-    test = data.load_test(DataConfig(dataset=str(tmp_path)))
+    test = test_of(tmp_path)
     assert test.grey_range == train.grey_range and test.images.max() == 255
     wide = train_of(tmp_path, grey_range=(0, 65535))
     assert wide.images.max() < 10 and wide.grey_range == (0, 65535)

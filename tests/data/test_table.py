@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from forms import test_of, train_of
 from PIL import Image
 
 from vitlab import data
@@ -12,9 +13,8 @@ from vitlab.errors import DataError
 
 
 @pytest.fixture(autouse=True)
-def photos(tmp_path, monkeypatch):
+def photos(tmp_path):
     """Six images of their own brightness, some of them in a folder below."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "more").mkdir()
     for number in range(6):
         place = tmp_path / ("more" if number > 3 else "") / f"{number}.png"
@@ -26,10 +26,6 @@ def table(folder, *lines, name="photos.csv", encoding="utf-8"):
     path = folder / name
     path.write_bytes("\n".join(lines).encode(encoding))
     return path
-
-
-def train_of(path, **fields):
-    return data.load_train(DataConfig(dataset=str(path), **fields))
 
 
 def shown(examples):
@@ -53,12 +49,12 @@ def test_a_column_of_splits_is_kept_to(photos):
     lines = ("path,label,split", "0.png,a,train", "1.png,b,train", "2.png,b,test", "3.png,a,val")
     path = table(photos, *lines)
     assert shown(train_of(path)) == [(0, "a"), (1, "b")]
-    assert shown(data.load_test(DataConfig(dataset=str(path)))) == [(2, "b")]
+    assert shown(test_of(path)) == [(2, "b")]
 
 
 def test_validation_rows_stand_in_for_a_missing_test_split(photos):
     path = table(photos, "path,label,split", "0.png,a,train", "1.png,b,train", "2.png,b,valid")
-    assert shown(data.load_test(DataConfig(dataset=str(path)))) == [(2, "b")]
+    assert shown(test_of(path)) == [(2, "b")]
 
 
 def test_a_table_as_a_spreadsheet_writes_it_is_read(photos):
@@ -78,7 +74,7 @@ def test_labels_that_are_numbers_are_ordered_by_value(photos):
 
 def test_a_table_is_found_by_its_name_below_the_root(photos):
     table(photos, "path,label", *(f"{n}.png,{'ab'[n % 2]}" for n in range(4)))
-    assert data.resolve(DataConfig(dataset="photos.csv"), photos).classes == 2
+    assert data.open_dataset(DataConfig(dataset="photos.csv"), root=photos).config.classes == 2
 
 
 def test_an_edited_table_is_read_anew(photos):
@@ -129,9 +125,9 @@ def test_usual_names_of_columns_and_separators_are_read(photos, names, separator
     lines = names, ("0.png", "a", "Train"), ("1.png", "b", "TRAINING"), ("2.png", "b", "Test")
     path = table(photos, *map(separator.join, lines))
     assert shown(train_of(path)) == [(0, "a"), (1, "b")]
-    assert shown(data.load_test(DataConfig(dataset=str(path)))) == [(2, "b")]
+    assert shown(test_of(path)) == [(2, "b")]
     columns = "paths from column {}, labels from column {}, splits from column {}".format(*names)
-    assert data.describe(DataConfig(dataset=str(path))) == [columns]
+    assert data.open_dataset(DataConfig(dataset=str(path))).description == [columns]
 
 
 @pytest.mark.parametrize(
@@ -187,7 +183,7 @@ def test_validation_rows_beside_test_rows_are_told_of(photos):
     notes = Table(table(photos, "path,label,split", *lines)).notes
     assert "rows (1 image of the validation split) is not used" in notes[0]
     notes = Table(table(photos, "path,label,split", *lines[:2], lines[3])).notes
-    assert notes == ["validation rows stand in for test images, which are missing"]
+    assert notes == ["validation images of the table stand in for test images, which are missing"]
 
 
 def test_everything_wrong_is_told_at_once_up_to_ten_lines(photos):

@@ -11,7 +11,7 @@ from PIL import Image
 import vitlab
 from vitlab import explain as module
 from vitlab.cli import main
-from vitlab.data import load_train
+from vitlab.data import open_dataset
 from vitlab.errors import ConfigError, DataError, RunError
 from vitlab.explain import explain, faithfulness
 from vitlab.ledger import LEDGER
@@ -65,7 +65,7 @@ def photo(path, size=(50, 30)):
 def test_a_run_is_explained_on_validation_images_and_only_its_own_folder_is_written(run):
     before = files(run.path)
     found = explain(run, methods=FEW, count=1)
-    examples = load_train(run.config.data)
+    examples = open_dataset(run.config.data).examples
     index = run.split.index[1]
     (picture,) = found["pictures"]
     place = int(picture["name"].removeprefix("validation-"))

@@ -5,6 +5,7 @@ draws the changes, and shrinks what it finds to the smallest change that still f
 """
 
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -13,6 +14,7 @@ import struct
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from image_sets import archive, batches, classes, publish
 from PIL import Image
 
 from vitlab.config import Config, DataConfig
-from vitlab.data import load_train, resolve
+from vitlab.data import open_dataset
 from vitlab.data.images import decode, header
 from vitlab.errors import VitlabError
 from vitlab.recipes import ALL_RECIPES, recipe
@@ -149,8 +151,7 @@ def on_disk(
         file = folder / drawn[0]
         file.write_bytes(packed(drawn[1]))
         try:
-            resolve(data, root)
-            load_train(data, root)
+            _ = open_dataset(data, root=root).examples
         finally:
             file.write_bytes(packed(sources[drawn[0]]))
             shutil.rmtree(folder / "cache", ignore_errors=True)
@@ -199,26 +200,23 @@ def fuzz_cifar(folder: Path, scale: float) -> str:
 def fuzz_loose(folder: Path, scale: float) -> str:
     from scipy.io import savemat
 
-    from vitlab.data.loose import read_idx, read_matlab
+    from vitlab.data.known import KNOWN, File
+    from vitlab.data.official import Official, read_idx
 
     images = np.zeros((6, 5, 4), np.uint8)
     idx = b"\0\0\x08\x03" + struct.pack(">3I", *images.shape) + images.tobytes()
     file = io.BytesIO()
-    savemat(file, {"X": np.zeros((32, 32, 3, 4), np.uint8), "y": np.arange(4)[:, None]})
-    packed = io.BytesIO()
     arrays = {"X": np.zeros((32, 32, 3, 4), np.uint8), "y": np.arange(4)[:, None]}
-    savemat(packed, arrays, do_compression=True)
-    sources = {
-        "a": idx,
-        "b.gz": gzip.compress(idx),
-        "c.mat": file.getvalue(),
-        "d.mat": packed.getvalue(),
-    }
+    savemat(file, arrays, do_compression=True)
+    sources = {"a": idx, "b.gz": gzip.compress(idx), "train_32x32.mat": file.getvalue()}
+    # Matlab files are read only with their published hash.
+    published = File("train_32x32.mat", hashlib.sha256(file.getvalue()).hexdigest())
+    svhn = Official(folder, replace(KNOWN["svhn"], mirrors=((published,),)))
 
     def body(drawn: tuple[str, bytes]) -> None:
         path = folder / drawn[0]
         path.write_bytes(drawn[1])
-        read_matlab(path) if path.suffix == ".mat" else read_idx(path)
+        svhn.read("train") if path.suffix == ".mat" else read_idx(path)
 
     return fuzz(MINUTES * scale, all_bytes(sources), body)
 

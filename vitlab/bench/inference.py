@@ -11,7 +11,7 @@ from torch import nn
 
 from vitlab.bench.measure import interleaved
 from vitlab.config import Config
-from vitlab.data import load_train
+from vitlab.data import open_dataset
 from vitlab.data.augment import normalize
 from vitlab.data.batches import resize
 from vitlab.device import autocast
@@ -70,8 +70,8 @@ def accuracy(run: Run, data_root: str | None) -> dict[str, Any]:
         {"images", "accuracy": {path: share of validation images classified correctly}}
     """
     config, statistics = run.config, run.provenance["data"]
-    examples = load_train(config.data, data_root)
-    train, validation = examples.split(config.data)
+    dataset = open_dataset(config.data, root=data_root)
+    examples, (train, validation) = dataset.examples, dataset.split
     checkpoint = run.checkpoint()
     size = checkpoint.state["image_size"]
     model = open_model(run, checkpoint, torch.device("cpu"))

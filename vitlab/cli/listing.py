@@ -14,13 +14,13 @@ from vitlab.run import Run
 
 def recipes(args: Namespace) -> int:
     """List the recipes; with --experiments those that were never measured."""
-    from vitlab.data import resolve
+    from vitlab.data import open_dataset
     from vitlab.models.cost import cost
 
     rows = []
     for name, make in (EXPERIMENTS if args.experiments else RECIPES).items():
         config = recipe(name)
-        whole = cost(replace(config, data=resolve(config.data)))
+        whole = cost(replace(config, data=open_dataset(config.data).config))
         idea = (make.__doc__ or "").split("\n")[0]
         rows.append((name, config.model.kind, whole.parameters, config.train.epochs, idea))
     print_rows(("recipe", "model", "parameters", "epochs", "idea"), rows, args)
@@ -31,13 +31,12 @@ def recipes(args: Namespace) -> int:
 
 def datasets(args: Namespace) -> int:
     """List the data sets known by name, and where they were found."""
-    from vitlab.data import KNOWN
-    from vitlab.data.sources import locate
+    from vitlab.data import KNOWN, locate
 
     rows = []
     for name, known in KNOWN.items():
         found = "comes with scikit-learn"
-        if known.sources:
+        if known.mirrors:
             found = str(locate(name, args.data_root) or "fetched when first used")
         shape = times((known.channels, *known.image_size))
         rows.append((name, shape, known.classes, known.train, known.test, found, known.summary))
@@ -64,11 +63,11 @@ def show(args: Namespace) -> int:
     if args.other:
         return show_difference(config, opened(args.other), args)
 
-    from vitlab.data import resolve
+    from vitlab.data import open_dataset
     from vitlab.models import describe_parts
     from vitlab.models.cost import cost, summary
 
-    config = replace(config, data=resolve(config.data, args.data_root))
+    config = replace(config, data=open_dataset(config.data, root=args.data_root).config)
     whole, layers, words = cost(config), summary(config), describe_parts(config.model)
     if args.json:
         print_json(

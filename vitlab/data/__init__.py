@@ -3,23 +3,11 @@
 `vitlab.data.augment` and `vitlab.data.batches` need torch and are imported by their own names.
 """
 
+from vitlab.data.dataset import ARRAYS, Data, Dataset, load_test, open_dataset
+from vitlab.data.find import locate, relocate
 from vitlab.data.images import decode
 from vitlab.data.known import KNOWN
-from vitlab.data.sources import (
-    ARRAYS,
-    Data,
-    Dataset,
-    LabelledImages,
-    class_counts,
-    describe,
-    find_again,
-    from_arrays,
-    load_test,
-    load_train,
-    open_dataset,
-    resolve,
-    statistics,
-)
+from vitlab.data.labelled import LabelledImages, class_counts, from_arrays, statistics
 from vitlab.data.splits import index_sha256
 
 __all__ = [
@@ -30,13 +18,11 @@ __all__ = [
     "LabelledImages",
     "class_counts",
     "decode",
-    "describe",
-    "find_again",
     "from_arrays",
     "index_sha256",
     "load_test",
-    "load_train",
+    "locate",
     "open_dataset",
-    "resolve",
+    "relocate",
     "statistics",
 ]

@@ -1,13 +1,13 @@
 """Training images and labels, changed at random: batched tensor code on any device.
 
 Randomness is addressed, never streamed. Every technique draws its own numbers from the seed,
-the step and its own number, on the CPU and with numpy. So equal moments give equal batches, on
-a CPU as on a GPU; switching one technique on changes nothing that another draws; and torch's
-global generator stays where it was. Only the drawn numbers travel to the device, where the
-pixels are changed without waiting for it.
+the step and its own number, on the CPU and with numpy. So equal keys give equal batches, on a CPU
+as on a GPU; switching one technique on changes nothing that another draws; and torch's global
+generator stays where it was. Only the drawn numbers travel to the device, where the pixels are
+changed without waiting for it.
 
-The images of several batches may be changed at once, each by its own batch's numbers: a GPU
-takes longer to be told of a thousand small operations than to do them.
+The images of several batches may be changed at once, each by its own batch's numbers: launching a
+thousand small operations takes a GPU longer than running them.
 
 Shapes: B images in a batch, N in all batches, C channels, H rows, W columns, K classes.
 """
@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -46,8 +46,8 @@ class Technique(enum.IntEnum):
 
 
 @dataclass(frozen=True)
-class Moment:
-    """Where training stands: the address of all random numbers of one batch."""
+class RngKey:
+    """The address of all random numbers of one batch."""
 
     seed: int
     """The training seed."""
@@ -65,11 +65,11 @@ class Moment:
         return np.random.default_rng([self.seed, self.step, technique])
 
 
-class Draws:
+class BatchRng:
     """The random numbers of one technique for the images of several batches, one after another.
 
     Args:
-        rngs: one for each batch.
+        rngs: one generator for each batch.
         counts: images of each batch.
     """
 
@@ -77,27 +77,29 @@ class Draws:
         self.batches = list(zip(rngs, counts, strict=True))
 
     @classmethod
-    def at(cls, moments: Sequence[Moment], technique: Technique) -> "Draws":
-        """What a technique draws for the batches at some moments."""
-        return cls([at.rng(technique) for at in moments], [len(at.index) for at in moments])
+    def of(cls, keys: Sequence[RngKey], technique: Technique) -> "BatchRng":
+        """The random numbers of a technique for the batches of some keys."""
+        return cls([key.rng(technique) for key in keys], [len(key.index) for key in keys])
 
-    def __call__(
+    def _draw(
         self, draw: Callable[[np.random.Generator, int], np.ndarray], axis: int = 0
     ) -> np.ndarray:
         """Draw for each batch by draw(rng, B), and join what comes along the axis of images."""
         return np.concatenate([draw(rng, count) for rng, count in self.batches], axis)
 
-    def integers(self, high: int) -> np.ndarray:
-        """From 0 to below `high`, one per image: int64 (N,)."""
-        return self(lambda rng, count: rng.integers(high, size=count))
+    def integers(self, high: int, rows: int | None = None) -> np.ndarray:
+        """From 0 to below `high`: int64 (N,), or (rows, N)."""
+        if rows is None:
+            return self._draw(lambda rng, count: rng.integers(high, size=count))
+        return self._draw(lambda rng, count: rng.integers(high, size=(rows, count)), axis=1)
 
     def random(self) -> np.ndarray:
         """From 0 to below 1, one per image: float64 (N,)."""
-        return self(lambda rng, count: rng.random(count))
+        return self._draw(lambda rng, count: rng.random(count))
 
     def uniform(self, low: float, high: float, each: tuple[int, ...] = ()) -> np.ndarray:
         """From `low` to below `high`, a shape of them per image: float64 (N, *each)."""
-        return self(lambda rng, count: rng.uniform(low, high, (count, *each)))
+        return self._draw(lambda rng, count: rng.uniform(low, high, (count, *each)))
 
     def noise(self, chosen: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """From N(0, 1), a shape of them per chosen image (N,) bool: float32 (chosen, *shape)."""
@@ -131,7 +133,7 @@ def augment(
     images: Tensor,
     labels: Tensor,
     config: AugmentConfig,
-    moments: Sequence[Moment],
+    keys: Sequence[RngKey],
     *,
     mean: Sequence[float],
     std: Sequence[float],
@@ -142,27 +144,25 @@ def augment(
     With everything off this is `normalize` and one-hot labels. The arguments stay unchanged.
 
     Args:
-        moments: those of the batches that the images are, one after another.
+        keys: one for each of the batches that the images are, one after another.
     """
-
-    def draws(technique: Technique) -> Draws:
-        return Draws.at(moments, technique)
+    rng = partial(BatchRng.of, keys)
 
     if config.crop_padding:
-        images = crop(images, config.crop_padding, config.crop_fill, draws(Technique.CROP))
+        images = crop(images, config.crop_padding, config.crop_fill, rng(Technique.CROP))
     if config.resized_crop:
-        images = resized_crop(images, config.resized_crop, draws(Technique.RESIZED_CROP))
+        images = resized_crop(images, config.resized_crop, rng(Technique.RESIZED_CROP))
     if config.flip != "none":
-        images = flip(images, np.concatenate([_flipped(config.flip, at) for at in moments]))
+        images = flip(images, np.concatenate([_flipped(config.flip, key) for key in keys]))
     if config.policy != "none":
-        images = _policy(images, config, draws(Technique.POLICY))
+        images = _policy(images, config, rng(Technique.POLICY))
     images = normalize(images, mean, std)
     if config.erasing:
-        images = erase(images, config.erasing, config.erasing_fill, draws(Technique.ERASING))
+        images = erase(images, config.erasing, config.erasing_fill, rng(Technique.ERASING))
     if config.cutout:
-        images = cutout(images, config.cutout, draws(Technique.CUTOUT))
+        images = cutout(images, config.cutout, rng(Technique.CUTOUT))
     if config.mixes:
-        return mix(images, labels, config, draws(Technique.MIX), classes)
+        return mix(images, labels, config, rng(Technique.MIX), classes)
     return images, targets(labels, labels, 1.0, config.label_smoothing, classes)
 
 
@@ -175,24 +175,24 @@ def targets(
 ) -> Tensor:
     """Map the labels (N,) of images and of what is mixed into them to targets (N, K).
 
-    An image's own label weighs `lam`, one number or (N,), its partner's 1 - `lam`; then the share
+    An image's own label weighs `lam`, one number or (N,), its partner's 1 - `lam`; then a fraction
     `smoothing` is spread evenly over all classes. Rows sum to 1. Mixing and smoothing meet here
     and nowhere else, so the loss must not smooth again.
     """
     each = torch.arange(classes, device=labels.device)
     own = (labels[:, None] == each).float()  # (N, K)
     partner = (partner_labels[:, None] == each).float()
-    shares = np.empty((2, len(labels)), np.float32)
-    shares[0], shares[1] = lam, 1 - np.asarray(lam)
-    weights = to_device(shares, labels.device)[:, :, None]  # (2, N, 1)
+    fractions = np.empty((2, len(labels)), np.float32)
+    fractions[0], fractions[1] = lam, 1 - np.asarray(lam)
+    weights = to_device(fractions, labels.device)[:, :, None]  # (2, N, 1)
     mixed = weights[0] * own + weights[1] * partner
     return (1 - smoothing) * mixed + smoothing / classes
 
 
-def crop(images: Tensor, padding: int, fill: str, draws: Draws) -> Tensor:
+def crop(images: Tensor, padding: int, fill: str, rng: BatchRng) -> Tensor:
     """Pad all four sides with `fill` (zero or reflect) and cut the size back out at random."""
     N, C, H, W = images.shape
-    corners = draws(lambda rng, count: rng.integers(2 * padding + 1, size=(2, count)), axis=1)
+    corners = rng.integers(2 * padding + 1, rows=2)
     top, left = to_device(corners[:, :, None], images.device)
     rows = top + torch.arange(H, device=images.device)  # (N, H)
     columns = left + torch.arange(W, device=images.device)  # (N, W)
@@ -212,25 +212,25 @@ def _reflect(places: Tensor, side: int) -> Tensor:
     return torch.minimum(places, period - places)
 
 
-def resized_crop(images: Tensor, share: float, draws: Draws) -> Tensor:
-    """Cut out `share` to all of the area and bring it back to size, bilinearly.
+def resized_crop(images: Tensor, least_area: float, rng: BatchRng) -> Tensor:
+    """Cut out `least_area`, a fraction, to all of the area and bring it back to size, bilinearly.
 
     The ratio of width to height is 0.9 to 1.1 times the image's own, as far as the cut fits.
     """
     _, _, H, W = images.shape
-    area = draws.uniform(share, 1)
+    area = rng.uniform(least_area, 1)
     widest = np.log(np.minimum(1.1, 1 / area))
     narrowest = np.log(np.maximum(0.9, area))
-    ratio = np.exp(narrowest + draws.random() * (widest - narrowest))
-    rows = _resampling(H, np.sqrt(area / ratio), draws.random(), images.device)
-    columns = _resampling(W, np.sqrt(area * ratio), draws.random(), images.device)
+    ratio = np.exp(narrowest + rng.random() * (widest - narrowest))
+    rows = _resampling(H, np.sqrt(area / ratio), rng.random(), images.device)
+    columns = _resampling(W, np.sqrt(area * ratio), rng.random(), images.device)
     resized = rows[:, None] @ images.float() @ columns[:, None].mT
     return resized.round_().to(torch.uint8)
 
 
-def _resampling(side: int, share: np.ndarray, place: np.ndarray, device: torch.device) -> Tensor:
+def _resampling(side: int, scale: np.ndarray, place: np.ndarray, device: torch.device) -> Tensor:
     """Matrices (N, side, side) that stretch a part of a line over the whole line."""
-    length = np.clip(np.round(side * share), 1, side)[:, None]
+    length = np.clip(np.round(side * scale), 1, side)[:, None]
     start = np.floor(place[:, None] * (side - length + 1))
     # Pixel i of the result looks at this place; outside the cut, at the cut's last pixel.
     place = start - 0.5 + (np.arange(side) + 0.5) * length / side
@@ -245,15 +245,15 @@ def flip(images: Tensor, flipped: np.ndarray) -> Tensor:
     return torch.where(chosen, images.flip(3), images)
 
 
-def _flipped(kind: str, moment: Moment) -> np.ndarray:
+def _flipped(kind: str, key: RngKey) -> np.ndarray:
     """Which images of the batch are mirrored: bool (B,).
 
     Alternating: a coin per training image, thrown once, decides the even epochs, and the odd
     epochs show the other side, so two epochs always show both (Jordan, 2024).
     """
     if kind == "random":
-        return moment.rng(Technique.FLIP).integers(2, size=len(moment.index), dtype=bool)
-    return _coins(moment.seed, moment.size)[moment.index] ^ bool(moment.epoch % 2)
+        return key.rng(Technique.FLIP).integers(2, size=len(key.index), dtype=bool)
+    return _coins(key.seed, key.size)[key.index] ^ bool(key.epoch % 2)
 
 
 @lru_cache(maxsize=2)
@@ -263,24 +263,22 @@ def _coins(seed: int, size: int) -> np.ndarray:
     return first.integers(2, size=size, dtype=bool)
 
 
-def _policy(images: Tensor, config: AugmentConfig, draws: Draws) -> Tensor:
+def _policy(images: Tensor, config: AugmentConfig, rng: BatchRng) -> Tensor:
     """Apply operations drawn per image: several of one strength, or one of any strength."""
     _, _, H, W = images.shape
     trivial = config.policy == "trivialaugment"
     rounds = 1 if trivial else config.policy_operations
 
-    def draw(high: int) -> np.ndarray:  # (rounds, N)
-        return draws(lambda rng, count: rng.integers(high, size=(rounds, count)), axis=1)
-
-    choice, direction = draw(len(OPERATIONS)), draw(2)
-    strength = draw(STRENGTHS) if trivial else config.policy_magnitude
+    choice = rng.integers(len(OPERATIONS), rounds)  # (rounds, N), as the two below
+    direction = rng.integers(2, rounds)
+    strength = rng.integers(STRENGTHS, rounds) if trivial else config.policy_magnitude
     magnitude = magnitudes(config.policy, H, W)[choice, direction, strength]
     for operation, amount in zip(choice, magnitude, strict=True):
         images = apply(images, operation, amount)
     return images
 
 
-def erase(images: Tensor, probability: float, fill: str, draws: Draws) -> Tensor:
+def erase(images: Tensor, probability: float, fill: str, rng: BatchRng) -> Tensor:
     """Overwrite a rectangle of some normalised images (Zhong, 2020).
 
     `noise` fills it with N(0, 1), `zero` with 0, the mean colour.
@@ -289,15 +287,15 @@ def erase(images: Tensor, probability: float, fill: str, draws: Draws) -> Tensor
     drawn per image and the first that fits is used; where none fits, the image stays.
     """
     N, _, H, W = images.shape
-    chosen = draws.random() < probability
-    area = draws.uniform(0.02, 0.33, (10,)) * H * W
-    ratio = np.exp(draws.uniform(math.log(0.3), math.log(3.3), (10,)))
+    chosen = rng.random() < probability
+    area = rng.uniform(0.02, 0.33, (10,)) * H * W
+    ratio = np.exp(rng.uniform(math.log(0.3), math.log(3.3), (10,)))
     height, width = np.round(np.sqrt(area * ratio)), np.round(np.sqrt(area / ratio))
     fits = (height > 0) & (height <= H) & (width > 0) & (width <= W)
     first = np.arange(N), fits.argmax(axis=1)
     height, width = height[first], width[first]
-    top = np.floor(draws.random() * (H - height + 1))
-    left = np.floor(draws.random() * (W - width + 1))
+    top = np.floor(rng.random() * (H - height + 1))
+    left = np.floor(rng.random() * (W - width + 1))
     chosen &= fits[first]
     places = np.flatnonzero(chosen)
     where = to_device(places, images.device)
@@ -305,18 +303,18 @@ def erase(images: Tensor, probability: float, fill: str, draws: Draws) -> Tensor
     box = _inside(part, top[places], left[places], height[places], width[places])
     if fill == "zero":
         return images.index_copy(0, where, part.masked_fill(box, 0))
-    noise = to_device(draws.noise(chosen, part.shape[1:]), images.device)
+    noise = to_device(rng.noise(chosen, part.shape[1:]), images.device)
     return images.index_copy(0, where, torch.where(box, noise, part))
 
 
-def cutout(images: Tensor, side: int, draws: Draws) -> Tensor:
+def cutout(images: Tensor, side: int, rng: BatchRng) -> Tensor:
     """Set a square of normalised images to 0, the mean colour (DeVries, 2017).
 
     Its centre is any pixel, so the square may hang over the border.
     """
     N, _, H, W = images.shape
-    top = draws.integers(H) - side // 2
-    left = draws.integers(W) - side // 2
+    top = rng.integers(H) - side // 2
+    left = rng.integers(W) - side // 2
     sides = np.full(N, side)
     return images.masked_fill(_inside(images, top, left, sides, sides), 0)
 
@@ -335,11 +333,11 @@ def _inside(
 
 
 def mix(
-    images: Tensor, labels: Tensor, config: AugmentConfig, draws: Draws, classes: int
+    images: Tensor, labels: Tensor, config: AugmentConfig, rng: BatchRng, classes: int
 ) -> tuple[Tensor, Tensor]:
     """Mix each image with another of its batch, by MixUp (Zhang, 2018) or CutMix (Yun, 2019).
 
-    The share comes from a Beta distribution, once per batch; CutMix's is then corrected to
+    The ratio comes from a Beta distribution, once per batch; CutMix's is then corrected to
     the pixels that were really replaced.
     """
     N, _, H, W = images.shape
@@ -347,14 +345,14 @@ def mix(
     faded = np.zeros(N, np.float32)
     edges = np.zeros((4, N))
     end = 0
-    for rng, count in draws.batches:
+    for generator, count in rng.batches:
         batch, end = slice(end, end + count), end + count
-        partner[batch] = batch.start + rng.permutation(count)
-        y, x = rng.integers(H), rng.integers(W)
-        coin = rng.random() < 0.5
+        partner[batch] = batch.start + generator.permutation(count)
+        y, x = generator.integers(H), generator.integers(W)
+        coin = generator.random() < 0.5
         cuts = config.cutmix > 0 and (config.mixup == 0 or coin)
         alpha = config.cutmix if cuts else config.mixup
-        lam = rng.beta(alpha, alpha)
+        lam = generator.beta(alpha, alpha)
         if cuts:
             height, width = int(H * math.sqrt(1 - lam)), int(W * math.sqrt(1 - lam))
             top, left = max(0, y - height // 2), max(0, x - width // 2)

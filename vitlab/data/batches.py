@@ -19,13 +19,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vitlab.config import Config
-from vitlab.data.augment import Moment, augment
+from vitlab.data.augment import RngKey, augment
+from vitlab.data.labelled import LabelledImages
 from vitlab.data.sampling import balanced_order, places_by_class, weighted_order
-from vitlab.data.sources import LabelledImages
 from vitlab.device import to_device
 
 ORDER = 100
-"""Number of the order among what draws from a seed, beside the techniques of augment.py."""
+"""Number of the order among what rng from a seed, beside the techniques of augment.py."""
 
 BLOCK_STEPS, BLOCK_BYTES = 16, 1 << 28
 """Steps whose batches are made at once on a GPU, fewer where their images would take more bytes."""
@@ -163,12 +163,12 @@ class Batches:
         return self._order(epoch)[place * width : (place + 1) * width]
 
     def _draw_order(self, epoch: int) -> np.ndarray:
-        draws = np.random.default_rng([self.config.train.seed, epoch, ORDER])
+        rng = np.random.default_rng([self.config.train.seed, epoch, ORDER])
         if self._weights is not None:
-            return weighted_order(self._weights, draws)
+            return weighted_order(self._weights, rng)
         if self.config.train.sampler == "balanced":
-            return balanced_order(self._by_class, draws)
-        return draws.permutation(len(self.images))
+            return balanced_order(self._by_class, rng)
+        return rng.permutation(len(self.images))
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Augmented normalised images (B, C, H, W) and soft targets (B, K) of a step."""
@@ -183,8 +183,8 @@ class Batches:
 
     def _make(self, steps: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of steps of one image size."""
-        moments = [
-            Moment(
+        keys = [
+            RngKey(
                 seed=self.config.train.seed,
                 step=step,
                 epoch=step // self.steps_per_epoch,
@@ -193,18 +193,18 @@ class Batches:
             )
             for step in steps
         ]
-        index = np.concatenate([moment.index for moment in moments])
+        index = np.concatenate([key.index for key in keys])
         assert self.config.data.classes is not None
         images, targets = augment(
             self.images[index],
             self.images.labels[to_device(index, self.images.device)],
             self.config.augment,
-            moments,
+            keys,
             mean=self.mean,
             std=self.std,
             classes=self.config.data.classes,
         )
-        counts = [len(moment.index) for moment in moments]
+        counts = [len(key.index) for key in keys]
         images = resize(images, self.size(steps[0]))
         return zip(images.split(counts), targets.split(counts), strict=True)
 

@@ -3,7 +3,7 @@
     uint8 images (N, H, W, C) -> uint8 images (N, H, W, C)
 
 Kinds and strengths are those that Hendrycks and Dietterich (2019) chose for images of 32x32
-pixels. Shares and grey values mean the same at any size; the width of the blur grows with the
+pixels. Fractions and grey values mean the same at any size; the width of the blur grows with the
 image. The noise is drawn here, addressed by image and severity, so an image is corrupted alike
 whatever stands beside it, but not as in the files that the paper published.
 """
@@ -35,7 +35,7 @@ def corrupt(images: np.ndarray, kind: str, severity: int, places: np.ndarray) ->
 
     Args:
         images: uint8 (N, H, W, C) with 1 or 3 channels.
-        kind: a word of STRENGTHS.
+        kind: a key of STRENGTHS.
         severity: 1 to 5.
         places: number of each image in its data set, (N,): the address of its noise.
 
@@ -50,9 +50,9 @@ def corrupt(images: np.ndarray, kind: str, severity: int, places: np.ndarray) ->
     strength = STRENGTHS[kind][severity - 1]
     match kind:
         case "noise":
-            address = [[int(place), severity, NOISE] for place in places]
-            draws = [np.random.default_rng(one).standard_normal(images[0].shape) for one in address]
-            return _to_bytes(images / 255 + strength * np.array(draws).reshape(images.shape))
+            rngs = [np.random.default_rng([int(place), severity, NOISE]) for place in places]
+            noise = np.array([rng.standard_normal(images[0].shape) for rng in rngs])
+            return _to_bytes(images / 255 + strength * noise.reshape(images.shape))
         case "blur":
             return _blur(images, strength)
         case "contrast":
@@ -81,12 +81,12 @@ def _brighten(images: np.ndarray, amount: float) -> np.ndarray:
     return _to_bytes(np.where(value > 0, pixels * brighter / np.maximum(value, 1e-9), brighter))
 
 
-def _pixelate(image: np.ndarray, share: float) -> np.ndarray:
+def _pixelate(image: np.ndarray, scale: float) -> np.ndarray:
     from PIL import Image
 
     height, width = image.shape[:2]
     picture = Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image)
-    coarse = (max(int(width * share), 1), max(int(height * share), 1))
+    coarse = (max(int(width * scale), 1), max(int(height * scale), 1))
     picture = picture.resize(coarse, Image.Resampling.BOX)
     return np.asarray(picture.resize((width, height), Image.Resampling.BOX)).reshape(image.shape)
 

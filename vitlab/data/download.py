@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from vitlab.data.known import File, KnownSet, Source
+from vitlab.data.known import File, KnownSet, Mirror
 from vitlab.errors import DataError
 from vitlab.files import Lock, sha256, sync_folder
 
@@ -25,9 +25,9 @@ def fetch(name: str, known: KnownSet, cache: Path) -> Path:
     ways to get the set by hand.
     """
     variable = f"VITLAB_{name.upper()}_URL"
-    sources = known.sources
+    mirrors = known.mirrors
     if address := os.environ.get(variable):
-        sources = (_elsewhere(known, variable, address),)
+        mirrors = (_elsewhere(known, variable, address),)
     complete, partial = cache / name, cache / f"{name}.part"
     failures = []
     try:
@@ -38,19 +38,19 @@ def fetch(name: str, known: KnownSet, cache: Path) -> Path:
             f"the cache folder cannot be written ({error}): set XDG_CACHE_HOME to one that can"
         ) from error
     with lock:
-        for source in sources:
+        for mirror in mirrors:
             try:
-                for file in source:
+                for file in mirror:
                     _download(file, partial / file.name)
             except (OSError, http.client.HTTPException, DataError) as error:
                 failures.append(f"  {file.url}: {error}")
                 continue
-            for leftover in set(partial.iterdir()) - {partial / file.name for file in source}:
+            for leftover in set(partial.iterdir()) - {partial / file.name for file in mirror}:
                 leftover.unlink()
             os.replace(partial, complete)
             sync_folder(cache)
             return complete
-    folder, where = f"FOLDER/{name}", "archive" if known.batches else "folder of these files"
+    folder, where = f"FOLDER/{name}", "archive" if known.label_key else "folder of these files"
     names = [f"{file.name} (SHA-256 {file.sha256})" for file in known.official]
     repository, part = known.hub
     raise DataError(
@@ -69,9 +69,9 @@ def fetch(name: str, known: KnownSet, cache: Path) -> Path:
     )
 
 
-def _elsewhere(known: KnownSet, variable: str, address: str) -> Source:
+def _elsewhere(known: KnownSet, variable: str, address: str) -> Mirror:
     """The official files, from an address that a person gave."""
-    if not known.batches:
+    if not known.label_key:
         return tuple(
             replace(file, url=f"{address.rstrip('/')}/{file.name}") for file in known.official
         )

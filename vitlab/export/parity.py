@@ -12,9 +12,8 @@ import numpy as np
 import torch
 
 from vitlab.card import Terms
-from vitlab.data import ARRAYS, KNOWN
+from vitlab.data import ARRAYS, KNOWN, locate
 from vitlab.data.images import convert
-from vitlab.data.sources import locate
 from vitlab.errors import VitlabError
 from vitlab.inference import Data, prepare
 from vitlab.ledger import open_split
@@ -79,7 +78,7 @@ def draw(
 def at_hand(run: Run, data_root: str | os.PathLike[str] | None) -> bool:
     """True if a run's data set need not be fetched."""
     dataset = run.config.data.dataset
-    if dataset in KNOWN and KNOWN[dataset].sources:
+    if dataset in KNOWN and KNOWN[dataset].mirrors:
         return locate(dataset, data_root) is not None
     return dataset != ARRAYS
 

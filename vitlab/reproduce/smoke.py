@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from vitlab.bench.measure import matrix_peak, synchronize
 from vitlab.config import Config, DataConfig
-from vitlab.data import LabelledImages, load_train, resolve
+from vitlab.data import LabelledImages, open_dataset
 from vitlab.device import DTYPES, choose_device, deterministic
 from vitlab.evaluate import evaluate
 from vitlab.models.cost import cost
@@ -51,7 +51,7 @@ def smoke_test(config: Config, path: Path, device: str, data_root: str | None) -
         training, estimated}
     """
     where = choose_device(device)
-    config = replace(config, data=resolve(config.data, data_root))
+    config = replace(config, data=open_dataset(config.data, root=data_root).config)
     whole = replace(config.data, validation_fraction=0.0, train_fraction=1.0)
     examples = read(whole, data_root)
     try:
@@ -65,7 +65,7 @@ def smoke_test(config: Config, path: Path, device: str, data_root: str | None) -
 @lru_cache(maxsize=2)
 def read(data: DataConfig, data_root: str | None) -> LabelledImages:
     """Training images, read once for all rows that share them."""
-    return load_train(data, data_root)
+    return open_dataset(data, root=data_root).examples
 
 
 def live(config: Config, examples: LabelledImages, path: Path, device: str) -> dict[str, Any]:

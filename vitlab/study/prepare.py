@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from vitlab.config import AugmentConfig, Config, DataConfig, OptimConfig
-from vitlab.data import load_train, resolve
+from vitlab.data import open_dataset
 from vitlab.device import choose_device
 from vitlab.errors import ConfigError, RunError, VitlabError
 from vitlab.fields import field_help
@@ -144,7 +144,7 @@ def priced(arm: Arm, plan: Plan, data_root: str | None = None) -> Arm:
     config = arm_config(plan.recipe, plan.overrides, arm.changes)
     if not config.data.validation_fraction:
         raise ConfigError(["data.validation_fraction=0 leaves a study nothing to compare by"])
-    data = replace(resolve(config.data, data_root), train_fraction=1.0)
+    data = replace(open_dataset(config.data, root=data_root).config, train_fraction=1.0)
     # Arms that differ in these alone have one model, which is counted once.
     whole = counted(replace(config, data=data, augment=AugmentConfig(), optim=OptimConfig()))
     return replace(
@@ -226,10 +226,10 @@ class TimeEstimate:
 
     def seconds(self, config: Config, macs: int) -> float:
         """Seconds of a training on the images it will see, validations included."""
-        data = resolve(config.data, self._root)
+        data = open_dataset(config.data, root=self._root).config
         source = replace(data, train_fraction=1.0)
         if source not in self._examples:
-            self._examples[source] = load_train(source, self._root)
+            self._examples[source] = open_dataset(source, root=self._root).examples
         examples = self._examples[source]
         training, validation = map(len, examples.split(data))
 

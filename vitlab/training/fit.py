@@ -20,16 +20,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from vitlab.config import Config
+from vitlab.config import Config, DataConfig, text
 from vitlab.data import (
     ARRAYS,
     KNOWN,
     LabelledImages,
     class_counts,
-    describe,
     from_arrays,
-    load_train,
-    resolve,
+    open_dataset,
 )
 from vitlab.data.augment import normalize
 from vitlab.data.batches import resize
@@ -137,7 +135,9 @@ def train(
                 logger.warn(warning)
             if config.train.teacher is not None:
                 refuse(teacher_of(config), examples, ranks.world)
-            told = [] if config.data.dataset == ARRAYS else describe(config.data, data_root)
+            told = []
+            if config.data.dataset != ARRAYS:
+                told = open_dataset(config.data, root=data_root).description
         work = Work(
             config, examples, where, ranks, logger, tensorboard, clock, stop, NO_RUN, told=told
         )
@@ -628,6 +628,16 @@ def _clocks(run: Run, session: Session) -> dict[str, Any]:
     teacher = finished["clock"]
     both = {name: total[name] + teacher[name] for name in total if name in teacher}
     return {**both, "teacher": teacher}
+
+
+def resolve(data: DataConfig, root: str | os.PathLike[str] | None) -> DataConfig:
+    """A config with nothing left open."""
+    return open_dataset(data, root=root).config
+
+
+def load_train(data: DataConfig, root: str | os.PathLike[str] | None) -> LabelledImages:
+    """The training images of a config."""
+    return open_dataset(data, root=root).examples
 
 
 def _resolved(

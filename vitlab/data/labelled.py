@@ -1,0 +1,154 @@
+"""Images with labels in memory, and what is known of them: keys, fingerprint, statistics."""
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from vitlab.config import DataConfig
+from vitlab.data.arrays import check_images, check_labels
+from vitlab.data.source import numbered
+from vitlab.data.splits import train_validation
+from vitlab.errors import DataError
+from vitlab.formatting import plain
+
+LISTED_CLASSES = 12
+"""Classes whose images are counted one by one; of more only the smallest and the largest."""
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImages:
+    """Labelled images: `images` uint8 (N, H, W, C), `labels` int64 (N,) into `class_names`."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    skipped: int = 0
+    """Images that could not be read and were left out, where the config allows it."""
+    grey_range: tuple[int, int] | None = None
+    """The values of 16-bit images that became 0 and 255; None for 8-bit images."""
+    known_keys: np.ndarray | None = None
+    """The keys, where they were computed before, from pixels of another size."""
+    weights: np.ndarray | None = None
+    """How often an image is shown beside others, positive (N,); None shows all equally often."""
+
+    @cached_property
+    def keys(self) -> np.ndarray:
+        """uint64 (N,): 64 bits of SHA-256 of each image's pixels as they are stored.
+
+        They name an image in any order, under any file name and at any `image_size`.
+        """
+        if self.known_keys is not None:
+            return self.known_keys
+        return np.fromiter(map(key_of, self.images), np.uint64, len(self.images))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of shape, class names, pixels, labels, weights: equal data, equal fingerprint."""
+        digest = hashlib.sha256(json.dumps([self.images.shape, self.class_names]).encode())
+        digest.update(self.images.data)
+        digest.update(self.labels.astype("<i8").data)
+        if self.weights is not None:
+            digest.update(self.weights.astype("<f8").data)
+        return digest.hexdigest()
+
+    @cached_property
+    def content(self) -> str:
+        """SHA-256 of keys and labels, to know a published set at any image size."""
+        digest = hashlib.sha256(self.keys.astype("<u8").data)
+        digest.update(self.labels.astype("<i8").data)
+        return digest.hexdigest()
+
+    def canonical(self) -> "LabelledImages":
+        """The same examples in the one order that every copy of them has: sorted by key, label."""
+        weights = np.zeros(len(self.labels)) if self.weights is None else self.weights
+        order = np.lexsort((weights, self.labels, self.keys))
+        if np.array_equal(order, np.arange(len(order))):
+            return self
+        return replace(
+            self,
+            images=self.images[order],
+            labels=self.labels[order],
+            known_keys=self.keys[order],
+            weights=None if self.weights is None else self.weights[order],
+        )
+
+    def split(self, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
+        """Index of the training and of the validation images, as `splits.train_validation`."""
+        return train_validation(self.keys, self.labels, config)
+
+
+def key_of(image: np.ndarray) -> int:
+    """64 bits of SHA-256 of an image's type, shape and pixels, (H, W, C) uint8 or uint16."""
+    digest = hashlib.sha256(f"{image.dtype} {image.shape}".encode())
+    digest.update(np.ascontiguousarray(image).data)
+    return int.from_bytes(digest.digest()[:8], "little")
+
+
+def from_arrays(
+    images: np.ndarray, labels: np.ndarray, class_names: Sequence[str] | None = None
+) -> LabelledImages:
+    """Examples from arrays: uint8 (N, H, W) or (N, H, W, C) of 1 or 3 channels, integers (N,).
+
+    They are sorted like all examples (`LabelledImages.canonical`). Without `class_names` classes
+    are 0 to the largest label, and each needs an image. Raises DataError for another type, shape,
+    unequal lengths, labels outside the classes and fewer than two classes.
+    """
+    images = check_images(images)
+    labels = check_labels(labels, len(images), class_names)
+    names = numbered(labels) if class_names is None else tuple(map(str, class_names))
+    check_range("the arrays", labels, names)
+    return LabelledImages(np.ascontiguousarray(images), labels, names).canonical()
+
+
+def check_range(dataset: str, labels: np.ndarray, class_names: tuple[str, ...]) -> None:
+    """Refuse labels (N,) outside the classes, and fewer than two classes."""
+    wrong = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
+    if len(wrong):
+        first = wrong[:5]
+        raise DataError(
+            f"{dataset}: {len(wrong)} of {len(labels)} labels are outside 0 to "
+            f"{len(class_names) - 1}: {labels[first].tolist()} at {first.tolist()}"
+        )
+    check_classes(dataset, class_names)
+
+
+def check_classes(dataset: str, class_names: tuple[str, ...]) -> None:
+    """Refuse fewer than two classes."""
+    if len(class_names) < 2:
+        raise DataError(
+            f"{dataset} has one class, {', '.join(class_names)}: a classifier needs two"
+        )
+
+
+def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of uint8 images (N, H, W, C), in 0..1.
+
+    Counting the values is exact, so neither order nor machine changes the result. The deviation
+    of a channel of one value is given as 1, so that images can be divided by it.
+    """
+    counts = np.zeros((images.shape[-1], 256), np.int64)
+    part = max(1, (1 << 20) // math.prod(images.shape[1:3]))  # bincount makes int64 of them
+    for start in range(0, len(images), part):
+        for channel, count in enumerate(counts):
+            count += np.bincount(images[start : start + part, ..., channel].ravel(), minlength=256)
+    values = np.arange(256) / 255
+    frequencies = counts / counts.sum(axis=1, keepdims=True)
+    mean = frequencies @ values
+    variance = (frequencies * (values - mean[:, None]) ** 2).sum(axis=1)
+    std = np.where(counts.astype(bool).sum(axis=1) > 1, np.sqrt(variance), 1.0)
+    return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def class_counts(labels: np.ndarray, class_names: Sequence[str]) -> str:
+    """How many of labels (N,) are of which class; of many classes only the extremes."""
+    counts = np.bincount(labels, minlength=len(class_names)).tolist()
+    by_class = [f"{plain(name)} {n:,}" for name, n in zip(class_names, counts, strict=True)]
+    if len(by_class) <= LISTED_CLASSES:
+        return ", ".join(by_class)
+    few, most = np.argmin(counts), np.argmax(counts)
+    return f"{len(by_class)}, the smallest {by_class[few]}, the largest {by_class[most]}"
