@@ -26,13 +26,12 @@ from vitlab.config import Config
 from vitlab.data import KNOWN
 from vitlab.device import choose_device
 from vitlab.files import write_bytes, write_json
-from vitlab.formatting import between
+from vitlab.formatting import between, duration
 from vitlab.reproduce.rows import SYSTEMS, published, row_config
 from vitlab.reproduce.worker import Worker
 from vitlab.run import Run
 from vitlab.study.engines import cores
-from vitlab.training.fit import duration
-from vitlab.training.stop import stop_request
+from vitlab.training.signals import stop_request
 
 MARGIN = 0.015
 """How far below a published accuracy a run may lie and still count as having reached it."""
@@ -48,10 +47,7 @@ SLACK_SECONDS = 5.0
 
 STOPPED = {"status": "stopped", "reason": "the time was up; the same command goes on"}
 
-SMALL = (
-    "*.json", "metrics.jsonl", "predictions/*.npz", "figures/*.svg", "figures/*.csv",
-    "teacher/*.json*",
-)  # fmt: skip
+SMALL = ("*.json", "metrics.jsonl", "predictions/*.npz", "figures/*.svg", "figures/*.csv")
 """What is packed of a run: a few hundred kilobytes."""
 
 
@@ -371,6 +367,8 @@ def pack_small(folder: Path, runs: Sequence[Path], path: Path) -> None:
         archive.add(folder / "queue.json", "queue.json")
         for run in runs:
             for pattern in SMALL:
-                for file in sorted(run.glob(pattern)):
+                # A teacher's run lies beside that of its student.
+                beside = run.parent.glob(f"{run.name}-teacher/{pattern}")
+                for file in sorted([*run.glob(pattern), *beside]):
                     archive.add(file, file.relative_to(folder))
     write_bytes(path, buffer.getvalue())
