@@ -229,9 +229,9 @@ def test_one_batch_can_be_learned_by_a_sound_setup_only(data):
 # From here on a real process is signalled; tests/faults kills them.
 
 LONG = [
-    "digits", "--train.epochs", "500", "--train.checkpoint-epochs", "0.25", "--model.dropout", "0.1",
-    "--augment.mixup", "0.2", "--optim.average-decay", "0.99", "--optim.optimizer", "muon",
-    "--optim.sam", "0.05", "--train.accumulate", "2",
+    "digits", "--train.epochs", "500", "--train.checkpoint-epochs", "0.25",
+    "--model.dropout", "0.1", "--augment.mixup", "0.2", "--optim.average-decay", "0.99",
+    "--optim.optimizer", "muon", "--optim.sam", "0.05", "--train.accumulate", "2",
 ]  # fmt: skip
 
 

@@ -51,7 +51,11 @@ def test_weights_are_taken_over_once_and_the_source_may_vanish(
 
 def test_a_head_learned_for_other_classes_is_not_taken_over(data, source, tmp_path):
     config = SOURCE.override({"train.weights": str(source.path)})
-    fates = {"matched": ("0", "1", "2"), "resized": ("1", "0", "2"), "skipped": ("ant", "bee", "cat")}
+    fates = {
+        "matched": ("0", "1", "2"),
+        "resized": ("1", "0", "2"),
+        "skipped": ("ant", "bee", "cat"),
+    }
     for fate, names in fates.items():
         run = train(config, data=from_arrays(*data, names), out=tmp_path, name=fate, quiet=True)
         report = run.provenance["weights"]["report"]

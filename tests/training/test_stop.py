@@ -17,7 +17,6 @@ from vitlab.cli import main
 from vitlab.config import Config, OptimConfig, TrainConfig, ViTConfig
 from vitlab.errors import Interrupted
 from vitlab.run import Run
-from vitlab.data import sources
 from vitlab.training import autotune, fit, preflight, resume, train
 from vitlab.training.signals import stop_request
 
@@ -92,7 +91,9 @@ def asked_to_stop(number: int):
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-@pytest.mark.parametrize("place", [(sources, "load_train"), (autotune, "noise_step")], ids=["reading", "trial"])
+@pytest.mark.parametrize(
+    "place", [(fit, "check"), (autotune, "noise_step")], ids=["images", "trial"]
+)
 def test_a_signal_before_the_first_step_leaves_no_run(place, number, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(*place, asked_to_stop(number))
     monkeypatch.setattr(autotune, "REPAID", 0)

@@ -7,14 +7,15 @@ as plain Python, which gives the same weights up to rounding, and a line says so
 
 import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vitlab.config import Config
-from vitlab.training.distributed import SINGLE, ProcessGroup
+from vitlab.training.distributed import SINGLE
 from vitlab.training.state import TrainState
 from vitlab.training.step import TrainingStep
 
@@ -23,31 +24,18 @@ WARMUP = 3
 
 
 def build_step(
-    state: TrainState,
-    config: Config,
-    precision: str,
-    compilation: str,
-    *,
-    group: ProcessGroup = SINGLE,
-    class_weights: Tensor | float = 1.0,
-    teacher: Callable[[Tensor], Tensor] | None = None,
+    state: TrainState, config: Config, precision: str, compilation: str, **options: Any
 ) -> TrainingStep:
     """The step of a training, captured where that was chosen; see `TrainingStep`.
 
     Args:
         compilation: off, graph or on, as `choose_compile` resolves it.
+        options: group, class_weights and teacher.
     """
-    cuda = state.average_rate.device.type == "cuda" and group.world_size == 1
-    kind = CUDAGraphStep if cuda and compilation != "off" else TrainingStep
-    return kind(
-        state,
-        config,
-        precision,
-        compiled=compilation == "on",
-        group=group,
-        class_weights=class_weights,
-        teacher=teacher,
-    )
+    alone = options.get("group", SINGLE).world_size == 1
+    captured = state.average_rate.device.type == "cuda" and alone and compilation != "off"
+    kind = CUDAGraphStep if captured else TrainingStep
+    return kind(state, config, precision, compiled=compilation == "on", **options)
 
 
 class CUDAGraphStep(TrainingStep):

@@ -13,15 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
 from vitlab.config import Config
-from vitlab.data import LabelledImages
 from vitlab.data.augment import normalize
 from vitlab.data.batches import resize
-from vitlab.data.sources import Dataset, open_dataset
+from vitlab.data.sources import Data, Dataset, Root, open_dataset
 from vitlab.device import choose_device, deterministic, enough_memory, multiplies_bf16
 from vitlab.errors import Interrupted, RunError, VitlabError
 from vitlab.formatting import duration
@@ -49,9 +47,6 @@ from vitlab.training.signals import StopRequest, stop_request
 from vitlab.training.state import Clock
 from vitlab.training.step import StepResults
 from vitlab.training.teacher import teacher_answers, teacher_config
-
-Data = LabelledImages | tuple[np.ndarray, np.ndarray] | None
-Root = str | os.PathLike[str] | None
 
 NO_RUN = "stopped before the first step: no run was begun"
 

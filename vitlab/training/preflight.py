@@ -201,8 +201,9 @@ def has_pairs(train: TrainConfig, images: int, world_size: int) -> bool:
 def ways_to_pairs(train: TrainConfig, images: int, world_size: int) -> Iterator[str]:
     """Yield what could be set so that each part has at least two images."""
     for size in sorted(range(2, images + 1), key=lambda size: abs(size - train.batch_size)):
-        sized = replace(train, batch_size=size)
-        if size >= train.accumulate and has_pairs(sized, images, world_size):
+        if size < train.accumulate:  # parts cannot be more than images
+            continue
+        if has_pairs(replace(train, batch_size=size), images, world_size):
             yield f"set train.batch_size={size}"
             break
     if images >= train.batch_size and has_pairs(replace(train, drop_last=True), images, world_size):

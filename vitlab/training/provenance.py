@@ -161,7 +161,7 @@ def commit() -> str | None:
 
 
 def device_name(device: torch.device) -> str:
-    """The hardware behind a device, in its maker's words."""
+    """The hardware behind a device, as its maker calls it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu" and sys.platform == "linux":
