@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vitlab import cli, doctor
-from vitlab.training.session import Session
+from vitlab.training.step import TrainingStep
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_a_broken_installation_is_told_what_broke(owned, monkeypatch, capsys):
     def fail(*arguments: object, **options: object) -> None:
         raise OSError(f"cannot read {owned}/data/secret")
 
-    monkeypatch.setattr(Session, "take_step", fail)
+    monkeypatch.setattr(TrainingStep, "__call__", fail)
     assert cli.main(["doctor", "--device", "cpu"]) == 1
     block = capsys.readouterr().out
     assert "OSError: cannot read ~/data/secret" in block

@@ -49,17 +49,17 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
-"""How the numbers of images and convolutions may lie in memory, by word."""
+"""How the numbers of images and convolutions may lie in memory."""
 
 
 def choose_threads(device: torch.device) -> Choice:
     """How many CPU threads compute; torch and the environment have decided, this says why."""
-    word = str(torch.get_num_threads())
+    threads = str(torch.get_num_threads())
     if "OMP_NUM_THREADS" in os.environ:
-        return Choice(word, "OMP_NUM_THREADS")
+        return Choice(threads, "OMP_NUM_THREADS")
     if device.type != "cpu":
-        return Choice(word, "the GPU does the work")
-    return Choice(word, "one for each core; fewer, by OMP_NUM_THREADS, where cores are shared")
+        return Choice(threads, "the GPU does the work")
+    return Choice(threads, "one for each core; fewer, by OMP_NUM_THREADS, where cores are shared")
 
 
 def multiplies_bf16(device: torch.device) -> bool:
@@ -69,7 +69,7 @@ def multiplies_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        # torch 2.11 does not tell, so that there it takes a flag to get bf16.
+        # torch 2.11 cannot say, so that there it takes a flag to get bf16.
         can = getattr(torch.cpu, "get_capabilities", dict)()
         return any(can.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
     return False
@@ -94,17 +94,17 @@ def choose_compile(config: Config, device: torch.device, steps: int, precision: 
     `on` is torch.compile, and on a GPU a CUDA graph of the compiled step; `graph` is the graph
     alone, which takes seconds to capture where a compilation takes minutes.
     """
-    word = config.train.compile
-    if word == "off":
+    asked = config.train.compile
+    if asked == "off":
         return Choice("off", "asked for")
     if device.type != "cuda":
-        if word == "on":
+        if asked == "on":
             return Choice("on", "asked for")
         return Choice("off", f"no reliable gain on {device.type}")
     if precision.value == "fp16" and config.optim.optimizer == "muon":
         return Choice("off", "Muon in fp16 must look at the loss scale at every step")
-    if word != "auto":
-        return Choice(word, "asked for")
+    if asked != "auto":
+        return Choice(asked, "asked for")
     if steps < COMPILE_STEPS:
         return Choice("graph", f"{steps:,} steps do not repay about a minute of compilation")
     return Choice("on", f"repaid over {steps:,} steps")
@@ -136,9 +136,9 @@ def enough_memory(hint: Callable[[], str]) -> Iterator[None]:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         # A CPU's allocator has no error of its own.
-        words = ("can't allocate memory", "not enough memory")
+        messages = ("can't allocate memory", "not enough memory")
         known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if not known and not any(each in str(error) for each in words):
+        if not known and not any(each in str(error) for each in messages):
             raise
         traceback.clear_frames(error.__traceback__)  # they hold what took the memory
         raise VitlabError(hint()) from error

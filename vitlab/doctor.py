@@ -28,6 +28,7 @@ NEEDED = ("torch", "numpy", "scipy", "scikit-learn", "pillow", "pyarrow", "safet
 
 EXTRAS = {
     "tensorboard": ("tensorboard",),
+    "energy": ("nvidia-ml-py",),
     "search": ("optuna",),
     "cluster": ("submitit",),
     "explain": ("captum",),

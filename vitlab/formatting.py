@@ -106,3 +106,10 @@ def scaled(value: float | None, unit: float, name: str, digits: int) -> str:
 def minutes(seconds: float) -> str:
     """Seconds as minutes, or as seconds below two minutes."""
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: 41 s, 12 min, 3.4 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5_400 else f"{seconds / 3600:.1f} h"

@@ -102,7 +102,7 @@ class CheckpointState(TypedDict):
     clock: dict[str, float | None]
     recent: list[float]
     recent_seconds: float
-    judged: dict[str, Any]
+    evaluation: dict[str, Any]
     """An Evaluation by split, if they were measured at this very step."""
     best: dict[str, float]
     """Step, loss and accuracy of the best validation so far."""

@@ -7,7 +7,6 @@
     checkpoints/step-NNNNNN/   model, average and optimizer as safetensors, state.json, and a
                                manifest.json of sizes and hashes
     finished.json              final numbers; its presence means the run is finished
-    teacher/                   a run of its own, where the config names a teacher
     tensorboard/               the metrics as events, where asked for
     results.json results.csv timing.json predictions/ figures/     written by evaluate
     features/                  written by features
@@ -94,8 +93,10 @@ class Checkpoint:
 
     @cached_property
     def state(self) -> CheckpointState:
-        """What a human can read of it: step, clocks, validation so far."""
+        """What a human can read of it: step, clocks, evaluation at this step, best so far."""
         state = read_json(self.path / "state.json")
+        if "judged" in state:  # the name of earlier versions
+            state["evaluation"] = state.pop("judged")
         if "image_size" in state:
             state["image_size"] = tuple(state["image_size"])
         return state
@@ -358,8 +359,15 @@ class Run:
 
     @property
     def teacher(self) -> Path:
-        """Folder of its teacher's run, where `train.teacher` names one."""
-        return self.path / "teacher"
+        """Folder of the run whose answers it learned, where `train.teacher` names a recipe.
+
+        It lies beside this one; in runs of earlier versions inside it.
+        """
+        inside = self.path / "teacher"
+        if inside.is_dir():
+            return inside
+        name = self.provenance.get("teacher") if self.provenance_file.exists() else None
+        return self.path.resolve().with_name(name or f"{self.name}-teacher")
 
     @property
     def events(self) -> Path:
@@ -572,10 +580,10 @@ def best_of(checkpoints: Iterable[Checkpoint]) -> Checkpoint:
     """The checkpoint of the highest validation accuracy (the first of equals), else the newest."""
 
     def merit(checkpoint: Checkpoint) -> tuple[float, int]:
-        judged = checkpoint.state["judged"].get("validation", {})
-        if "accuracy" not in judged or not math.isfinite(judged.get("loss", 0.0)):
+        validation = checkpoint.state["evaluation"].get("validation", {})
+        if "accuracy" not in validation or not math.isfinite(validation.get("loss", 0.0)):
             return -1.0, checkpoint.step
-        return judged["accuracy"], -checkpoint.step
+        return validation["accuracy"], -checkpoint.step
 
     return max(checkpoints, key=merit)
 

@@ -163,7 +163,7 @@ def killed_at_the_best(folder: Path, scale: float) -> str:
             best = run.checkpoint("best")
             expected = reached(reference, max(one.step for one in stored))
             assert best.step == expected, f"step {best.step}, not {expected}"
-            told = best.state["judged"]["validation"]["accuracy"]
+            told = best.state["evaluation"]["validation"]["accuracy"]
             again = evaluated(run, folder)
             assert abs(again - told) <= 1e-6, (again, told)
         equal(finish(folder, name, words), reference)

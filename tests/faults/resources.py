@@ -12,7 +12,9 @@ from safetensors.numpy import load_file
 from trial import TINY, TRAIN, Vitlab, equal, finish, start, whole
 
 from vitlab.run import Run
-from vitlab.training.session import Session
+from vitlab.training import fit
+from vitlab.training.setup import TrainingSetup
+from vitlab.training.step import TrainingStep
 
 WILD = ("--optim.warmup-epochs", "0", "--optim.clip-norm", "0", "--optim.schedule", "constant")
 
@@ -40,18 +42,18 @@ def diverged(folder: Path, scale: float) -> str:
 
 
 def raise_rate(place: int) -> None:
-    """From a step on, take steps at 1e9 times the rate."""
-    take_step = Session.take_step
+    """From a step on, take steps at 1e9 times the learning rate."""
+    set_scalars = TrainingStep.set_scalars
 
-    def take_wild_step(self: Session, batch: object, share: float) -> None:
-        take_step(self, batch, share * 1e9 if self.state.step >= place else share)  # type: ignore[arg-type]
+    def set_wild_scalars(self: TrainingStep, lr_scale: float, seed: int) -> None:
+        set_scalars(self, lr_scale * 1e9 if self.state.step >= place else lr_scale, seed)
 
-    Session.take_step = take_wild_step  # type: ignore[method-assign]
+    TrainingStep.set_scalars = set_wild_scalars  # type: ignore[method-assign]
 
 
 @case("C03", "a validation that is not a number, then a better one")
 def not_a_number(folder: Path, scale: float) -> str:
-    process = start(folder, "run", before=partial(judge_nan, 18))
+    process = start(folder, "run", before=partial(evaluate_nan, 18))
     process.succeed()
     run = Run(folder / "run")
     judged = {line["step"]: line for line in run.metrics if line["split"] == "validation"}
@@ -67,17 +69,17 @@ def not_a_number(folder: Path, scale: float) -> str:
     )
 
 
-def judge_nan(step: int) -> None:
+def evaluate_nan(step: int) -> None:
     """Let the validation of a step come to no number, at an accuracy above all others."""
-    judge = Session.judge
+    evaluate = fit.evaluate
 
-    def judge_nan(self: Session) -> dict[str, dict[str, float]]:
-        numbers = judge(self)
-        if self.state.step == step:
+    def evaluate_nan(setup: TrainingSetup) -> dict[str, dict[str, float]]:
+        numbers = evaluate(setup)
+        if setup.state.step == step:
             numbers["validation"] |= {"loss": math.nan, "accuracy": 0.99}
         return numbers
 
-    Session.judge = judge_nan  # type: ignore[method-assign]
+    fit.evaluate = evaluate_nan
 
 
 @case("C04", "memory that runs out in train, evaluate, explain and a trial of a study")
@@ -118,15 +120,15 @@ def run_out_at(step: int) -> None:
     """Let a step ask for more memory than there is."""
     import torch
 
-    take_step = Session.take_step
+    take_step = TrainingStep.__call__
 
-    def take_huge_step(self: Session, *arguments: object) -> None:
+    def take_huge_step(self: TrainingStep, *batch: torch.Tensor) -> torch.Tensor:
         if self.state.step == step:
             limit_memory(64)
             torch.ones(1 << 27)
-        take_step(self, *arguments)  # type: ignore[arg-type]
+        return take_step(self, *batch)
 
-    Session.take_step = take_huge_step  # type: ignore[method-assign]
+    TrainingStep.__call__ = take_huge_step  # type: ignore[method-assign]
 
 
 def starve(megabytes: int) -> None:

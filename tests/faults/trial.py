@@ -237,7 +237,7 @@ def fingerprint(checkpoint: Checkpoint) -> str:
         for name, tensor in sorted(load_file(file).items()):
             digest.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
             digest.update(tensor.tobytes())
-    names = ("step", "image_size", "scaler", "plateau", "recent", "judged", "best")
+    names = ("step", "image_size", "scaler", "plateau", "recent", "evaluation", "best")
     digest.update(json.dumps([checkpoint.state[name] for name in names]).encode())
     return digest.hexdigest()
 

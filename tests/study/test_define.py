@@ -11,7 +11,7 @@ from vitlab.recipes import command, recipe
 from vitlab.study.define import Range, from_words, read, ready
 from vitlab.study.plan import Plan, arm_config, probe
 from vitlab.study.prepare import prepare
-from vitlab.training.optim import rate
+from vitlab.training.optim import lr_schedule
 
 STUDY = """
 question = "Does anything matter?"
@@ -129,8 +129,8 @@ def test_a_probe_is_a_tenth_as_long_at_a_multiple_of_the_rate(file):
     short = plan.config(plan.probes[1])
     assert (short.train.epochs, short.optim.lr) == (2, pytest.approx(3e-3))
     whole = plan.config(plan.trials[0])
-    shape = [rate(whole.optim, step, 100, 2000) for step in range(0, 2000, 100)]
-    shorter = [rate(short.optim, step, 100, 200) for step in range(0, 200, 10)]
+    shape = [lr_schedule(whole.optim, step, 100, 2000) for step in range(0, 2000, 100)]
+    shorter = [lr_schedule(short.optim, step, 100, 200) for step in range(0, 200, 10)]
     assert shorter == pytest.approx(shape, abs=0.05)
     assert probe(recipe("cpu"), 1.0).train.small_epochs == 3
 

@@ -15,7 +15,7 @@ from vitlab.config import fields_of
 from vitlab.recipes import recipe
 from vitlab.run import Run
 from vitlab.training import resume, train
-from vitlab.training.distributed import Ranks
+from vitlab.training.distributed import ProcessGroup
 
 UNEVEN = {
     "data.train_fraction": 0.2,  # 259 images: six batches of 43, and one of a single image
@@ -54,8 +54,8 @@ def options(values: dict[str, object]) -> list[str]:
 
 @pytest.mark.parametrize("length", [0, 1, 2, 7, 10_001])
 @pytest.mark.parametrize("world", [1, 2, 3, 8])
-def test_every_image_belongs_to_one_rank(length, world):
-    parts = [range(length)[Ranks(rank, world).slice(length)] for rank in range(world)]
+def test_every_image_belongs_to_one_process(length, world):
+    parts = [range(length)[ProcessGroup(rank, world).slice(length)] for rank in range(world)]
     assert [image for part in parts for image in part] == list(range(length))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 

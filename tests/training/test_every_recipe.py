@@ -6,7 +6,6 @@ from vitlab.inference import predict
 from vitlab.ledger import open_split
 from vitlab.recipes import ALL_RECIPES, recipe
 from vitlab.training import resume, train
-from vitlab.training.session import Session
 
 SMALL = {
     "data.dataset": "cifar10",
@@ -23,15 +22,11 @@ LARGE = ("strong-conv", "strong-cnn", "strong-plain", "strong-plain-distilled", 
 """Made for a GPU: here with two blocks, as all of theirs are alike, if they have any."""
 
 
-class Cut(BaseException):
-    """Stands for a power cut."""
-
-
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else []) for name in ALL_RECIPES],
 )
-def test_a_recipe_trains_on_real_images_resumes_and_evaluates(name, cifar10, tmp_path, monkeypatch):
+def test_a_recipe_trains_on_real_images_resumes_and_evaluates(name, cifar10, tmp_path, cut):
     values = {**SMALL}
     if recipe(name).train.small_epochs:
         values["train.small_epochs"] = 1
@@ -39,18 +34,9 @@ def test_a_recipe_trains_on_real_images_resumes_and_evaluates(name, cifar10, tmp
         values["model.depth"] = 2
     if recipe(name).train.teacher:
         values["train.teacher_epochs"] = 2
-    take_step = Session.take_step
-
-    def take_three_steps(self, *arguments, **options):
-        if self.state.step == 3:
-            raise Cut
-        return take_step(self, *arguments, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Session, "take_step", take_three_steps)
-        with pytest.raises(Cut):
-            config = recipe(name).override(values)
-            train(config, out=tmp_path, name="run", device="cpu", data_root=cifar10, quiet=True)
+    config = recipe(name).override(values)
+    with cut(after=3):
+        train(config, out=tmp_path, name="run", device="cpu", data_root=cifar10, quiet=True)
     run = resume(tmp_path / "run", device="cpu", data_root=cifar10, quiet=True)
     assert run.finished["step"] in (4, 6)  # without and with the last, smaller batches
     assert run.config.data.image_size == (32, 32)

@@ -17,13 +17,13 @@ from torch.utils._pytree import tree_leaves
 from vitlab.config import Config
 from vitlab.data import LabelledImages
 from vitlab.data.batches import Batches, DeviceImages
-from vitlab.device import Choice
 from vitlab.models import build_model
 from vitlab.recipes import ALL_RECIPES
 from vitlab.reproduce.rows import row_config
 from vitlab.training import step as step_module
+from vitlab.training.cuda_graph import CUDAGraphStep
 from vitlab.training.state import TrainState
-from vitlab.training.step import CUDAGraphStep, Stepper
+from vitlab.training.step import TrainingStep
 
 META = torch.device("meta")
 MEAN = STD = (0.5, 0.5, 0.5)
@@ -67,12 +67,10 @@ def shallow(name: str, **changes: Any) -> Config:
     return config.override({"model.depth": 2}) if hasattr(config.model, "depth") else config
 
 
-def stepper(config: Config) -> Stepper:
+def training_step(config: Config, kind: type[TrainingStep] = TrainingStep) -> TrainingStep:
     with META:
         model = build_model(config).train()
-    state = TrainState.build(model, config.optim, (32, 32), "fp32")
-    off = Choice("off", "a test")
-    return Stepper(state, config, Choice("fp32", "a test"), off)
+    return kind(TrainState.build(model, config.optim, (32, 32), "fp32"), config, "fp32")
 
 
 def batches(config: Config) -> Batches:
@@ -93,14 +91,14 @@ class Graph:
 @pytest.mark.parametrize("name", ALL_RECIPES)
 def test_a_replayed_step_takes_fewer_than_150_launches(name, on_meta):
     config = shallow(name)
-    ours, made = stepper(config), batches(config)
-    replay = ours.replay = CUDAGraphStep(ours._move, ours.state)
+    replay, made = training_step(config, CUDAGraphStep), batches(config)
     with Launches() as block:
         images, targets = made.batch(0)
     replay.images, replay.targets = images.clone(), targets.clone()
     replay.shape, replay.measured, replay.graph = images.shape, torch.empty(2, device=META), Graph()
     with Launches() as step:
-        ours(images, targets, share=1.0, seed=0)
+        replay.set_scalars(1.0, seed=0)
+        replay(images, targets)
     assert made.block > 1
     assert block.count / made.block + step.count < 150
 
@@ -108,12 +106,12 @@ def test_a_replayed_step_takes_fewer_than_150_launches(name, on_meta):
 @pytest.mark.parametrize("name", ALL_RECIPES)
 def test_what_is_captured_asks_nothing_of_the_host_and_gets_nothing_from_it(name, on_meta):
     config = shallow(name, **{"train.batch_size": 8})
-    ours = stepper(config)
+    ours = training_step(config)
     images, targets = torch.empty(8, 3, 32, 32, device=META), torch.empty(8, 10, device=META)
     with Launches():
-        ours._move(images, targets)  # moments come into being
+        ours(images, targets)  # moments come into being
     with Launches() as launches:  # a question would raise
-        ours._move(images, targets)
+        ours(images, targets)
     assert launches.count > 50
     assert not launches.from_host
 
@@ -135,9 +133,10 @@ def test_the_loss_scale_of_fp16_is_captured_except_with_muon(optimizer):
     config = row_config("vit-d9-w192", {**SHAPE, "train.batch_size": 2, "model.depth": 1})
     config = config.override({"optim.optimizer": optimizer, "optim.clip_norm": 1.0})
     state = TrainState.build(build_model(config).train(), config.optim, (32, 32), "fp16")
-    ours = Stepper(state, config, Choice("fp32", "a test"), Choice("off", "a test"))
+    ours = TrainingStep(state, config, "fp32")
     images, targets = torch.randn(2, 3, 32, 32), torch.full((2, 10), 0.1)
-    ours(images, targets, share=1.0, seed=0)
+    ours.set_scalars(1.0, seed=0)
+    ours(images, targets)
     with Questions() as questions:
-        ours._move(images, targets)
+        ours(images, targets)
     assert bool(questions.asked) == (optimizer == "muon")

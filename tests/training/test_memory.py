@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -9,20 +10,21 @@ import pytest
 import torch
 
 from vitlab.config import Config, DataConfig, TrainConfig, ViTConfig
-from vitlab.data import batches
+from vitlab.data import batches, open_dataset
 from vitlab.errors import ConfigError, VitlabError
 from vitlab.inference import BATCH, at_once
 from vitlab.models import build_model
 from vitlab.recipes import ALL_RECIPES, recipe
 from vitlab.run import Run
-from vitlab.training import autotune, fit, memory, resume, session, train
-from vitlab.training.autotune import choose, measure, rules, step_images
-from vitlab.training.session import Session
+from vitlab.training import autotune, evaluation, fit, memory, resume, setup, train
+from vitlab.training.autotune import choose, estimate_seconds, measure, rules, step_images
+from vitlab.training.setup import TrainingSetup
+from vitlab.training.step import TrainingStep
 
 CPU = torch.device("cpu")
 TINY = Config(
     model=ViTConfig(patch_size=4, width=8, depth=1, heads=2),
-    train=TrainConfig(epochs=1, batch_size=20),
+    train=TrainConfig(epochs=1, batch_size=100),
 )
 
 
@@ -32,10 +34,14 @@ def photos(name: str, side: int = 224, **fields: object) -> Config:
     return recipe(name).override(size | given)
 
 
-@pytest.fixture
-def data() -> tuple[np.ndarray, np.ndarray]:
-    draws = np.random.default_rng(0)
-    return draws.integers(0, 256, (60, 8, 8, 1)).astype(np.uint8), np.arange(60) % 2
+def unread(monkeypatch, config: DataConfig, read: Callable[[], None]) -> None:
+    """Let a data set be known by its headers, and `read` be called when its images are."""
+    dataset = type(
+        "Unread",
+        (),
+        {"config": config, "train_count": 50_000, "examples": property(lambda _: read())},
+    )
+    monkeypatch.setattr(fit, "open_dataset", lambda *_: dataset())
 
 
 def room(monkeypatch, size: float) -> None:
@@ -50,11 +56,10 @@ def room(monkeypatch, size: float) -> None:
 def test_many_patches_are_told_with_a_way_out_before_images_are_read(
     monkeypatch, capsys, name, patches, larger
 ):
-    def read(*_):
+    def read():
         raise InterruptedError("the images are read")
 
-    monkeypatch.setattr(fit, "resolve", lambda data, root: photos(name).data)
-    monkeypatch.setattr(fit, "load_train", read)
+    unread(monkeypatch, photos(name).data, read)
     room(monkeypatch, 1e12)
     with pytest.raises(InterruptedError):
         train(recipe(name).override({"data.dataset": "photos"}), device="cpu")
@@ -94,8 +99,7 @@ def test_what_cannot_fit_is_refused_and_each_way_out_fits(monkeypatch, name):
 
 
 def test_nothing_is_read_or_written_where_one_image_is_too_large(monkeypatch, tmp_path):
-    monkeypatch.setattr(fit, "resolve", lambda data, root: photos("digits").data)
-    monkeypatch.setattr(fit, "load_train", None)
+    unread(monkeypatch, photos("digits").data, greedy)
     room(monkeypatch, 1e8)
     with pytest.raises(ConfigError, match=r"Way out: --data\.image_size 32,32 --train") as told:
         train(recipe("digits").override({"data.dataset": "photos"}), out=tmp_path, device="cpu")
@@ -115,13 +119,10 @@ def test_little_room_is_a_warning_with_ways_that_leave_more(monkeypatch):
         assert not list(memory.tight(config.override(way), CPU, 1_000)), way
 
 
-def test_parts_are_not_advised_where_they_change_nothing():
+def test_parts_are_advised_only_where_they_change_something():
     whole = photos("digits", train__batch_size=8, train__accumulate=8)
     said = memory.out_of_memory(whole, CPU)
     assert "accumulate" not in said and "--data.image_size 32,32" in said
-    wide = photos("digits", side=8, model__patch_size=8, model__width=4096)
-    said = memory.out_of_memory(wide, CPU)
-    assert "accumulate" not in said and "choose a smaller model" in said
     assert "--train.accumulate 2" in memory.out_of_memory(photos("digits"), CPU)
 
 
@@ -132,7 +133,7 @@ def test_a_run_that_goes_on_is_not_told_to_change(data, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="A run goes on as it began"):
         resume(run.path, data=data, device="cpu", quiet=True)
     room(monkeypatch, 1e10)
-    monkeypatch.setattr(Session, "judge", greedy)
+    monkeypatch.setattr(evaluation, "compute_logits", greedy)
     (run.path / "checkpoints").rename(run.path / "kept")
     with pytest.raises(VitlabError, match="Checkpoints so far are intact"):
         resume(run.path, data=data, device="cpu", quiet=True)
@@ -146,22 +147,21 @@ def greedy(*_: object, **__: object) -> None:
 @pytest.mark.parametrize(
     ("owner", "name", "words"),
     [
-        (Session, "judge", "out of memory on cpu while judging"),
-        (session, "build_model", "out of memory on cpu before the first step: 60 images"),
-        (Session, "take_step", "out of memory with train.batch_size=20"),
+        (evaluation, "compute_logits", "out of memory on cpu in an evaluation"),
+        (setup, "build_model", "out of memory on cpu before the first step: 300 images"),
+        (TrainingStep, "__call__", "out of memory with train.batch_size=100"),
     ],
 )
 def test_advice_is_for_what_ran_out(data, tmp_path, monkeypatch, owner, name, words):
     monkeypatch.setattr(owner, name, greedy)
     with pytest.raises(VitlabError, match=words) as told:
         train(TINY, data=data, out=tmp_path, device="cpu", quiet=True)
-    if name != "take_step":
+    if name != "__call__":
         assert "accumulate" not in str(told.value)
 
 
 def test_images_that_do_not_fit_while_they_are_read_are_no_traceback(monkeypatch):
-    monkeypatch.setattr(fit, "resolve", lambda data, root: photos("digits", side=32).data)
-    monkeypatch.setattr(fit, "load_train", greedy)
+    unread(monkeypatch, photos("digits", side=32).data, greedy)
     with pytest.raises(VitlabError, match=r"while reading.*--data.image_size"):
         train(recipe("digits"), device="cpu", quiet=True)
 
@@ -176,16 +176,14 @@ def test_the_memory_is_what_a_process_may_have(monkeypatch):
     assert batches.memory(CPU) < 10**9
 
 
-def test_only_what_learns_from_images_has_them_made(monkeypatch):
-    asked = []
+def test_calibration_sees_images_in_parts_that_fit(monkeypatch):
+    monkeypatch.setattr(setup, "CALIBRATION_PIXELS", 20 * 32 * 32)
     images = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3), np.uint8)
-    monkeypatch.setattr(session, "resize", lambda *given: asked.append(given[0]) or given[0])
-    monkeypatch.setattr(session, "START_PIXELS", 20 * 32 * 32)
-    for patch, parts in (("linear", 0), ("whitened", 3)):
-        config = photos("cpu", side=32, model__patch=patch, train__batch_size=20)
-        examples = fit.from_arrays(images, np.arange(60) % 3)
-        Session.build(config, examples, CPU, settings=rules(config, CPU))
-        assert len(asked) == parts and all(len(part) <= 20 for part in asked)
+    config = photos("cpu", side=32, train__batch_size=20)
+    dataset = open_dataset(config.data, (images, np.arange(60) % 3))
+    built = TrainingSetup.build(config, dataset, CPU, settings=rules(config, CPU))
+    parts = [len(part) for part in setup.calibration_images(built.batches)]
+    assert sum(parts) == len(built.images) and max(parts) == 20
 
 
 def test_a_trial_takes_fewer_images_where_they_are_large_or_none(monkeypatch):
@@ -202,7 +200,7 @@ def test_a_trial_takes_fewer_images_where_they_are_large_or_none(monkeypatch):
     monkeypatch.setattr(autotune, "noise_step", watched)
     large = photos("cpu", side=64)
     room(monkeypatch, 8 * 3 * autotune.training_bytes(large))
-    measure(large, CPU, [rules(large, CPU).words])
+    measure(large, CPU, [rules(large, CPU).values])
     assert taken == [3]
 
 
@@ -210,24 +208,25 @@ def test_a_trial_that_would_be_too_long_is_left_out_with_a_word(monkeypatch):
     monkeypatch.setattr(autotune, "measure", None)
     huge = photos("cpu", side=1536)
     settings, tried = choose(huge, CPU, 45_000)
-    assert tried == {} and settings.words == rules(huge, CPU).words
+    assert tried == {} and settings.values == rules(huge, CPU).values
     assert "no trial: a step on one image is too large for it" in settings.layout.reason
     assert "no trial" not in settings.attention.reason  # nothing was left open there
 
 
 def test_the_time_of_large_steps_is_found_with_fewer_images(monkeypatch):
-    images = np.random.default_rng(0).integers(0, 256, (40, 64, 64, 3), np.uint8)
-    config = photos("digits", side=64, train__batch_size=20, train__epochs=2)
-    built = Session.build(
-        config, fit.from_arrays(images, np.arange(40) % 3), CPU, settings=rules(config, CPU)
-    )
     shapes = []
-    monkeypatch.setattr(session, "step_images", lambda config, device, most: 2)
-    forward = type(built.state.model).forward
-    monkeypatch.setattr(
-        type(built.state.model), "forward", lambda s, x: shapes.append(len(x)) or forward(s, x)
-    )
-    assert built.estimate() > 0
+
+    class Model(torch.nn.Linear):
+        def resize(self, size):
+            assert size == (64, 64)
+
+        def forward(self, images):
+            shapes.append(len(images))
+            return super().forward(images)
+
+    monkeypatch.setattr(autotune, "step_images", lambda config, device, most: 2)
+    config = photos("digits", side=64, train__batch_size=20, train__epochs=2)
+    assert estimate_seconds(config, Model(64, 1), CPU, "fp32", steps_per_epoch=2) > 0
     assert shapes == [2, 2]
 
 
@@ -243,24 +242,6 @@ def test_cifar_is_evaluated_as_before_and_large_images_in_smaller_batches():
     assert at_once(model, (3, 224, 224), 64, traced=True) < 8  # attention weights are written out
     small = replace(photos("cpu"), data=DataConfig(image_size=(64, 64), channels=3, classes=3))
     assert at_once(build_model(small), (3, 64, 64), BATCH) == BATCH
-
-
-def test_written_attention_grows_with_the_square_of_tokens_and_fused_does_not():
-    def grown(attention: str) -> float:
-        small, large = (
-            autotune.training_bytes(
-                Config(
-                    data=DataConfig(image_size=(side, side), channels=3, classes=2),
-                    model=ViTConfig(patch_size=2, width=8, depth=1, heads=2),
-                ),
-                attention,
-            )
-            for side in (64, 128)
-        )
-        return large / small
-
-    assert grown("fused") == pytest.approx(4, rel=0.1)
-    assert grown("explicit") > 14
 
 
 def test_frozen_weights_need_no_gradients(monkeypatch):

@@ -6,7 +6,8 @@ import pytest
 from vitlab.config import Config
 from vitlab.recipes import ALL_RECIPES, recipe
 from vitlab.training import train
-from vitlab.training.preflight import alarm, problems_of, warnings_for
+from vitlab.training.evaluation import alarm
+from vitlab.training.preflight import problems_of, warnings_for
 
 KNOWN = {"data.image_size": (32, 32), "data.channels": 3, "data.classes": 10}
 

@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 
 from vitlab.config import CNN6Config, Config, DataConfig, OptimConfig, TrainConfig, ViTConfig
-from vitlab.device import Choice
+from vitlab.errors import DivergenceError
 from vitlab.models import build_model
+from vitlab.training.cuda_graph import CUDAGraphStep, build_step, unchanged
 from vitlab.training.optim import orthogonalize
 from vitlab.training.state import TrainState
-from vitlab.training.step import Stepper, unchanged
+from vitlab.training.step import StepResults, TrainingStep
 
 CONFIG = Config(
     data=DataConfig(image_size=(8, 8), channels=3, classes=10),
@@ -23,13 +24,24 @@ CONFIG = Config(
     optim=OptimConfig(lr=1e-2, muon_lr=0.05, clip_norm=0.5, average_decay=0.9),
     train=TrainConfig(batch_size=6),
 )
-FP32, PLAIN = Choice("fp32", "a test"), Choice("off", "a test")
 
 
-def stepper(config: Config, device: str = "cpu", compilation: Choice = PLAIN) -> Stepper:
+def training_step(config: Config, device: str = "cpu", compilation: str = "off") -> TrainingStep:
     torch.manual_seed(0)
     model = build_model(config).to(device)
-    return Stepper(TrainState.build(model, config.optim, (8, 8), "fp32"), config, FP32, compilation)
+    state = TrainState.build(model, config.optim, (8, 8), "fp32")
+    return build_step(state, config, "fp32", compilation)
+
+
+def take(step: TrainingStep, images, targets, lr_scale: float = 1.0, seed: int = 0) -> torch.Tensor:
+    """Take a step; its loss and gradient norm."""
+    step.set_scalars(lr_scale, seed)
+    return step(images, targets)
+
+
+def assert_same_weights(one, two, rtol: float = 1e-4, atol: float = 1e-6) -> None:
+    for weight, expected in zip(one.parameters(), two.parameters(), strict=True):
+        torch.testing.assert_close(weight, expected, rtol=rtol, atol=atol)
 
 
 def batches(count: int, device: str = "cpu") -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -46,7 +58,7 @@ def batches(count: int, device: str = "cpu") -> list[tuple[torch.Tensor, torch.T
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_steps_equal_those_of_torch_written_out(optimizer):
     config = replace(CONFIG, optim=replace(CONFIG.optim, optimizer=optimizer, decay="all"))
-    ours = stepper(config)
+    ours = training_step(config)
     model, optim = copy.deepcopy(ours.state.model), config.optim
     average = copy.deepcopy(model)
     kinds = {
@@ -59,7 +71,7 @@ def test_steps_equal_those_of_torch_written_out(optimizer):
     }
     theirs = kinds[optimizer]()
     for step, (images, targets) in enumerate(batches(5)):
-        measured = ours(images, targets, share=0.5 + step / 10, seed=0)
+        measured = take(ours, images, targets, 0.5 + step / 10)
         ours.state.step += 1
         theirs.param_groups[0]["lr"] = optim.lr * (0.5 + step / 10)
         theirs.zero_grad()
@@ -72,20 +84,19 @@ def test_steps_equal_those_of_torch_written_out(optimizer):
             for mean, weight in zip(average.parameters(), model.parameters(), strict=True):
                 mean.lerp_(weight, 1 - keep)
         torch.testing.assert_close(measured, torch.stack((loss.detach(), norm)))
-    for mine, other in ((ours.state.model, model), (ours.state.result, average)):
-        for weight, expected in zip(mine.parameters(), other.parameters(), strict=True):
-            torch.testing.assert_close(weight, expected, rtol=1e-4, atol=1e-6)
+    assert_same_weights(ours.state.model, model)
+    assert_same_weights(ours.state.final_model, average)
 
 
 def test_a_muon_step_is_nesterov_momentum_orthogonalized_and_scaled_to_its_shape():
     config = replace(
         CONFIG, optim=replace(CONFIG.optim, optimizer="muon", momentum=0.9, clip_norm=0)
     )
-    ours = stepper(config)
+    ours = training_step(config)
     layer = ours.state.model.blocks[0].mlp.fc1
     weight, momentum = layer.weight.detach().clone(), torch.zeros_like(layer.weight)
     for images, targets in batches(3):
-        ours(images, targets, share=1.0, seed=0)
+        take(ours, images, targets)
         momentum = 0.9 * momentum + 0.1 * layer.weight.grad
         update = orthogonalize(0.9 * momentum + 0.1 * layer.weight.grad) * math.sqrt(64 / 16)
         weight = weight * (1 - 0.05 * config.optim.weight_decay) - 0.05 * update
@@ -96,27 +107,22 @@ def test_a_muon_step_is_nesterov_momentum_orthogonalized_and_scaled_to_its_shape
 def test_a_batch_in_parts_moves_weights_as_in_one(accumulate):
     weights = torch.arange(1.0, 11.0)
     whole, parts = (
-        stepper(CONFIG),
-        stepper(replace(CONFIG, train=replace(CONFIG.train, accumulate=accumulate))),
+        training_step(CONFIG),
+        training_step(replace(CONFIG, train=replace(CONFIG.train, accumulate=accumulate))),
     )
+    whole.class_weights = parts.class_weights = weights
     for images, targets in batches(3):
-        measured = []
-        for one in (whole, parts):
-            one.class_weights = weights
-            measured.append(one(images, targets, share=1.0, seed=0))
-        torch.testing.assert_close(*measured)
-    pairs = zip(whole.state.model.parameters(), parts.state.model.parameters(), strict=True)
-    for expected, weight in pairs:
-        torch.testing.assert_close(weight, expected, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(*(take(one, images, targets) for one in (whole, parts)))
+    assert_same_weights(parts.state.model, whole.state.model)
 
 
 def test_classes_weigh_in_the_loss_as_in_torchs_cross_entropy():
     images, targets = batches(1)[0]
     weights = torch.arange(1.0, 11.0)
-    ours = stepper(CONFIG)
+    ours = training_step(CONFIG)
     ours.class_weights = weights
     expected = F.cross_entropy(ours.state.model(images), targets.argmax(1), weight=weights)
-    torch.testing.assert_close(ours(images, targets, share=0.0, seed=0)[0], expected)
+    torch.testing.assert_close(take(ours, images, targets, 0.0)[0], expected)
 
 
 def test_sam_takes_the_gradient_where_the_loss_is_highest_nearby():
@@ -126,7 +132,7 @@ def test_sam_takes_the_gradient_where_the_loss_is_highest_nearby():
             optimizer="sgd", lr=0.5, momentum=0, weight_decay=0, sam=0.1, freeze=("norm",)
         ),
     )
-    ours = stepper(config)
+    ours = training_step(config)
     images, targets = batches(1)[0]
     model = copy.deepcopy(ours.state.model)
     moved = [p for p in model.parameters() if p.requires_grad]
@@ -136,9 +142,9 @@ def test_sam_takes_the_gradient_where_the_loss_is_highest_nearby():
     with torch.no_grad():
         for weight, gradient in zip(moved, gradients, strict=True):
             weight += 0.1 * gradient / norm
-    sam_perturbation = torch.autograd.grad(F.cross_entropy(model(images), targets), moved)
-    ours(images, targets, share=1.0, seed=0)
-    theirs = iter(zip(before, sam_perturbation, strict=True))
+    uphill = torch.autograd.grad(F.cross_entropy(model(images), targets), moved)
+    take(ours, images, targets)
+    theirs = iter(zip(before, uphill, strict=True))
     for weight in ours.state.model.parameters():
         if weight.requires_grad:
             start, gradient = next(theirs)
@@ -147,9 +153,9 @@ def test_sam_takes_the_gradient_where_the_loss_is_highest_nearby():
 
 def test_sam_leaves_the_statistics_of_batch_norms_to_the_model_itself():
     config = replace(CONFIG, model=CNN6Config(width=2))
-    plain, sharp = stepper(config), stepper(config.override({"optim.sam": 10.0}))
+    plain, sharp = training_step(config), training_step(config.override({"optim.sam": 10.0}))
     for one in (plain, sharp):
-        one(*batches(1)[0], share=0.0, seed=0)
+        take(one, *batches(1)[0], 0.0)
     for expected, buffer in zip(
         plain.state.model.buffers(), sharp.state.model.buffers(), strict=True
     ):
@@ -159,7 +165,7 @@ def test_sam_leaves_the_statistics_of_batch_norms_to_the_model_itself():
 def test_a_second_head_learns_the_answers_of_the_teacher():
     model = replace(CONFIG.model, distill_token=True)
     train = replace(CONFIG.train, teacher="resnet18", teacher_share=0.3, accumulate=2)
-    ours = stepper(replace(CONFIG, model=model, train=train))
+    ours = training_step(replace(CONFIG, model=model, train=train))
     images, targets = batches(1)[0]
     answers = torch.tensor([3, 1, 4, 1, 5, 9])
     asked = []
@@ -171,43 +177,54 @@ def test_a_second_head_learns_the_answers_of_the_teacher():
     ours.teacher = teacher
     first, second = ours.state.model.head_logits(images)
     expected = 0.7 * F.cross_entropy(first, targets) + 0.3 * F.cross_entropy(second, answers)
-    torch.testing.assert_close(ours(images, targets, share=0.0, seed=0)[0], expected)
+    torch.testing.assert_close(take(ours, images, targets, 0.0)[0], expected)
     assert torch.equal(torch.cat(asked), images)
 
 
-class Broken:
-    """A capture that fails, as a driver, a library or the memory may let it."""
-
-    shape = None
-
-    def capture(self, images, targets):
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_step_that_cannot_be_captured_is_taken_as_plain_python_and_says_so(monkeypatch, compiled):
+    def fail(*_):
         raise RuntimeError("operation not permitted when stream is capturing\nmore of it")
 
-
-@pytest.mark.parametrize("word", ["graph", "on"])
-def test_a_step_that_cannot_be_captured_is_taken_as_plain_python_and_says_so(word):
-    plain, broken = stepper(CONFIG), stepper(CONFIG)
-    broken.replay, broken.compilation = Broken(), Choice(word, "a test")
+    plain = training_step(CONFIG)
+    state = training_step(CONFIG).state
+    broken = CUDAGraphStep(state, CONFIG, "fp32")
+    broken.compiled = compiled
+    monkeypatch.setattr(broken, "capture", fail)
     for images, targets in batches(3):
-        measured = [one(images, targets, share=1.0, seed=0) for one in (plain, broken)]
-        assert torch.equal(*measured)
-    told = broken.tell()
-    assert "operation not permitted" in told[-1] and "plain Python" in told[-1]
-    assert len(told) == (2 if word == "on" else 1)
-    assert broken.compilation.value == "off" and not broken.tell()
+        assert torch.equal(*(take(one, images, targets) for one in (plain, broken)))
+    assert "operation not permitted" in broken.fallbacks[-1]
+    assert "plain Python" in broken.fallbacks[-1]
+    assert len(broken.fallbacks) == 1 + compiled
+    assert not broken.compiled
 
 
 def test_a_state_is_as_before_whatever_was_tried_on_it():
     config = replace(CONFIG, optim=replace(CONFIG.optim, optimizer="sgd"))
-    plain, tried = stepper(config), stepper(config)
+    plain, tried = training_step(config), training_step(config)
     for failing in (False, True):
         with pytest.raises(RuntimeError) if failing else nullcontext(), unchanged(tried.state):
-            tried(*batches(1)[0], share=1.0, seed=0)
+            take(tried, *batches(1)[0])
             if failing:
                 raise RuntimeError("capture")
     for images, targets in batches(3):
-        measured = [one(images, targets, share=1.0, seed=0) for one in (plain, tried)]
-        assert torch.equal(*measured)
+        assert torch.equal(*(take(one, images, targets) for one in (plain, tried)))
+
+
+def test_results_are_read_all_at_once_and_a_divergence_names_its_step():
+    step = training_step(CONFIG)
+    results = StepResults(step)
+    for value in (2.0, 1.0):
+        step.set_scalars(0.5, 0)
+        results.add(torch.tensor([value, 0.25]))
+        step.state.step += 1
+    assert results.read() == 0.25 and not results
+    assert step.state.recent == [2.0, 1.0] and step.state.recent_seconds > 0
+    step.state.step += 2
+    for value in (1.0, math.nan):
+        results.add(torch.tensor([value, 1.0]))
+    with pytest.raises(DivergenceError, match=r"loss nan .* at step 3 \(learning rate 0.005\)"):
+        results.read()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="a CUDA graph needs a GPU")
@@ -217,40 +234,34 @@ def test_a_replayed_step_equals_the_plain_one(optimizer, sam):
     model = replace(CONFIG.model, dropout=0.1, drop_path=0.1)
     optim = replace(CONFIG.optim, optimizer=optimizer, sam=sam, layer_decay=0.8, freeze=("norm",))
     config = replace(CONFIG, model=model, optim=optim, train=replace(CONFIG.train, accumulate=2))
-    plain = stepper(config, "cuda")
-    graph = stepper(config, "cuda", Choice("graph", "a test"))
+    plain = training_step(config, "cuda")
+    graph = training_step(config, "cuda", "graph")
     for step, (images, targets) in enumerate(batches(6, "cuda")):
         cut = 6 if step != 3 else 4  # a partial batch takes the plain way in between
         measured = [
-            one(images[:cut], targets[:cut], share=1 / (1 + step), seed=step)
-            for one in (plain, graph)
+            take(one, images[:cut], targets[:cut], 1 / (1 + step), step) for one in (plain, graph)
         ]
         torch.testing.assert_close(*measured, rtol=1e-3, atol=1e-4)
         for one in (plain, graph):
             one.state.step += 1
-    pairs = zip(plain.state.result.parameters(), graph.state.result.parameters(), strict=True)
-    for expected, weight in pairs:
-        torch.testing.assert_close(weight, expected, rtol=1e-3, atol=1e-4)
+    assert_same_weights(graph.state.final_model, plain.state.final_model, 1e-3, 1e-4)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="a CUDA graph needs a GPU")
 def test_a_loss_scale_is_replayed_with_its_step_and_skips_what_overflows():
     config = replace(CONFIG, optim=replace(CONFIG.optim, optimizer="adamw"))
-    fp16 = Choice("fp16", "a test")
-    steppers = []
+    steps = []
     for word in ("off", "graph"):
         torch.manual_seed(0)
         state = TrainState.build(build_model(config).cuda(), config.optim, (8, 8), "fp16")
-        steppers.append(Stepper(state, config, fp16, Choice(word, "a test")))
+        steps.append(build_step(state, config, "fp16", word))
     for step, (images, targets) in enumerate(batches(6, "cuda")):
         images = images * 1e6 if step == 3 else images  # infinite in fp16: the update is skipped
-        for one in steppers:
-            one(images, targets, share=0.5, seed=step)
+        for one in steps:
+            take(one, images, targets, 0.5, step)
             one.state.step += 1
-    plain, graph = (one.state for one in steppers)
+    plain, graph = (one.state for one in steps)
     assert graph.scaler.state_dict() == plain.scaler.state_dict()
     assert plain.scaler.get_scale() < 2**16
-    assert not steppers[1].tell()
-    pairs = zip(plain.model.parameters(), graph.model.parameters(), strict=True)
-    for expected, weight in pairs:
-        torch.testing.assert_close(weight, expected, rtol=1e-2, atol=1e-3)
+    assert not steps[1].fallbacks
+    assert_same_weights(graph.model, plain.model, 1e-2, 1e-3)

@@ -17,8 +17,8 @@ from vitlab.cli import main
 from vitlab.config import Config, OptimConfig, TrainConfig, ViTConfig
 from vitlab.errors import Interrupted
 from vitlab.run import Run
-from vitlab.training import autotune, fit, resume, session, train
-from vitlab.training.stop import stop_request
+from vitlab.training import autotune, fit, preflight, resume, train
+from vitlab.training.signals import stop_request
 
 EASY = Config(
     model=ViTConfig(width=16, depth=1, heads=2, cls_token=False, pool="mean"),
@@ -44,8 +44,8 @@ def test_reaching_the_accuracy_ends_a_run_that_is_then_complete(data, tmp_path, 
     assert numbers["validation"]["accuracy"] >= 0.9
     assert numbers["epochs"] == numbers["step"] / 2 < 30
     assert run.checkpoint().step == numbers["step"]
-    judged = [line["accuracy"] for line in run.metrics if line["split"] == "validation"]
-    assert all(accuracy < 0.9 for accuracy in judged[:-1])
+    reached = [line["accuracy"] for line in run.metrics if line["split"] == "validation"]
+    assert all(accuracy < 0.9 for accuracy in reached[:-1])
     resume(run.path, data=data)
     assert "already complete" in capsys.readouterr().err
 
@@ -91,7 +91,9 @@ def asked_to_stop(number: int):
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-@pytest.mark.parametrize("place", [(fit, "load_train"), (autotune, "noise_step")], ids=str)
+@pytest.mark.parametrize(
+    "place", [(fit, "check"), (autotune, "noise_step")], ids=["images", "trial"]
+)
 def test_a_signal_before_the_first_step_leaves_no_run(place, number, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(*place, asked_to_stop(number))
     monkeypatch.setattr(autotune, "REPAID", 0)
@@ -107,12 +109,12 @@ def test_a_signal_before_the_first_step_leaves_no_run(place, number, tmp_path, m
 def test_a_signal_while_a_run_is_introduced_leaves_one_to_go_on_with(data, tmp_path, monkeypatch):
     short = EASY.override({"train.epochs": 2})
     with monkeypatch.context() as patch:
-        patch.setattr(session.Session, "estimate", asked_to_stop(signal.SIGHUP))
+        patch.setattr(preflight, "estimate_seconds", asked_to_stop(signal.SIGHUP))
         with pytest.raises(Interrupted, match="before a step was taken; go on with") as stopped:
             train(short, data=data, out=tmp_path, name="run", quiet=True)
     assert stopped.value.exit_code == 129
     with monkeypatch.context() as patch:
-        patch.setattr(fit, "from_arrays", asked_to_stop(signal.SIGTERM))
+        patch.setattr(fit, "open_dataset", asked_to_stop(signal.SIGTERM))
         with pytest.raises(Interrupted, match=f"go on with .*--resume {tmp_path}"):
             resume(tmp_path / "run", data=data, quiet=True)
     assert resume(tmp_path / "run", data=data, quiet=True).finished["step"] == 4
@@ -121,7 +123,7 @@ def test_a_signal_while_a_run_is_introduced_leaves_one_to_go_on_with(data, tmp_p
 def test_under_nohup_a_hang_up_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with stop_request() as stop, stop.at_once("stopped"):
+        with stop_request() as stop, stop.immediately("stopped"):
             signal.raise_signal(signal.SIGHUP)
         assert not stop.signal
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN

@@ -1,42 +1,35 @@
-"""A teacher is trained first, inside the run of its student, and its cost is theirs together."""
+"""A teacher is an ordinary run beside its student's, trained first; its cost is counted there."""
+
+import shutil
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 from vitlab.config import Config, OptimConfig, TrainConfig, ViTConfig
-from vitlab.errors import ConfigError
+from vitlab.errors import ConfigError, Interrupted, RunError
 from vitlab.run import Run
-from vitlab.training import resume, train
-from vitlab.training.session import Session
+from vitlab.training import fit, resume, train
 
 STUDENT = Config(
     model=ViTConfig(patch_size=2, width=16, depth=1, heads=2, distill_token=True),
     optim=OptimConfig(lr=1e-3),
     train=TrainConfig(
-        epochs=2, batch_size=40, seed=3, teacher="cnn6", teacher_epochs=2, teacher_share=0.5,
+        epochs=2, batch_size=90, seed=3, teacher="cnn6", teacher_epochs=2, teacher_share=0.5,
         small_size=(4, 4), small_epochs=1, checkpoint_epochs=0.5,
     ),
 )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def data() -> tuple[np.ndarray, np.ndarray]:
-    images = np.random.default_rng(0).integers(0, 255, (130, 8, 8, 3), dtype=np.uint8)
-    return images, np.arange(130) % 3
-
-
-@pytest.fixture(scope="module")
 def straight(data, tmp_path_factory) -> Run:
-    return train(STUDENT, data=data, out=tmp_path_factory.mktemp("runs"), quiet=True)
+    return train(STUDENT, data=data, out=tmp_path_factory.mktemp("runs"), name="one", quiet=True)
 
 
-def weights(run: Run) -> dict[str, np.ndarray]:
-    return load_file(run.checkpoint().model)
-
-
-def test_the_teacher_is_a_run_on_the_same_images(straight):
-    teacher = Run(straight.teacher)
+def test_the_teacher_is_an_ordinary_run_on_the_same_images(straight):
+    teacher = Run(straight.path.parent / "one-teacher")
+    assert straight.teacher == teacher.path.resolve()
+    assert straight.provenance["teacher"] == "one-teacher"
     assert teacher.config.model.kind == "cnn6"
     assert teacher.config.data == straight.config.data
     assert teacher.config.train.seed == 3
@@ -52,43 +45,50 @@ def test_the_clock_of_the_student_counts_its_teachers_training(straight):
     assert clock["step_seconds"] > theirs["step_seconds"]
 
 
-def test_what_the_teacher_answers_changes_the_student(data, straight, tmp_path):
-    other = train(
-        STUDENT.override({"train.teacher_share": 0.9}), data=data, out=tmp_path, quiet=True
-    )
-    assert not np.array_equal(
-        weights(other)["head_dist.weight"], weights(straight)["head_dist.weight"]
-    )
-    pairs = weights(Run(other.teacher)), weights(Run(straight.teacher))
-    assert all(np.array_equal(pairs[0][name], pairs[1][name]) for name in pairs[1])
+def test_what_the_teacher_answers_changes_the_student(data, straight, tmp_path, fingerprint):
+    config = STUDENT.override({"train.teacher_share": 0.9})
+    other = train(config, data=data, out=tmp_path, quiet=True)
+    heads = [load_file(run.checkpoint().model)["head_dist.weight"] for run in (other, straight)]
+    assert not np.array_equal(*heads)
+    assert fingerprint(Run(other.teacher)) == fingerprint(Run(straight.teacher))
 
 
-class Cut(BaseException):
-    """Stands for a power cut."""
-
-
-@pytest.mark.parametrize("steps", [1, 5])
+@pytest.mark.parametrize("after", [1, 7])
+@pytest.mark.parametrize("inside", [False, True], ids=["beside", "as earlier versions"])
 def test_a_cut_in_the_teacher_or_in_the_student_costs_no_bit(
-    data, straight, tmp_path, monkeypatch, steps
+    data, straight, tmp_path, cut, fingerprint, after, inside
 ):
-    taken = []
-    take_step = Session.take_step
-
-    def take_step_until_cut(self, *arguments, **options):
-        if len(taken) == steps:
-            raise Cut
-        taken.append(self)
-        return take_step(self, *arguments, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Session, "take_step", take_step_until_cut)
-        with pytest.raises(Cut):
-            train(STUDENT, data=data, out=tmp_path, name="cut", quiet=True)
+    with cut(after=after):
+        train(STUDENT, data=data, out=tmp_path, name="cut", quiet=True)
     begun = Run(tmp_path / "cut")
-    assert (Run(begun.teacher).finished is None) == (steps == 1)
-    resumed = resume(begun.path, data=data, quiet=True)
-    pairs = weights(resumed), weights(straight)
-    assert all(np.array_equal(pairs[0][name], pairs[1][name]) for name in pairs[1])
+    assert (Run(begun.teacher).finished is None) == (after == 1)
+    if inside:
+        begun.teacher.rename(begun.path / "teacher")
+    assert fingerprint(resume(begun.path, data=data, quiet=True)) == fingerprint(straight)
+    assert (tmp_path / "cut-teacher").exists() != inside
+
+
+def test_a_finished_teacher_is_found_again_and_another_run_is_none(data, straight, tmp_path, cut):
+    shutil.copytree(straight.teacher, tmp_path / "next-teacher")
+    before = (tmp_path / "next-teacher" / "finished.json").stat().st_mtime_ns
+    run = train(STUDENT, data=data, out=tmp_path, name="next", quiet=True)
+    assert (run.teacher / "finished.json").stat().st_mtime_ns == before
+    shutil.copytree(straight.teacher, tmp_path / "more-teacher")
+    longer = STUDENT.override({"train.teacher_epochs": 3})
+    with pytest.raises(RunError, match=r"more-teacher is another run .* --resume .*more`"):
+        train(longer, data=data, out=tmp_path, name="more", quiet=True)
+    shutil.rmtree(tmp_path / "more-teacher")
+    assert resume(tmp_path / "more", data=data, quiet=True).finished
+
+
+def test_a_stop_in_the_teacher_names_the_student(data, tmp_path, monkeypatch):
+    def stop(config, **_):
+        raise Interrupted("stopped at step 1", 15)
+
+    monkeypatch.setattr(fit, "evaluate", stop)
+    with pytest.raises(Interrupted, match=rf"in the teacher; .*--resume {tmp_path}/one`") as told:
+        train(STUDENT, data=data, out=tmp_path, name="one", quiet=True)
+    assert told.value.exit_code == 128 + 15
 
 
 def test_an_unknown_teacher_is_refused_before_anything_is_written(data, tmp_path):

@@ -45,7 +45,7 @@ def growth(config: Config, device: torch.device, rounds: int, seconds: float) ->
     found: dict[str, Any] = {}
     for axis, configs in axes.items():
         steps = {
-            str(value): noise_step(one, device, rules(one, device).words)
+            str(value): noise_step(one, device, rules(one, device).values)
             for value, one in configs.items()
         }
         timings = interleaved(steps, device=device, rounds=rounds, seconds=seconds)
@@ -113,10 +113,10 @@ def calibration(device: torch.device, names: tuple[str, ...] = CALIBRATED) -> di
         data = replace(start.data, image_size=(32, 32), channels=3, classes=10)
         train = replace(start.train, teacher=None)
         config = replace(start, data=data, train=train, model=without_teacher(start))
-        words = rules(config, device).words
-        precision = words[0]
+        chosen = rules(config, device).values
+        precision = chosen[0]
         how = "graph" if device.type == "cuda" and precision != "fp16" else "off"
-        step = noise_step(config, device, words, how)
+        step = noise_step(config, device, chosen, how)
         calls = {name: lambda step=step: [step() for _ in range(CALIBRATION_STEPS)]}
         timing = interleaved(calls, device=device, rounds=3, seconds=0.0)[name]
         per_step = timing.median / CALIBRATION_STEPS

@@ -38,7 +38,7 @@ def settings(config: Config, rounds: int, seconds: float) -> dict[str, Any]:
 def step(config: Config, threads: int):
     """A training step that sets its number of threads first."""
     device = torch.device("cpu")
-    taken = noise_step(config, device, rules(config, device).words)
+    taken = noise_step(config, device, rules(config, device).values)
 
     def run() -> None:
         torch.set_num_threads(threads)

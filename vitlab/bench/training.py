@@ -15,7 +15,7 @@ from vitlab.device import DTYPES, autocast, choose_precision, multiplies_bf16
 from vitlab.models import build_model
 from vitlab.models.cost import cost
 from vitlab.recipes import recipe
-from vitlab.training.autotune import Words, contenders, measure, noise, noise_step, rules
+from vitlab.training.autotune import Combination, contenders, measure, noise, noise_step, rules
 
 Step = Callable[[], object]
 
@@ -121,9 +121,9 @@ def dropouts(model: nn.Module, images: Tensor) -> int:
     return len(passed)
 
 
-def words(config: Config, device: torch.device, precision: str) -> Words:
+def words(config: Config, device: torch.device, precision: str) -> Combination:
     """How our step is computed in a precision."""
-    return rules(replace(config, train=replace(config.train, precision=precision)), device).words
+    return rules(replace(config, train=replace(config.train, precision=precision)), device).values
 
 
 def their_step(

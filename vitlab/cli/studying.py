@@ -76,7 +76,7 @@ def print_plan(plan: Any, folder: Path, args: Namespace) -> None:
     """Print what a study is going to run, and what that costs."""
     if args.quiet or args.json:
         return
-    from vitlab.training.fit import duration
+    from vitlab.formatting import duration
 
     print(f"{plan.question}\n")
     print_table(

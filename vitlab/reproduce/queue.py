@@ -25,13 +25,12 @@ from vitlab.config import Config
 from vitlab.data import KNOWN
 from vitlab.device import choose_device
 from vitlab.files import read_json, write_bytes, write_json
-from vitlab.formatting import between
+from vitlab.formatting import between, duration
 from vitlab.reproduce.rows import SYSTEMS, published, row_config
 from vitlab.reproduce.worker import Worker
 from vitlab.run import Run
 from vitlab.study.engines import cores
-from vitlab.training.fit import duration
-from vitlab.training.stop import stop_request
+from vitlab.training.signals import stop_request
 
 QUEUE, SMOKE = "queue.json", "smoke.json"
 """What became of the rows, and how long each of them takes, in the folder of runs."""
@@ -366,6 +365,8 @@ def pack_small(folder: Path, runs: Sequence[Path], path: Path) -> None:
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
         archive.add(folder / QUEUE, QUEUE)
         for run in runs:
-            for file in Run.small_files(run):
-                archive.add(file, file.relative_to(folder))
+            # A teacher's run lies beside that of its student.
+            for one in (run, run.with_name(f"{run.name}-teacher")):
+                for file in Run.small_files(one):
+                    archive.add(file, file.relative_to(folder))
     write_bytes(path, buffer.getvalue())

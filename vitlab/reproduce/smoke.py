@@ -8,6 +8,7 @@ is lent by the minute.
 import math
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from vitlab.bench.measure import matrix_peak, synchronize
 from vitlab.config import Config, DataConfig
@@ -24,9 +26,11 @@ from vitlab.device import DTYPES, choose_device, deterministic
 from vitlab.evaluate import evaluate
 from vitlab.models.cost import cost
 from vitlab.run import Run
-from vitlab.training import resume, train
+from vitlab.training import evaluation, resume, train
+from vitlab.training.cuda_graph import CUDAGraphStep
 from vitlab.training.provenance import peak_memory, reset_peak_memory
-from vitlab.training.session import Session
+from vitlab.training.setup import TrainingSetup
+from vitlab.training.step import TrainingStep
 
 JUDGED = 200
 """Images that are validated."""
@@ -89,7 +93,7 @@ def live(config: Config, examples: LabelledImages, path: Path, device: str) -> d
             **({"train.teacher_epochs": 2} if config.train.teacher else {}),
         }
     )
-    run = train(short, data=few, out=path.parent, name=path.name, device=device, quiet=True)
+    run = train(short, data=few, out=path, name="run", device=device, quiet=True)
     evaluate(run, data=few, device=device, pictures=False)
     whole = load_file(run.checkpoint().model)
     origin, alarms = run.provenance, run.final_numbers["alarms"]
@@ -111,60 +115,65 @@ def timed(
     """Time the row's own step, judgement and checkpoint, and add up what all of them take."""
     begun = time.perf_counter()
     reset_peak_memory(device)
-    session = Session.build(config, examples, device)
-    batches, train = session.batches, config.train
+    dataset = open_dataset(config.data, examples)
+    setup = TrainingSetup.build(config, dataset, device, initial=False)
+    step, batches, train = setup.build_step(), setup.batches, config.train
     seconds, last = time.perf_counter() - begun, {}
     small = train.small_epochs * batches.steps_per_epoch
     for first, steps in ((0, small), (small, batches.steps - small)):
         if not steps:
             continue
-        session.resize(batches.size(first))
-        session.take_step(batches.batch(first), 1e-3)  # captures
-        last = rates(session, first)
+        step.resize(batches.size(first))
+        step.set_scalars(1e-3, seed=0)
+        step(*batches.batch(first))  # captures
+        last = rates(setup, step, first)
         seconds += steps * last["step_seconds"]
-    seconds += session.state.clock.capture
+    seconds += setup.state.clock.capture
     begun = time.perf_counter()
-    session.judge()
+    evaluation.evaluate(setup)
     seconds += (time.perf_counter() - begun) * math.ceil(train.epochs / train.evaluate_epochs)
     with Run.lock(path / "checkpoint"):
         run = Run.create(path / "checkpoint", config)
     begun = time.perf_counter()
-    session.state.save(run)
+    setup.state.save(run)
     seconds += (time.perf_counter() - begun) * math.ceil(train.epochs / train.checkpoint_epochs)
-    word = session.settings.precision.value
+    precision = setup.settings.precision.value
     flops = 6 * cost(config).macs * train.batch_size * (2 if config.optim.sam else 1)
     return {
         **last,
-        "share_of_peak": flops / last["replay_seconds"] / peak(str(device), word),
+        "share_of_peak": flops / last["replay_seconds"] / peak(str(device), precision),
         "memory_bytes": peak_memory(device),
-        "images": len(session.images),
+        "images": len(setup.images),
         "seconds": seconds,
     }
 
 
-def rates(session: Session, first: int) -> dict[str, float]:
-    """Seconds of a step of a session from step `first` on: plain, with its batches, and without."""
-    batch = session.batches.batch(first)
-    take = session.take_step
+def rates(setup: TrainingSetup, step: TrainingStep, first: int) -> dict[str, float]:
+    """Seconds of a step from step `first` on: plain, with its batches, and without."""
+    batch = setup.batches.batch(first)
 
-    def per_step(step: Any) -> float:
-        synchronize(session.device)
+    def take(images: Tensor, targets: Tensor) -> None:
+        step.set_scalars(1e-3, seed=0)
+        step(images, targets)
+
+    def per_step(once: Callable[[int], None]) -> float:
+        synchronize(setup.device)
         begun, count = time.perf_counter(), 0
         for count in range(1, TIMED + 1):
-            step(first + count)
+            once(first + count)
             if time.perf_counter() - begun > SECONDS:
                 break
-        synchronize(session.device)
-        session.pending.clear()
+        synchronize(setup.device)
         return (time.perf_counter() - begun) / count
 
-    replay = per_step(lambda _: take(batch, 1e-3))
-    step = per_step(lambda number: take(session.batches.batch(number), 1e-3))
-    stepper, graph = session.stepper, session.stepper.replay
-    stepper.replay = None
-    eager = per_step(lambda _: take(batch, 1e-3)) if graph else replay
-    stepper.replay = graph
-    return {"eager_seconds": eager, "replay_seconds": replay, "step_seconds": step}
+    replay = per_step(lambda _: take(*batch))
+    whole = per_step(lambda number: take(*setup.batches.batch(number)))
+    eager = replay
+    if isinstance(step, CUDAGraphStep) and step.enabled:
+        step.enabled = False
+        eager = per_step(lambda _: take(*batch))
+        step.enabled = True
+    return {"eager_seconds": eager, "replay_seconds": replay, "step_seconds": whole}
 
 
 @lru_cache

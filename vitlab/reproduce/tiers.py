@@ -14,7 +14,7 @@ from vitlab.formatting import minutes, table
 from vitlab.models.cost import training_macs
 from vitlab.reproduce.records import RECORDS, accuracy, by_row, hardware
 from vitlab.run import Run
-from vitlab.training.fit import teacher_of
+from vitlab.training.teacher import teacher_config
 
 PAGE = Path("docs/goals.md")
 
@@ -125,7 +125,7 @@ def training_flops(run: Run) -> float:
     images = run.provenance["data"]["train_images"]
     macs = training_macs(run.config, run.final_numbers["epochs"], images)
     if run.config.train.teacher is not None:
-        teacher = teacher_of(run.config)
+        teacher = teacher_config(run.config)
         macs += training_macs(teacher, teacher.train.epochs, images)
     return 2 * macs
 

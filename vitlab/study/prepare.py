@@ -22,7 +22,7 @@ from vitlab.run import STUDY
 from vitlab.study.define import Definition, Range, follow_up, written
 from vitlab.study.plan import Arm, Plan, accuracy, arm_config, left_out
 from vitlab.study.summary import best_arms
-from vitlab.training.session import CLEAN_IMAGES, Session
+from vitlab.training.setup import CLEAN_IMAGES, TrainingSetup
 
 STEP_MACS, FEWEST_IMAGES = 20e9, 16
 """Multiply-adds that a timed step on a CPU may take, and images it has at least.
@@ -256,20 +256,20 @@ class TimeEstimate:
     def _measure(self, config: Config, examples: Any) -> tuple[float, float]:
         """Seconds per image of a step at the small and at the full size."""
         with torch.random.fork_rng():
-            session = Session.build(config, examples, self._device)
-            batches, per_image = session.batches, {}
+            dataset = open_dataset(config.data, examples)
+            setup = TrainingSetup.build(config, dataset, self._device, initial=False)
+            training_step, batches, per_image = setup.build_step(), setup.batches, {}
             for step in (0, batches.steps - batches.steps_per_epoch):
                 size = batches.size(step)
                 if size in per_image:
                     continue
-                if size != session.state.image_size:
-                    session.state.resize(size)
+                training_step.resize(size)
                 batch = batches.batch(step)
                 seconds = []
                 for _ in range(TIMED_STEPS):
                     start = time.perf_counter()
-                    session.take_step(batch, share=1e-3)
-                    session.read()
+                    training_step.set_scalars(1e-3, seed=0)
+                    training_step(*batch).tolist()  # waits for the device
                     seconds.append(time.perf_counter() - start)
                 per_image[size] = min(seconds[1:]) / len(batch[0])
         sizes = list(per_image.values())

@@ -24,14 +24,14 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from vitlab.errors import DivergenceError, Interrupted, PartialError
 from vitlab.files import Lock, write_json
+from vitlab.formatting import duration
 from vitlab.recipes import command
 from vitlab.run import LOCK, STUDY, Run, failure_file
 from vitlab.study.engines import Engine, Job
 from vitlab.study.plan import Plan, Status, Trial, accuracy, status
 from vitlab.study.search import proposals
 from vitlab.study.summary import write_summary
-from vitlab.training.fit import duration
-from vitlab.training.stop import stop_request
+from vitlab.training.signals import stop_request
 
 POLL_SECONDS = 0.1
 """Between two looks at what runs."""

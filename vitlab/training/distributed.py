@@ -1,109 +1,113 @@
 """Data parallel training: what this process does among those that `torchrun` started.
 
-Every rank holds the whole model and takes its own slice of each batch; all of them move the same
-weights by the same gradient. Rank 0 alone writes the run. Without torchrun there is one rank, and
-everything here is done at once.
+Every process holds the whole model and takes its own slice of each batch; all of them move the
+same weights by the same gradient. Rank 0 alone writes the run. Without torchrun there is one
+process, and everything here is done at once.
 """
 
 import atexit
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from vitlab.config import Config
-from vitlab.run import Run, SplitRecord
+from vitlab.run import Run
 
 
 @dataclass(frozen=True)
-class Ranks:
+class ProcessGroup:
     """The processes of one training, and which of them this is."""
 
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
     """Number of processes."""
 
     @property
-    def first(self) -> bool:
-        """True in the process that writes and speaks."""
+    def is_main(self) -> bool:
+        """True in the process that writes and prints."""
         return self.rank == 0
 
     def slice(self, length: int) -> slice:
-        """This rank's part of so many images: each in one part, parts of nearly equal length."""
-        return slice(self.rank * length // self.world, (self.rank + 1) * length // self.world)
+        """This process's part of so many images: each in one part, parts of nearly equal length."""
+        size = self.world_size
+        return slice(self.rank * length // size, (self.rank + 1) * length // size)
 
-    def total(self, numbers: Tensor) -> Tensor:
-        """The sum over all ranks."""
-        if self.world > 1:
+    def all_reduce_sum(self, numbers: Tensor) -> Tensor:
+        """The sum over all processes."""
+        if self.world_size > 1:
             dist.all_reduce(numbers)
         return numbers
 
-    def agree(self, number: int) -> int:
-        """The largest number that a rank brought, the same for all."""
-        if self.world == 1:
+    def all_reduce_max(self, number: int) -> int:
+        """The largest number that a process brought, the same for all."""
+        if self.world_size == 1:
             return number
-        told = torch.tensor(number)
-        dist.all_reduce(told, dist.ReduceOp.MAX)
-        return int(told)
+        largest = torch.tensor(number)
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return int(largest)
 
-    def told(self, words: str) -> str:
-        """What rank 0 brought."""
-        if self.world == 1:
-            return words
-        heard = [words]
-        dist.broadcast_object_list(heard)
-        return heard[0]
+    def broadcast(self, text: str) -> str:
+        """The text of rank 0."""
+        if self.world_size == 1:
+            return text
+        texts = [text]
+        dist.broadcast_object_list(texts)
+        return texts[0]
+
+    def barrier(self) -> None:
+        """Wait until all processes are here."""
+        self.all_reduce_max(0)  # by gloo, so that no GPU is waited for
 
     @contextmanager
-    def in_turn(self) -> Iterator[None]:
+    def main_first(self) -> Iterator[None]:
         """Do something that rank 0 leaves ready for the others, rank 0 before them."""
-        if not self.first:
-            self.agree(0)
+        if not self.is_main:
+            self.barrier()
         try:
             yield
         finally:
-            if self.first:
-                self.agree(0)
+            if self.is_main:
+                self.barrier()
 
     @contextmanager
-    def create(self, path: Path, config: Config, numbered: bool = False) -> Iterator[Run]:
-        """Begin a run and hold the right to write it; numbered, beside what has its name."""
-        with ExitStack() as held:
+    def create_run(self, path: Path, config: Config, numbered: bool = False) -> Iterator[Run]:
+        """Begin a run and lock it for writing; numbered, beside what has its name."""
+        with ExitStack() as lock:
             try:
-                if self.first:
-                    lock = Run.lock_new if numbered else Run.lock
-                    path = held.enter_context(lock(path))
+                if self.is_main:
+                    claim = Run.lock_new if numbered else Run.lock
+                    path = lock.enter_context(claim(path))
                     run = Run.create(path, config)
             finally:
-                path = Path(self.told(str(path)))
-            yield run if self.first else Watched(path)
+                path = Path(self.broadcast(str(path)))
+            yield run if self.is_main else ReadOnlyRun(path)
 
     @contextmanager
-    def reopen(self, path: Path) -> Iterator[Run]:
-        """Take up a run and hold the right to write it."""
-        with ExitStack() as held:
-            with self.in_turn():
-                if self.first:
-                    held.enter_context(Run.lock(path))
-                run = Run(path) if self.first else Watched(path)
+    def reopen_run(self, path: Path) -> Iterator[Run]:
+        """Open an existing run and lock it for writing."""
+        with ExitStack() as lock:
+            with self.main_first():
+                if self.is_main:
+                    lock.enter_context(Run.lock(path))
+                run = Run(path) if self.is_main else ReadOnlyRun(path)
                 run.sweep()
             yield run
 
 
-ALONE = Ranks()
-"""What a process is that torchrun did not start."""
+SINGLE = ProcessGroup()
+"""The group of a process that torchrun did not start."""
 
 
-def join(device: torch.device) -> tuple[Ranks, torch.device]:
-    """Find the other ranks, and the device of this one: with CUDA each has a GPU of its own."""
+def init_distributed(device: torch.device) -> tuple[ProcessGroup, torch.device]:
+    """Find the other processes, and this one's device: with CUDA each has a GPU of its own."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return ALONE, device
+        return SINGLE, device
     gpu = device.type == "cuda"
     if gpu:
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
@@ -112,29 +116,14 @@ def join(device: torch.device) -> tuple[Ranks, torch.device]:
         # Gloo beside NCCL, so that what the host decides does not wait for the GPU.
         dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo")
         atexit.register(dist.destroy_process_group)
-    return Ranks(dist.get_rank(), dist.get_world_size()), device
+    return ProcessGroup(dist.get_rank(), dist.get_world_size()), device
 
 
-class Watched(Run):
-    """A run that rank 0 writes: to write it from here does nothing."""
+class ReadOnlyRun(Run):
+    """A run that rank 0 writes: to write it from another process does nothing."""
 
-    def write_provenance(self, provenance: Mapping[str, Any]) -> None:
+    def _skip(self, *_: object, **__: object) -> None:
         """Leave it to rank 0."""
 
-    def write_split(self, split: SplitRecord) -> None:
-        """Leave it to rank 0."""
-
-    def append_metrics(self, record: Mapping[str, Any]) -> None:
-        """Leave it to rank 0."""
-
-    def truncate_metrics(self, step: int) -> None:
-        """Leave it to rank 0."""
-
-    def write_checkpoint(self, step: int, files: Mapping[str, bytes], state: Any) -> None:
-        """Leave it to rank 0."""
-
-    def sweep(self) -> None:
-        """Leave it to rank 0."""
-
-    def finish(self, numbers: Mapping[str, Any]) -> None:
-        """Leave it to rank 0."""
+    write_provenance = write_split = append_metrics = truncate_metrics = _skip
+    write_checkpoint = sweep = finish = _skip

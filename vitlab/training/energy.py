@@ -1,10 +1,9 @@
 """Joules that a training cost, where the machine counts them.
 
-A CPU's packages count by Linux's powercap, often for root only; a GPU by NVML. A counter counts
-everything that runs on its chip, other programs included.
+A CPU's packages count by Linux's powercap, often for root only; a GPU by NVML, which the extra
+`energy` brings. A counter counts everything that runs on its chip, other programs included.
 """
 
-import ctypes
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +15,7 @@ Counter = Callable[[], float]
 """Joules since some moment in the past; never falls."""
 
 
-class Meter:
+class EnergyMeter:
     """Reads the counters of the chip that trains: all CPU packages, or one GPU.
 
     Args:
@@ -27,7 +26,7 @@ class Meter:
     def __init__(self, device: torch.device, powercap: Path = POWERCAP):
         self.counters: list[Counter] = []
         if device.type == "cuda":
-            self.counters = gpu_counters(device)
+            self.counters = gpu_counters(str(torch.cuda.get_device_properties(device).uuid))
         elif device.type == "cpu":
             self.counters = package_counters(powercap)
         self._before = [counter() for counter in self.counters]
@@ -68,22 +67,16 @@ def package_counters(powercap: Path) -> list[Counter]:
         return []
 
 
-def gpu_counters(device: torch.device) -> list[Counter]:
-    """The counter of a GPU, if its driver has one."""
+def gpu_counters(uuid: str) -> list[Counter]:
+    """The counter of a GPU, if its driver has one and the package nvidia-ml-py is there."""
     try:
-        nvml = ctypes.CDLL("libnvidia-ml.so.1")
-    except OSError:
+        import pynvml  # type: ignore[import-not-found]
+    except ImportError:
         return []
-    handle, millijoules = ctypes.c_void_p(), ctypes.c_ulonglong()
-    name = f"GPU-{torch.cuda.get_device_properties(device).uuid}".encode()
-
-    def read() -> float:
-        nvml.nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(millijoules))
-        return millijoules.value / 1e3
-
-    works = (
-        nvml.nvmlInit_v2() == 0
-        and nvml.nvmlDeviceGetHandleByUUID(name, ctypes.byref(handle)) == 0
-        and nvml.nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(millijoules)) == 0
-    )
-    return [read] if works else []
+    try:
+        pynvml.nvmlInit()
+        gpu = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+        pynvml.nvmlDeviceGetTotalEnergyConsumption(gpu)
+    except pynvml.NVMLError:
+        return []
+    return [lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(gpu) / 1e3]

@@ -1,4 +1,4 @@
-"""What a training takes before it takes it: told in the header, refused where it cannot fit.
+"""What a training takes of memory: said in the header, refused where it cannot fit.
 
 Figures are lower bounds, so what is refused here would not have run. Every advice is tried on
 the config first: it is given only where it makes a training need less.
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from vitlab.config import Config, ViTConfig
+from vitlab.config import Config, DataConfig, ViTConfig
 from vitlab.data.batches import block_steps, memory
 from vitlab.device import multiplies_bf16
 from vitlab.errors import ConfigError
@@ -27,7 +27,7 @@ FEW_TOKENS = 256
 """Tokens to which a larger patch is advised, if there is one."""
 
 TIGHT = 0.7
-"""Share of the memory from which a person is warned: kernels and the system want some as well."""
+"""Part of the memory from which a person is warned: kernels and the system want some as well."""
 
 SIDE = 32
 """Pixels on a side that are advised, or eight patches where that is more."""
@@ -50,7 +50,7 @@ class Need(NamedTuple):
 
 def need(config: Config, device: torch.device) -> Need:
     """What a resolved config needs on a device, by arithmetic."""
-    precision, attention, _ = rules(config, device).words
+    precision, attention, _ = rules(config, device).values
     data, optim = config.data, config.optim
     assert data.image_size and data.channels
     image = training_bytes(config, attention if attention == "explicit" else "fused")
@@ -64,7 +64,15 @@ def need(config: Config, device: torch.device) -> Need:
     return Need(image, 2 * pixels, 4 * (kept + moving * (1 + moments + bool(optim.sam))))
 
 
-def described(config: Config, device: torch.device, world: int = 1) -> Iterator[tuple[str, str]]:
+def step_size(config: Config, images: int, world_size: int) -> tuple[int, int]:
+    """Images of a process's step where there are so many in all, and its number of parts."""
+    batch = min(config.train.batch_size, images)
+    return math.ceil(batch / world_size), config.train.accumulate
+
+
+def described(
+    config: Config, device: torch.device, world_size: int = 1
+) -> Iterator[tuple[str, str]]:
     """Yield lines of a header: what an image is to the model, the model, and what a step takes."""
     assert config.data.image_size
     height, width = config.data.image_size
@@ -72,13 +80,13 @@ def described(config: Config, device: torch.device, world: int = 1) -> Iterator[
     if isinstance(config.model, ViTConfig):
         size += f", {math.prod(config.model.grid((height, width))):,} patches each"
     yield "images", size
-    whole, batch = cost(config), math.ceil(config.train.batch_size / world)
+    whole = cost(config)
     yield (
         "model",
         f"{config.model.kind}: {whole.parameters:,} parameters, "
         f"{whole.macs / 1e6:.1f} M multiply-adds per image",
     )
-    parts = config.train.accumulate
+    batch, parts = step_size(config, config.train.batch_size, world_size)
     once = math.ceil(batch / parts)
     yield (
         "memory",
@@ -97,9 +105,9 @@ def many_tokens(config: Config) -> Iterator[str]:
         )
 
 
-def tight(config: Config, device: torch.device, images: int, world: int = 1) -> Iterator[str]:
+def tight(config: Config, device: torch.device, images: int, world_size: int = 1) -> Iterator[str]:
     """Yield a warning where a step on so many training images takes nearly all the memory."""
-    batch, parts = math.ceil(min(config.train.batch_size, images) / world), config.train.accumulate
+    batch, parts = step_size(config, images, world_size)
     room, needed = int(TIGHT * memory(device)), need(config, device).of(batch, parts)
     if needed > room:
         ways = list(ways_out(config, device, batch, room))
@@ -110,7 +118,7 @@ def tight(config: Config, device: torch.device, images: int, world: int = 1) -> 
 
 
 def refuse_excess(
-    config: Config, device: torch.device, images: int, world: int = 1, resumed: bool = False
+    config: Config, device: torch.device, images: int, world_size: int = 1, resumed: bool = False
 ) -> None:
     """Raise ConfigError where a step on so many training images cannot fit into memory.
 
@@ -118,40 +126,31 @@ def refuse_excess(
         config: a resolved config.
         device: where it is trained.
         images: number of training images, or fewer where they are not yet counted.
-        world: number of processes that train together.
+        world_size: number of processes that train together.
         resumed: the config is that of a run, and can no longer be changed.
     """
-    batch, parts = math.ceil(min(config.train.batch_size, images) / world), config.train.accumulate
+    batch, parts = step_size(config, images, world_size)
     room, needed = memory(device), need(config, device)
     if needed.of(batch, parts) <= room:
         return
-    words = (
+    message = (
         f"this training would run out of memory: a step of {batch:,} images of "
         f"{'x'.join(map(str, config.data.image_size or ()))} pixels takes at least "
         f"{gigabytes(needed.of(batch, parts))}, more than {available(device)}"
     )
     if resumed:
-        raise ConfigError([f"{words}. A run goes on as it began: resume it where there is more"])
+        raise ConfigError([f"{message}. A run goes on as it began: resume it where there is more"])
     ways = list(ways_out(config, device, batch, room))
-    raise ConfigError([words + (advised(ways) or ". Choose a smaller model")])
+    raise ConfigError([message + (advised(ways) or ". Choose a smaller model")])
 
 
-def out_of_memory(config: Config, device: torch.device, resumed: bool = False) -> str:
-    """What to say if memory runs out in a step."""
-    words = f"out of memory with train.batch_size={config.train.batch_size}"
-    if resumed:
-        return (
-            f"{words}: stop what else uses this memory, or resume where there is more, because a "
-            "run goes on as it began. Checkpoints so far are intact"
-        )
-    parts = config.train.accumulate
-    now = need(config, device).of(config.train.batch_size, parts)
-    ways = list(ways_out(config, device, config.train.batch_size, int(TIGHT * now)))
-    if rules(config, device).precision.value == "fp32" and multiplies_bf16(device):
-        ways.append("--train.precision bf16")
+def out_of_memory_reading(config: DataConfig) -> str:
+    """What to say if memory runs out while images are read."""
+    height, width = config.image_size or (0, 0)
     return (
-        f"{words}{advised(ways) or ': choose a smaller model'}. Or stop what else uses this "
-        "memory. Checkpoints so far are intact"
+        f"out of memory while reading {config.dataset}: an image of {height} x {width} pixels "
+        f"takes {height * width * (config.channels or 0):,} bytes. Set a smaller "
+        "--data.image_size, or stop what else uses this memory"
     )
 
 
@@ -165,12 +164,31 @@ def out_of_memory_building(config: Config, images: np.ndarray, device: torch.dev
     )
 
 
-def out_of_memory_judging(device: torch.device) -> str:
-    """What to say if memory runs out while a training is validated."""
+def out_of_memory(config: Config, device: torch.device, resumed: bool = False) -> str:
+    """What to say if memory runs out in a step."""
+    message = f"out of memory with train.batch_size={config.train.batch_size}"
+    if resumed:
+        return (
+            f"{message}: stop what else uses this memory, or resume where there is more, because "
+            "a run goes on as it began. Checkpoints so far are intact"
+        )
+    parts = config.train.accumulate
+    now = need(config, device).of(config.train.batch_size, parts)
+    ways = list(ways_out(config, device, config.train.batch_size, int(TIGHT * now)))
+    if rules(config, device).precision.value == "fp32" and multiplies_bf16(device):
+        ways.append("--train.precision bf16")
     return (
-        f"out of memory on {device} while judging, {BATCH} images at a time or fewer, as few as go "
-        f"into {gigabytes(WORKING)}: stop what else uses this memory, or resume where there is "
-        "more. Checkpoints so far are intact"
+        f"{message}{advised(ways) or ': choose a smaller model'}. Or stop what else uses this "
+        "memory. Checkpoints so far are intact"
+    )
+
+
+def out_of_memory_evaluating(device: torch.device) -> str:
+    """What to say if memory runs out in an evaluation."""
+    return (
+        f"out of memory on {device} in an evaluation, {BATCH} images at a time or fewer, as few "
+        f"as go into {gigabytes(WORKING)}: stop what else uses this memory, or resume where there "
+        "is more. Checkpoints so far are intact"
     )
 
 

@@ -20,10 +20,10 @@ class Muon(torch.optim.Optimizer):
 
     Convolutions are taken as (out, in x rows x columns) matrices, and a fused query-key-value
     matrix as the three it holds. Matrices of equal shape are moved as one batch. The update is
-    scaled by sqrt(max(1, rows / columns)), so one rate serves every shape.
+    scaled by sqrt(max(1, rows / columns)), so one learning rate serves every shape.
 
-    The rate of a group, `lr`, is a tensor without dimensions, so that a captured step sees it
-    change.
+    The learning rate of a group, `lr`, is a tensor without dimensions, so that a captured step
+    sees it change.
     """
 
     def __init__(self, params: Iterable[Any], momentum: float, weight_decay: float):
@@ -133,8 +133,8 @@ def freeze(model: nn.Module, prefixes: Iterable[str]) -> None:
 def build_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.Optimizer]:
     """Sort a model's parameters into groups and give each kind its optimiser.
 
-    Every group carries `peak`, the rate that the schedule multiplies. With `layer_decay` the
-    peak shrinks from the head towards the first layer (Bao et al., 2022).
+    Every group carries `peak`, the learning rate that the schedule multiplies. With `layer_decay`
+    the peak shrinks from the head towards the first layer (Bao et al., 2022).
     """
     blocks = blocks_of(model)
     groups: dict[tuple[str, bool, float], list[Tensor]] = defaultdict(list)
@@ -186,10 +186,10 @@ def build_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.
     return optimizers
 
 
-def rate(
+def lr_schedule(
     config: OptimConfig, step: int, steps_per_epoch: int, steps: int, reductions: int = 0
 ) -> float:
-    """The share of its peak that every learning rate has at a step.
+    """The factor of its peak that every learning rate has at a step.
 
     Args:
         step: 0-based.

@@ -4,16 +4,35 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 
-from vitlab.config import Config, TrainConfig, ViTConfig
-from vitlab.data import KNOWN, LabelledImages
+from vitlab.config import Config, TrainConfig, ViTConfig, text
+from vitlab.data import KNOWN, Dataset, LabelledImages, class_counts
 from vitlab.data.duplicates import duplicates_warning
+from vitlab.device import choose_threads, enough_memory
 from vitlab.errors import ConfigError
+from vitlab.formatting import duration
 from vitlab.models import build_model
+from vitlab.recipes import shortened
+from vitlab.run import Run
+from vitlab.training.autotune import estimate_seconds
+from vitlab.training.distributed import ProcessGroup
+from vitlab.training.logging import ConsoleLogger
+from vitlab.training.memory import (
+    described,
+    many_tokens,
+    out_of_memory_reading,
+    refuse_excess,
+    tight,
+)
 from vitlab.training.optim import blocks_of, is_frozen
+from vitlab.training.provenance import determinism, device_name
+from vitlab.training.setup import TrainingSetup
+from vitlab.training.teacher import teacher_config
 
 SAFE_RATES = {
     "adamw": (1e-4, 4e-3),
@@ -26,20 +45,121 @@ SAFE_RATES = {
 FEW_IMAGES = 5_000
 
 
-def refuse(config: Config, examples: LabelledImages, world: int = 1) -> None:
-    """Raise ConfigError for what shows only once images and model are known.
+def check(
+    config: Config,
+    dataset: Dataset,
+    device: torch.device,
+    group: ProcessGroup,
+    logger: ConsoleLogger,
+) -> None:
+    """Read the images, and refuse what cannot be trained on them before anything is written.
 
     Args:
-        config: a resolved config.
-        examples: all images that are not the test split.
-        world: number of processes that train together.
+        config: a resolved config, its teacher's included.
+        dataset: its training and validation images.
+
+    Raises:
+        ConfigError: a step cannot fit into memory, or there is no way to train.
+        DataError: for images that cannot be read.
     """
-    images = len(examples.split(config.data)[0])
-    if problems := list(problems_of(config, images, world)):
-        raise ConfigError(problems)
+    logger.header([("device", device_name(device)), ("threads", choose_threads(device))])
+    logger.header(described(config, device, group.world_size))
+    for warning in many_tokens(config):
+        logger.warn(warning)
+    configs = [config] if config.train.teacher is None else [config, teacher_config(config)]
+    for each in configs:
+        refuse_excess(each, device, dataset.train_count, group.world_size)
+    read_images(dataset)
+    for each in configs:
+        if problems := list(problems_of(each, dataset.train_count, group.world_size)):
+            raise ConfigError(problems)
+        refuse_excess(each, device, dataset.train_count, group.world_size)
+    for warning in tight(config, device, dataset.train_count, group.world_size):
+        logger.warn(warning)
 
 
-def problems_of(config: Config, images: int, world: int) -> Iterator[str]:
+def read_images(dataset: Dataset) -> LabelledImages:
+    """The images of a data set; VitlabError says what to do where they do not fit into memory."""
+    with enough_memory(partial(out_of_memory_reading, dataset.config)):
+        return dataset.examples
+
+
+def introduce(run: Run, setup: TrainingSetup, logger: ConsoleLogger) -> None:
+    """Say what was chosen for a new run, how long it will take and what may go wrong."""
+    config, batches, examples = run.config, setup.batches, setup.dataset.examples
+    lines: list[tuple[str, object]] = [
+        ("run", run.path),
+        *setup.settings._asdict().items(),
+        ("compilation", setup.compilation),
+        ("determinism", determinism(setup)),
+    ]
+    if setup.group.world_size > 1:
+        lines.append(("processes", setup.group.world_size))
+    lines += [
+        (
+            "data",
+            f"{config.data.dataset}: {len(setup.images):,} training and "
+            f"{len(setup.validation):,} validation images, {config.data.classes} classes",
+        ),
+        ("classes", class_counts(examples.labels, examples.class_names)),
+        *(("" if place else "images", x) for place, x in enumerate(setup.dataset.description)),
+    ]
+    if examples.grey_range:
+        low, high = examples.grey_range
+        lines.append(
+            ("", f"16-bit grey levels {low:,} to {high:,} become 0 to 255: data.grey_range")
+        )
+    lines.append(
+        (
+            "steps",
+            f"{batches.steps:,}: {config.train.epochs} epochs of "
+            f"{batches.steps_per_epoch:,} batches of {config.train.batch_size}",
+        )
+    )
+    for name, (usual, value) in shortened(config).items():
+        lines.append(("", f"{name}={brief(value)} in proportion, {brief(usual)} in the recipe"))
+    seconds = estimate_seconds(
+        config,
+        setup.state.model,
+        setup.device,
+        setup.settings.precision.value,
+        batches.steps_per_epoch,
+        setup.group.world_size,
+    )
+    lines.append(("time", f"about {duration(seconds)}, from two trial steps"))
+    if setup.weights is not None:
+        report = str(setup.weights.report).splitlines()
+        lines += [("weights", setup.weights.source), *(("", line) for line in report)]
+    logger.header(lines)
+    for warning in warnings_of_setup(setup):
+        logger.warn(warning)
+
+
+def warnings_of_setup(setup: TrainingSetup) -> Iterator[str]:
+    """Yield what may go wrong with a training that was set up."""
+    config, images = setup.config, setup.dataset.examples.images
+    training, validation = setup.dataset.split
+    if setup.weights is not None and setup.weights.validation_seen:
+        yield (
+            f"{setup.weights.validation_seen:,} of the {len(validation):,} validation images were "
+            f"trained on by {config.train.weights}: the validation accuracy says little about new "
+            "images"
+        )
+    if config.train.precision not in ("auto", setup.settings.precision.value):
+        yield f"train.precision is {setup.settings.precision}"
+    yield from warnings_for(config, len(training))
+    if config.data.dataset not in KNOWN:  # nobody has looked for copies there
+        warning = duplicates_warning(images[training], images[validation])
+        if warning is not None:
+            yield warning
+
+
+def brief(value: Any) -> str:
+    """A value of a config in words, a fraction to three digits."""
+    return f"{value:.3g}" if isinstance(value, float) else text(value)
+
+
+def problems_of(config: Config, images: int, world_size: int = 1) -> Iterator[str]:
     """Yield what makes it impossible to train a config on so many images."""
     train, optim = config.train, config.optim
     if train.drop_last and images < train.batch_size:
@@ -50,11 +170,11 @@ def problems_of(config: Config, images: int, world: int) -> Iterator[str]:
         )
     with torch.device("meta"):
         model = build_model(config)
-    if not has_pairs(train, images, world) and not takes_one_image(model, config):
+    if not has_pairs(train, images, world_size) and not takes_one_image(model, config):
         yield (
             f"{images} images in batches of {train.batch_size} end in parts of one image, and one "
             "image is too few for batch norm on maps of one pixel: "
-            f"{' or '.join(ways_to_pairs(train, images, world)) or 'more images are needed'}"
+            f"{' or '.join(ways_to_pairs(train, images, world_size)) or 'more images are needed'}"
         )
     names = [name for name, _ in model.named_parameters()]
     for prefix in optim.freeze:
@@ -71,21 +191,23 @@ def problems_of(config: Config, images: int, world: int) -> Iterator[str]:
         )
 
 
-def has_pairs(train: TrainConfig, images: int, world: int) -> bool:
+def has_pairs(train: TrainConfig, images: int, world_size: int) -> bool:
     """Whether each part that a batch is computed in has at least two images."""
     last = 0 if train.drop_last else images % train.batch_size
-    return (last or train.batch_size) >= 2 * train.accumulate * world
+    return (last or train.batch_size) >= 2 * train.accumulate * world_size
 
 
-def ways_to_pairs(train: TrainConfig, images: int, world: int) -> Iterator[str]:
+def ways_to_pairs(train: TrainConfig, images: int, world_size: int) -> Iterator[str]:
     """Yield what could be set so that each part has at least two images."""
     for size in sorted(range(2, images + 1), key=lambda size: abs(size - train.batch_size)):
-        if size >= train.accumulate and has_pairs(replace(train, batch_size=size), images, world):
+        if size < train.accumulate:  # parts cannot be more than images
+            continue
+        if has_pairs(replace(train, batch_size=size), images, world_size):
             yield f"set train.batch_size={size}"
             break
-    if images >= train.batch_size and has_pairs(replace(train, drop_last=True), images, world):
+    if images >= train.batch_size and has_pairs(replace(train, drop_last=True), images, world_size):
         yield "set train.drop_last=on"
-    if train.accumulate > 1 and has_pairs(replace(train, accumulate=1), images, world):
+    if train.accumulate > 1 and has_pairs(replace(train, accumulate=1), images, world_size):
         yield "set train.accumulate=1"
 
 
@@ -101,14 +223,6 @@ def takes_one_image(model: nn.Module, config: Config) -> bool:
     except ValueError:
         return False
     return True
-
-
-def copies(config: Config, examples: LabelledImages) -> str | None:
-    """Warn of validation images that are also trained on, in data that nobody has looked at."""
-    if config.data.dataset in KNOWN:
-        return None
-    training, validation = examples.split(config.data)
-    return duplicates_warning(examples.images[training], examples.images[validation])
 
 
 def warnings_for(config: Config, images: int) -> Iterator[str]:
@@ -162,30 +276,3 @@ def warnings_for(config: Config, images: int) -> Iterator[str]:
             yield "optim.warmup_epochs=0: attention learns better after a few epochs of warm-up"
         if model.head_width % 2:
             yield f"an odd head width of {model.head_width} is slow and rare: change width or heads"
-
-
-def alarm(config: Config, epoch: float, loss: float, accuracy: float) -> str | None:
-    """Name a training that is not going anywhere, or None.
-
-    Args:
-        epoch: epochs done.
-        loss: cross-entropy on clean training images.
-        accuracy: share of clean training images classified correctly.
-    """
-    classes = config.data.classes
-    assert classes is not None
-    chance = 1 / classes
-    patience = max(2.0, config.optim.warmup_epochs + 1, 0.1 * config.train.epochs)
-    if epoch <= patience:
-        return None
-    if loss > 2 * math.log(classes):
-        return (
-            f"diverging: training loss {loss:.2f} is far above chance ({math.log(classes):.2f}) "
-            f"after {epoch:g} epochs; lower optim.lr={config.optim.lr:g}"
-        )
-    if accuracy < 1.3 * chance:
-        return (
-            f"stuck at chance: {accuracy:.1%} on training images after {epoch:g} epochs; "
-            "try --overfit-one-batch, a lower learning rate or a warm-up"
-        )
-    return None

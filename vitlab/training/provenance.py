@@ -1,4 +1,4 @@
-"""Where a run comes from: what a reader needs to trust it, and a resumption to compare with."""
+"""Where a run comes from and what it took: what a reader needs to trust it."""
 
 import platform
 import resource
@@ -14,24 +14,18 @@ import numpy as np
 import torch
 
 import vitlab
-from vitlab.config import Config, DataConfig
-from vitlab.data import LabelledImages
+from vitlab.data import index_sha256
 from vitlab.device import Choice
-from vitlab.errors import ConfigError, RunError
-from vitlab.pretrained.weights import data_of, trained_on
-from vitlab.run import TRAINED, VALIDATED, SplitRecord
-from vitlab.training.session import Session
+from vitlab.models.cost import cost
+from vitlab.run import TRAINED, VALIDATED, Run, SplitRecord
+from vitlab.training.setup import TrainingSetup
 
 
-def provenance_of(
-    session: Session, examples: LabelledImages, command: str | None, seen: int = 0
-) -> dict[str, Any]:
-    """What provenance.json holds: no user, host or home folder.
-
-    Args:
-        seen: validation images that the weights it starts from were trained on.
-    """
-    return {
+def provenance_of(setup: TrainingSetup, command: str | None) -> dict[str, Any]:
+    """What provenance.json holds: no user, host or home folder."""
+    examples, (train_index, validation_index) = setup.dataset.examples, setup.dataset.split
+    weights = setup.weights
+    record = {
         "command": command,
         "vitlab": vitlab.__version__,
         "commit": commit(),
@@ -39,92 +33,107 @@ def provenance_of(
         "torch": torch.__version__,
         "numpy": np.__version__,
         "platform": f"{platform.system()} {platform.machine()}",
-        "device": device_name(session.device),
-        "device_type": session.device.type,
+        "device": device_name(setup.device),
+        "device_type": setup.device.type,
         "threads": torch.get_num_threads(),
-        "processes": session.ranks.world,
+        "processes": setup.group.world_size,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        **{name: choice._asdict() for name, choice in session.settings._asdict().items()},
-        "trial": {", ".join(words): rate for words, rate in session.trial.items()},
-        "compilation": session.compilation._asdict(),
-        "determinism": determinism(session)._asdict(),
+        **{name: choice._asdict() for name, choice in setup.settings._asdict().items()},
+        "trial": {", ".join(tried): speed for tried, speed in setup.trial.items()},
+        "compilation": setup.compilation._asdict(),
+        "determinism": determinism(setup)._asdict(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "data": {
             "fingerprint": examples.fingerprint,
             "class_names": list(examples.class_names),
-            "mean": list(session.mean),
-            "std": list(session.std),
-            "train_images": len(session.images),
-            "validation_images": len(session.validation),
+            "mean": list(setup.mean),
+            "std": list(setup.std),
+            "train_images": len(setup.images),
+            "validation_images": len(setup.validation),
             "skipped_images": examples.skipped,
             "grey_range": examples.grey_range,
-            "validation_seen": seen,
-            "split_sha256": session.split,
+            "validation_seen": weights.validation_seen if weights else 0,
+            "split_sha256": {
+                "train": index_sha256(train_index),
+                "validation": index_sha256(validation_index),
+            },
         },
-        **({} if session.start is None else {"weights": asdict(session.start)}),
+    }
+    if weights is not None and weights.report is not None:
+        record["weights"] = {
+            "source": weights.source,
+            "sha256": weights.sha256,
+            "report": asdict(weights.report),
+        }
+    return record
+
+
+def split_record(setup: TrainingSetup) -> SplitRecord:
+    """What split.npz holds."""
+    part = np.zeros(len(setup.dataset.examples.labels), np.uint8)
+    for number, index in zip((TRAINED, VALIDATED), setup.dataset.split, strict=True):
+        part[index] = number
+    before = np.empty(0, np.uint64) if setup.weights is None else setup.weights.trained_keys
+    return SplitRecord(setup.dataset.examples.keys, part, before)
+
+
+def final_numbers(setup: TrainingSetup, reason: str | None, teacher: Run | None) -> dict[str, Any]:
+    """What finished.json holds.
+
+    Args:
+        setup: after the last step.
+        reason: why the training ended before its last step, if it did.
+        teacher: the run that taught it; its cost is counted.
+    """
+    config, state = setup.config, setup.state
+    whole = cost(config)
+    epochs = config.train.epochs if reason is None else state.step / setup.batches.steps_per_epoch
+    early = {"stopped": {"reason": reason, "planned_epochs": config.train.epochs}}
+    return {
+        "step": state.step,
+        "epochs": epochs,
+        **(early if reason else {}),
+        **state.evaluation,
+        "best": state.best,
+        "parameters": whole.parameters,
+        "macs": whole.macs,
+        "megabytes": whole.parameters * 4 / 1e6,
+        "images_per_second": state.step * config.train.batch_size / state.clock.steps,
+        "seconds_per_epoch": state.clock.steps / epochs,
+        "seconds_per_step": state.clock.steps / state.step,
+        "clock": _clocks(setup, teacher),
+        "peak_memory_bytes": peak_memory(setup.device),
+        "alarms": state.alarms,
     }
 
 
-def split_of(examples: LabelledImages, config: Config, before: np.ndarray) -> SplitRecord:
-    """What split.npz holds.
-
-    Args:
-        before: keys of the images that the weights it starts from were trained on.
-    """
-    part = np.zeros(len(examples.labels), np.uint8)
-    for number, index in zip((TRAINED, VALIDATED), examples.split(config.data), strict=True):
-        part[index] = number
-    return SplitRecord(examples.keys, part, before)
-
-
-def seen_before(config: Config, examples: LabelledImages) -> tuple[np.ndarray, int]:
-    """Images that the weights to start from were trained on, and how many are to validate.
-
-    Returns:
-        Their keys, uint64 (M,), and the number of validation images among them.
-
-    Raises:
-        ConfigError: there are such validation images, and `train.overlap` does not allow it.
-    """
-    if config.train.weights is None:
-        return np.empty(0, np.uint64), 0
-    try:
-        before = trained_on(config.train.weights)
-    except RunError:  # of an earlier vitlab, which did not store it
-        if config.train.overlap == "allow":
-            return np.empty(0, np.uint64), 0
-        raise
-    seen = overlap(before, examples, config.data)
-    if not seen or config.train.overlap == "allow":
-        return before, seen
-    ways = ["--train.overlap=allow, which every table will tell"]
-    if (source := data_of(config.train.weights)) is not None:
-        same = ("validation_fraction", "test_fraction", "train_fraction", "split_seed")
-        differing = [name for name in same if getattr(source, name) != getattr(config.data, name)]
-        if source.dataset == config.data.dataset and differing:
-            ways.insert(0, " ".join(f"--data.{name}={getattr(source, name)}" for name in differing))
-    images = len(examples.split(config.data)[1])
-    raise ConfigError(
-        [
-            f"train.weights={config.train.weights} were trained on {seen:,} of the {images:,} "
-            "validation images, so that the validation accuracy would say nothing about new "
-            f"images: {', or '.join(ways)}"
-        ]
-    )
+def _clocks(setup: TrainingSetup, teacher: Run | None) -> dict[str, Any]:
+    """What a run cost, its teacher's training included."""
+    clock, group = setup.state.clock, setup.group
+    process = group.all_reduce_sum(torch.tensor(clock.process, dtype=torch.float64))
+    total: dict[str, Any] = {
+        "wall_seconds": clock.wall,
+        "process_seconds": process.item(),
+        "preparation_seconds": clock.preparation,
+        "step_seconds": clock.steps,
+        "capture_seconds": clock.capture,
+    }
+    # The counters of other processes' chips are not read.
+    if clock.joules is not None and group.world_size == 1:
+        total["joules"] = clock.joules
+    if teacher is None:
+        return total
+    assert teacher.finished is not None
+    theirs = teacher.finished["clock"]
+    both = {name: total[name] + theirs[name] for name in total if name in theirs}
+    return {**both, "teacher": theirs}
 
 
-def overlap(before: np.ndarray, examples: LabelledImages, config: DataConfig) -> int:
-    """Validation images with these keys, of which the training images hold no copy anyway."""
-    training, validation = examples.split(config)
-    keys = examples.keys[validation]
-    return int((np.isin(keys, before) & ~np.isin(keys, examples.keys[training])).sum())
-
-
-def determinism(session: Session) -> Choice:
+def determinism(setup: TrainingSetup) -> Choice:
     """Whether the run repeats itself bit by bit, and why."""
-    if session.device.type == "cpu":
+    if setup.device.type == "cpu":
         return Choice("on", "a CPU at a fixed number of threads repeats itself bit by bit")
-    if session.config.train.deterministic:
+    if setup.config.train.deterministic:
         return Choice("on", "asked for")
     return Choice("off", "train.deterministic=true costs speed on a GPU")
 
@@ -143,16 +152,16 @@ def commit() -> str | None:
     root = Path(vitlab.__file__).parents[1]
     if not (root / ".git").exists():
         return None
-    words = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty=+"]
+    describe = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty=+"]
     try:
-        found = subprocess.run(words, capture_output=True, text=True, timeout=5, check=False)
+        found = subprocess.run(describe, capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return found.stdout.strip() or None
 
 
 def device_name(device: torch.device) -> str:
-    """The hardware behind a device, in its maker's words."""
+    """The hardware behind a device, as its maker calls it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu" and sys.platform == "linux":

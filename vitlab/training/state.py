@@ -34,7 +34,7 @@ class Plateau:
     bad_epochs: int = 0
     reductions: int = 0
 
-    def judge(self, loss: float, patience: int) -> None:
+    def update(self, loss: float, patience: int) -> None:
         """Take note of an epoch's validation loss; reduce after `patience` epochs in vain."""
         if self.best is None or loss < self.best * (1 - 1e-4):
             self.best, self.bad_epochs = loss, 0
@@ -47,12 +47,12 @@ class Plateau:
 
 @dataclass
 class Clock:
-    """Seconds and joules spent so far, over all the sittings of a run.
+    """Seconds and joules that a run has taken so far, over all the times it was resumed.
 
     `wall` and `process` (CPU time of all threads) grow at each `tick`. Parts of `wall` are
     `preparation`, in which the data was read and the model built, and `steps`, in which weights
     moved; `capture` is the part of `steps` in which a GPU's step was compiled and captured.
-    `joules` are those of the device since it was ready, None once a sitting was not measured.
+    `joules` are those of the device since it was ready, None once a part was not measured.
     """
 
     wall: float = 0.0
@@ -79,11 +79,11 @@ class Clock:
         self.preparation = self.wall
 
     def skip(self) -> None:
-        """Leave out what has passed since the last tick: it was another's."""
+        """Leave out what has passed since the last tick: it belongs to another run."""
         self._read = (time.perf_counter(), time.process_time())
 
-    def go_on(self, before: "Clock") -> None:
-        """Add what was spent in the sittings before this one."""
+    def add(self, before: "Clock") -> None:
+        """Add what was spent before the run was resumed."""
         for one in fields(self):
             parts = getattr(self, one.name), getattr(before, one.name)
             setattr(self, one.name, None if None in parts else sum(parts))
@@ -100,7 +100,7 @@ class TrainState:
     scaler: torch.amp.GradScaler
     image_size: tuple[int, int]
     average_rate: Tensor
-    """Share of the current weights in the average at this step; a tensor, so that a CUDA graph
+    """Part of the current weights in the average at this step; a tensor, so that a CUDA graph
     sees it change."""
     step: int = 0
     plateau: Plateau = field(default_factory=Plateau)
@@ -109,7 +109,7 @@ class TrainState:
     """Losses since the last line of metrics."""
     recent_seconds: float = 0.0
     """Seconds that the steps of `recent` took."""
-    judged: dict[str, dict[str, float]] = field(default_factory=dict)
+    evaluation: dict[str, dict[str, float]] = field(default_factory=dict)
     """Loss and accuracy by split, if they were measured at this very step."""
     best: dict[str, float] = field(default_factory=dict)
     """Step, loss and accuracy of the best validation so far."""
@@ -134,12 +134,14 @@ class TrainState:
         )
 
     @property
-    def result(self) -> nn.Module:
+    def final_model(self) -> nn.Module:
         """The model that is evaluated: the average where there is one."""
         return self.model if self.average is None else self.average
 
     def resize(self, size: tuple[int, int]) -> None:
         """Move to another image size; moments of resampled tables start again from nothing."""
+        if size == self.image_size:
+            return
         for model in (self.model, self.average):
             if model is not None:
                 resize = model.resize
@@ -153,23 +155,23 @@ class TrainState:
                         moments[name] = torch.zeros_like(like, requires_grad=False)
         self.image_size = size
 
-    def count(self, seconds: float) -> None:
+    def add_step_time(self, seconds: float) -> None:
         """Add to the time in which weights moved."""
         self.clock.steps += seconds
         self.recent_seconds += seconds
 
-    def speed(self, batch_size: int) -> float:
+    def images_per_second(self, batch_size: int) -> float:
         """Images per second since the last line of metrics."""
         return batch_size * len(self.recent) / self.recent_seconds
 
-    def set_rates(self, share: float) -> None:
-        """Set every learning rate to a share of its peak, and how far the average moves now.
+    def set_lr(self, lr_scale: float) -> None:
+        """Set every learning rate to its peak times a factor, and how far the average moves now.
 
         The average forgets its first steps faster, as they are the worst.
         """
         groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
         warm = (1 + self.step) / (10 + self.step)
-        rates = [*(group["peak"] * share for group in groups), 1 - min(self.average_decay, warm)]
+        rates = [*(group["peak"] * lr_scale for group in groups), 1 - min(self.average_decay, warm)]
         scalars = [*(group["lr"] for group in groups), self.average_rate]
         fill(scalars, np.array(rates, np.float32))
 
@@ -202,15 +204,16 @@ class TrainState:
             "clock": asdict(self.clock),
             "recent": self.recent,
             "recent_seconds": self.recent_seconds,
-            "judged": self.judged,
+            "evaluation": self.evaluation,
             "best": self.best,
             "alarms": self.alarms,
         }
         run.write_checkpoint(self.step, files, readable)
 
     def load(self, checkpoint: Checkpoint) -> None:
-        """Take up a checkpoint; everything is built, and at its image size, before."""
+        """Continue from a checkpoint of a run with the same config."""
         readable = checkpoint.state
+        self.resize(tuple(readable["image_size"]))
         try:
             self.model.load_state_dict(read_tensors(checkpoint.model))
             if self.average is not None:
@@ -222,10 +225,10 @@ class TrainState:
         self.step = readable["step"]
         self.plateau = Plateau(**readable["plateau"])
         # Checkpoints of earlier versions were not measured.
-        self.clock.go_on(Clock(**{"joules": None, **readable["clock"]}))
+        self.clock.add(Clock(**{"joules": None, **readable["clock"]}))
         self.recent = readable["recent"]
         self.recent_seconds = readable["recent_seconds"]
-        self.judged = readable["judged"]
+        self.evaluation = readable["evaluation"]
         self.best = readable["best"]
         self.alarms = readable["alarms"]
 

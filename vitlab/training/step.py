@@ -1,14 +1,11 @@
-"""One step: a batch becomes moved weights, and nobody waits for the device.
+"""The training step: forward, loss, backward, clip, optimizer, weight average.
 
 What a step measures stays on the device until it is read, so a GPU always has the next step
-queued. On a GPU the whole step, from the forward pass to the weight average, can be captured
-once as a CUDA graph and replayed: a small model's step is hundreds of kernels shorter than the
-time Python takes to launch them. Where that fails the step is taken as plain Python, which gives
-the same weights up to rounding, and a line says so.
+queued. Nothing in a step waits for the host, so `cuda_graph.py` can capture all of it.
 
-The loss of a batch is a sum over its images, each with its share. So a batch may be computed in
-parts, one after another or on several ranks, and the gradient is the same up to rounding. Batch
-norm alone sees each part by itself.
+The loss of a batch is a sum over its images, each with its weight. So a batch may be computed in
+parts, one after another or in several processes, and the gradient is the same up to rounding.
+Batch norm alone sees each part by itself.
 
 Shapes: B images in the batch, C channels, H rows, W columns, K classes.
 """
@@ -17,6 +14,7 @@ Shapes: B images in the batch, C channels, H rows, W columns, K classes.
 # torch offers its operations on lists of tensors under names with an underscore.
 
 import gc
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -27,139 +25,124 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vitlab.config import Config
-from vitlab.device import Choice, autocast
+from vitlab.device import autocast
+from vitlab.errors import DivergenceError
 from vitlab.models.dropout import dropouts, seed_masks
-from vitlab.training.distributed import ALONE, Ranks
+from vitlab.run import Run
+from vitlab.training.distributed import SINGLE, ProcessGroup
 from vitlab.training.state import TrainState
 
-WARMUP = 3
-"""Eager steps before a capture, in which libraries choose their kernels and allocate."""
-
-
 Forward = Callable[[Tensor], tuple[Tensor, ...]]
-"""Maps images (B, C, H, W) to the logits (B, K) of each head."""
+"""Maps images (B, C, H, W) to logits (B, K): those for the labels, then those for a teacher's."""
 
 
-class Heads(nn.Module):
-    """Maps images to the logits of each head of a model, as a module that can be wrapped."""
+class AllLogits(nn.Module):
+    """Maps images to all logits of a model, as a module that can be compiled and wrapped."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Images (B, C, H, W) to logits (B, K): one head, or that of labels and that of answers."""
-        head_logits = getattr(self.model, "head_logits", None)
-        return head_logits(images) if head_logits is not None else (self.model(images),)
+        """Images (B, C, H, W) to logits (B, K)."""
+        return all_logits(self.model)(images)
 
 
-class Stepper:
+def all_logits(model: nn.Module) -> Forward:
+    """The function of a model that gives the logits of each of its classifiers."""
+    return getattr(model, "head_logits", None) or (lambda images: (model(images),))
+
+
+class TrainingStep:
     """Moves the weights of a training state by one batch at a time.
 
     Args:
         state: what moves.
         config: a resolved config.
         precision: numbers of the forward pass.
-        compilation: the resolved word of train.compile.
-        ranks: the processes that share a batch.
+        compiled: run the model through torch.compile.
+        group: the processes that share a batch.
         class_weights: how much each class weighs in the loss, (K,).
-        teacher: maps images (B, C, H, W) to the classes (B,) that a second head learns.
+        teacher: maps images (B, C, H, W) to the classes (B,) that a second classifier learns.
     """
 
     def __init__(
         self,
         state: TrainState,
         config: Config,
-        precision: Choice,
-        compilation: Choice,
-        ranks: Ranks = ALONE,
+        precision: str,
+        *,
+        compiled: bool = False,
+        group: ProcessGroup = SINGLE,
         class_weights: Tensor | float = 1.0,
         teacher: Callable[[Tensor], Tensor] | None = None,
     ):
         self.state = state
         self.config = config
         self.precision = precision
-        self.compilation = compilation
-        self.ranks = ranks
+        self.compiled = compiled
+        self.group = group
         self.class_weights = class_weights
         self.teacher = teacher
-        self.replay: CUDAGraphStep | None = None
+        self.lr_scale = 0.0
         self.fallbacks: list[str] = []
-        device = next(state.model.parameters()).device
-        if compilation.value in ("on", "graph") and device.type == "cuda" and ranks.world == 1:
-            self.replay = CUDAGraphStep(self._move, state)
+        """What did not work and was replaced by something slower, in sentences."""
         self.wrap()
 
     def wrap(self) -> None:
         """Make the model ready to be called; to be done again when a parameter changes shape."""
-        for old in ("eager", "hold", "forward"):
+        for old in ("eager", "no_sync", "forward"):
             vars(self).pop(old, None)
         gc.collect()  # DistributedDataParallel keeps parameters in the shape it saw, while it lives
         self.dropouts = dropouts(self.state.model)
-        heads = Heads(self.state.model)
-        self.eager: Forward = heads
-        self.hold: Callable[[], AbstractContextManager[None]] = nullcontext
-        if self.ranks.world > 1:
-            # Buffers are sent from the first rank to all, but each draws masks of its own.
-            keys = [name for name, _ in heads.named_buffers() if name.endswith(".key")]
-            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(heads, keys)
-            parallel = DistributedDataParallel(heads)
-            self.eager, self.hold = parallel, parallel.no_sync
-        self.forward: Forward = self.eager
-        if self.compilation.value == "on":
+        self.eager: Forward = all_logits(self.state.model)
+        self.no_sync: Callable[[], AbstractContextManager[None]] = nullcontext
+        if self.group.world_size > 1:
+            module = AllLogits(self.state.model)
+            # Buffers are sent from the first process to all, but each draws masks of its own.
+            keys = [name for name, _ in module.named_buffers() if name.endswith(".key")]
+            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, keys)
+            parallel = DistributedDataParallel(module)
+            self.eager, self.no_sync = parallel, parallel.no_sync
+        self.forward = self.eager
+        if self.compiled:
             torch.compiler.reset()  # what was compiled for another size or model is not reused
-            self.forward = torch.compile(self.eager, dynamic=False)
+            alone = self.group.world_size == 1
+            module = AllLogits(self.state.model) if alone else self.eager
+            self.forward = torch.compile(module, dynamic=False)
 
-    def __call__(self, images: Tensor, targets: Tensor, *, share: float, seed: int) -> Tensor:
+    def resize(self, size: tuple[int, int]) -> None:
+        """Go on at another height and width in pixels."""
+        if size != self.state.image_size:
+            self.state.resize(size)
+            self.wrap()
+
+    def set_scalars(self, lr_scale: float, seed: int) -> None:
+        """Set what the next step takes beside its batch, in tensors that a captured step reads.
+
+        Args:
+            lr_scale: factor of the peak of every learning rate.
+            seed: of the dropout masks.
+        """
+        self.lr_scale = lr_scale
+        self.state.set_lr(lr_scale)
+        seed_masks(self.dropouts, seed)
+
+    def __call__(self, images: Tensor, targets: Tensor) -> Tensor:
         """Take one step.
 
         Args:
             images: normalised, (B, C, H, W).
             targets: (B, K), rows sum to 1.
-            share: of its peak, for every learning rate.
-            seed: of the dropout masks.
 
         Returns:
-            (loss, gradient norm), float32 (2,) on the device. The loss is this rank's part.
+            (loss, gradient norm), float32 (2,) on the device. The loss is this process's part.
         """
-        self.state.set_rates(share)
-        seed_masks(self.dropouts, seed)
-        # A last, smaller batch is one step of many: not worth a graph or a compilation.
-        full = len(images) == self.config.train.batch_size
-        while full and self.replay is not None:
-            if self.replay.shape == images.shape or self._captured(images, targets):
-                return self.replay(images, targets)
-        return self._move(images, targets)
-
-    def _captured(self, images: Tensor, targets: Tensor) -> bool:
-        """Capture a step; if that fails, leave the state untouched and do with less from now on."""
-        assert self.replay is not None
-        try:
-            self.replay.capture(images, targets)
-        except Exception as error:  # libraries fail in their own ways; what is broken fails again
-            why = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-            if self.compilation.value == "on":
-                self.compilation = Choice("graph", f"compilation failed: {why}")
-                self.fallbacks.append(f"the step could not be compiled ({why}): not compiled")
-                self.wrap()
-            else:
-                self.compilation = Choice("off", f"capture failed: {why}")
-                self.fallbacks.append(f"the step could not be captured ({why}): plain Python")
-                self.replay = None
-            return False
-        return True
-
-    def tell(self) -> list[str]:
-        """What of the compilation did not work since this was last asked, in sentences."""
-        told, self.fallbacks = self.fallbacks, []
-        return told
-
-    def _move(self, images: Tensor, targets: Tensor) -> Tensor:
         state, optim = self.state, self.config.optim
-        loss = self._gradients(images, targets)
+        loss = self._backward(images, targets)
         if optim.sam:
             with sam_perturbation(state.model, optim.sam):
-                self._gradients(images, targets)
+                self._backward(images, targets)
         for optimizer in state.optimizers:
             state.scaler.unscale_(optimizer)
         gradients = [p.grad for p in state.model.parameters() if p.grad is not None]
@@ -172,43 +155,46 @@ class Stepper:
         state.update_average()
         return torch.stack((loss, norm))
 
-    def _gradients(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Fill every parameter's gradient; return the loss of this rank's images."""
+    def _backward(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Fill every parameter's gradient; return the loss of this process's images."""
         for optimizer in self.state.optimizers:
             optimizer.zero_grad()
-        full = len(images) == self.config.train.batch_size
-        forward = self.forward if full else self.eager
-        weights = targets * self.class_weights  # (B, K)
-        shares = weights / weights.sum()
-        mine = self.ranks.slice(len(images))
-        if mine.start == mine.stop:  # ranks wait for each other: without work, pretend
-            images, shares = images[:1], 0 * shares[:1]
+        # A last, smaller batch is one step of many: not worth a compilation.
+        forward = self.forward if self.is_full(images) else self.eager
+        weighted = targets * self.class_weights  # (B, K)
+        targets = weighted / weighted.sum()
+        mine = self.group.slice(len(images))
+        if mine.start == mine.stop:  # processes wait for each other: without work, pretend
+            images, targets = images[:1], 0 * targets[:1]
         else:
-            images, shares = images[mine], shares[mine]
+            images, targets = images[mine], targets[mine]
         count = min(self.config.train.accumulate, len(images))
         losses = []
-        for part in zip(images.tensor_split(count), shares.tensor_split(count), strict=True):
+        parts = zip(images.tensor_split(count), targets.tensor_split(count), strict=True)
+        for part, wanted in parts:
             last = len(losses) == count - 1
-            with nullcontext() if last else self.hold():  # ranks share the sum of all parts
-                loss = self._loss(forward, *part)
-                # DistributedDataParallel takes the mean over ranks, and the loss is their sum.
-                self.state.scaler.scale(loss * self.ranks.world).backward()
+            with nullcontext() if last else self.no_sync():  # the sum of all parts is reduced once
+                with autocast(part.device, self.precision):
+                    logits, *second = (each.float() for each in forward(part))
+                loss = F.cross_entropy(logits, wanted, reduction="sum")
+                if second:
+                    loss = self._distilled(loss, second[0], part, wanted)
+                # DistributedDataParallel takes the mean over processes, and the loss is their sum.
+                self.state.scaler.scale(loss * self.group.world_size).backward()
             losses.append(loss.detach())
         return torch.stack(losses).sum()
 
-    def _loss(self, forward: Forward, images: Tensor, shares: Tensor) -> Tensor:
-        """The loss of some images, whose targets (B, K) sum to their share of the batch."""
-        with autocast(images.device, self.precision.value):
-            logits, *second = (each.float() for each in forward(images))
-        loss = F.cross_entropy(logits, shares, reduction="sum")
-        if not second:
-            return loss
+    def _distilled(self, loss: Tensor, logits: Tensor, images: Tensor, targets: Tensor) -> Tensor:
+        """The loss of the labels, and that of the teacher's answers in the second logits (B, K)."""
         if self.teacher is not None:
-            answers = F.one_hot(self.teacher(images), shares.shape[1])
-            shares = answers * shares.sum(dim=1, keepdim=True)
-        taught = self.config.train.teacher_share
-        distilled = F.cross_entropy(second[0], shares, reduction="sum")
-        return (1 - taught) * loss + taught * distilled
+            answers = F.one_hot(self.teacher(images), targets.shape[1])
+            targets = answers * targets.sum(dim=1, keepdim=True)
+        share = self.config.train.teacher_share
+        return (1 - share) * loss + share * F.cross_entropy(logits, targets, reduction="sum")
+
+    def is_full(self, images: Tensor) -> bool:
+        """False for the last, smaller batch of an epoch."""
+        return len(images) == self.config.train.batch_size
 
 
 @contextmanager
@@ -231,84 +217,62 @@ def sam_perturbation(model: nn.Module, radius: float) -> Iterator[None]:
             tensor.copy_(old)
 
 
-class CUDAGraphStep:
-    """Captures a step as a CUDA graph at each new image size, and replays it.
+class StepResults:
+    """Losses and gradient norms of the steps taken, left on the device until they are read.
 
-    Addresses in a graph are fixed: a batch is copied to where the captured one lay, learning
-    rates and the average's weight live in tensors, and gradients in the graph's own memory.
+    Args:
+        step: what measures them.
+        run: whose newest checkpoint the message of a divergence names.
     """
 
-    def __init__(self, move: Callable[[Tensor, Tensor], Tensor], state: TrainState):
-        self.move = move
-        self.state = state
-        self.shape: torch.Size | None = None
+    def __init__(self, step: TrainingStep, run: Run | None = None):
+        self.step = step
+        self.run = run
+        self._queued: list[tuple[float, Tensor]] = []
 
-    def __call__(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Take the step that was captured, with images and targets of its shape."""
-        self.images.copy_(images)
-        self.targets.copy_(targets)
-        self.graph.replay()
-        return self.measured.clone()
+    def __bool__(self) -> bool:
+        """True while steps may still be under way on the device."""
+        return bool(self._queued)
 
-    def capture(self, images: Tensor, targets: Tensor) -> None:
-        """Capture a step of this shape. It changes nothing, whether it succeeds or raises."""
-        torch.cuda.synchronize()  # steps still queued are not the capture's time
-        begun = time.perf_counter()
-        self.shape = None
-        self.images, self.targets = images.clone(), targets.clone()
-        with unchanged(self.state), aside(), torch.cuda.stream(torch.cuda.Stream()):
-            for _ in range(WARMUP):
-                self.move(self.images, self.targets)
-        self.graph = torch.cuda.CUDAGraph()
-        gc.collect()
-        gc.disable()  # an older graph that is freed during a capture breaks it
-        try:
-            with unchanged(self.state), aside(), torch.cuda.graph(self.graph):
-                self.measured = self.move(self.images, self.targets)
-        finally:
-            gc.enable()
-        self.state.clock.capture += time.perf_counter() - begun
-        self.shape = images.shape
+    def add(self, result: Tensor) -> None:
+        """Keep what a step returned."""
+        self._queued.append((self.step.lr_scale, result))
 
+    def read(self) -> float:
+        """Wait for the queued steps, add their losses to the state; return the last gradient norm.
 
-@contextmanager
-def aside() -> Iterator[None]:
-    """Work on other streams for a while: what comes before and after waits for it."""
-    current = torch.cuda.current_stream()
-    torch.cuda.synchronize()
-    try:
-        yield
-    finally:
-        torch.cuda.set_stream(current)  # a capture that fails leaves its own stream behind
-        torch.cuda.synchronize()
+        Raises:
+            DivergenceError: a loss or gradient is not finite. With fp16 an infinite gradient is
+                the loss scaler's business: it skips the update.
+        """
+        begun, state = time.perf_counter(), self.step.state
+        lr_scales, results = zip(*self._queued, strict=True)
+        self._queued = []
+        losses, norms = torch.stack(results).unbind(1)
+        losses = self.step.group.all_reduce_sum(losses.contiguous())
+        pairs = torch.stack((losses, norms), dim=1).tolist()
+        scaled, first = state.scaler.is_enabled(), state.step - len(pairs)
+        for place, (loss, norm) in enumerate(pairs):
+            if not (math.isfinite(loss) and (math.isfinite(norm) or scaled)):
+                raise DivergenceError(self._diagnosis(loss, norm, first + place, lr_scales[place]))
+        state.recent += [loss for loss, _ in pairs]
+        state.add_step_time(time.perf_counter() - begun)
+        return pairs[-1][1]
 
-
-@contextmanager
-def unchanged(state: TrainState) -> Iterator[None]:
-    """Bring a state back to where it was; what comes into being meanwhile, moments, begins at 0."""
-    before = {id(tensor): tensor.detach().clone() for tensor in state_tensors(state)}
-    scale, fp16 = state.scaler.state_dict(), state.scaler.is_enabled()
-    try:
-        yield
-    except BaseException:
-        # A scaler that was interrupted between its calls refuses the next ones.
-        state.scaler = torch.amp.GradScaler(state.average_rate.device.type, enabled=fp16)
-        raise
-    finally:
-        with torch.no_grad():
-            for tensor in state_tensors(state):
-                tensor.copy_(before[id(tensor)]) if id(tensor) in before else tensor.zero_()
-        state.scaler.load_state_dict(scale)
-        for parameter in state.model.parameters():
-            parameter.grad = None
-
-
-def state_tensors(state: TrainState) -> Iterator[Tensor]:
-    """Every tensor that a step changes: weights, buffers, the average's and all moments."""
-    for model in (state.model, state.average):
-        if model is not None:
-            yield from model.parameters()
-            yield from model.buffers()
-    for optimizer in state.optimizers:
-        for moments in optimizer.state.values():
-            yield from (value for value in moments.values() if isinstance(value, Tensor))
+    def _diagnosis(self, loss: float, norm: float, number: int, lr_scale: float) -> str:
+        optim, precision = self.step.config.optim, self.step.precision
+        last = "prove the set-up with --overfit-one-batch, and look for damaged images"
+        if precision != "fp32":
+            last = f"use train.precision=fp32 (now {precision})"
+        message = (
+            f"loss {loss} with gradient norm {norm:.3g} at step {number} "
+            f"(learning rate {optim.lr * lr_scale:.3g}): stopped, and nothing later was stored.\n"
+            f"- lower optim.lr (now {optim.lr:g}) or lengthen optim.warmup_epochs "
+            f"(now {optim.warmup_epochs:g})\n"
+            f"- clip gradients: optim.clip_norm=1 (now {optim.clip_norm:g})\n"
+            f"- {last}"
+        )
+        if self.run is None:
+            return message
+        kept = self.run.checkpoints()
+        return f"{message}\nThe last good checkpoint: {kept[-1].path if kept else 'none yet'}"

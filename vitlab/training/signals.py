@@ -1,7 +1,7 @@
-"""Stopping before the last step: on request, or because the validation accuracy says enough.
+"""A signal asks a training to stop: it is noted, and the loop ends at the next step.
 
-A signal is noted, and the loop ends at the next step with a checkpoint. Where there is nothing to
-store yet, while images are read or a trial runs, it ends the training at once.
+Where there is nothing to store yet, while images are read or a trial runs, a signal ends the
+training at once.
 """
 
 import os
@@ -11,12 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from vitlab.config import TrainConfig
 from vitlab.errors import Interrupted
-from vitlab.training.state import TrainState
 
 
-class _Now(KeyboardInterrupt):
+class _StopNow(KeyboardInterrupt):
     """Ends what is under way, like Ctrl-C: no library takes it for an error of its own."""
 
 
@@ -25,25 +23,25 @@ class StopRequest:
     """The signal that asked the loop to stop, once one has."""
 
     signal: int = 0
-    _waiting: bool = True
-    """False while a signal need not wait for the end of a step."""
+    _raise: bool = False
+    """True while a signal need not wait for the end of a step."""
 
     @contextmanager
-    def at_once(self, message: str) -> Iterator[None]:
+    def immediately(self, message: str) -> Iterator[None]:
         """Let a signal end what is done in here, also one that came before.
 
         Raises:
             Interrupted: with the message.
         """
         try:
-            self._waiting = False
+            self._raise = True
             if self.signal:
-                raise _Now
+                raise _StopNow
             yield
-        except _Now:
+        except _StopNow:
             raise Interrupted(message, self.signal) from None
         finally:
-            self._waiting = True
+            self._raise = False
 
 
 @contextmanager
@@ -65,10 +63,10 @@ def stop_request(passed_on: bool = False) -> Iterator[StopRequest]:
         if request.signal and number == signal.SIGINT and not passed_on:
             raise KeyboardInterrupt
         if number == signal.SIGHUP:
-            _let_go()
+            _silence_closed_terminal()
         first, request.signal = not request.signal, number
-        if first and not request._waiting:
-            raise _Now
+        if first and request._raise:
+            raise _StopNow
 
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
@@ -81,26 +79,10 @@ def stop_request(passed_on: bool = False) -> Iterator[StopRequest]:
             signal.signal(number, handler)
 
 
-def _let_go() -> None:
+def _silence_closed_terminal() -> None:
     """Print nothing more to a terminal that was closed: every write to it would be an error."""
     for descriptor in (1, 2):
         try:
             os.write(descriptor, b"")
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
-
-
-def reason_to_stop(train: TrainConfig, state: TrainState, steps_per_epoch: int) -> str | None:
-    """Why a training should end at this step by its own config, or None.
-
-    It depends on nothing but what a checkpoint holds, so a resumed run stops at the same step.
-    """
-    if "validation" not in state.judged:
-        return None
-    accuracy = state.judged["validation"]["accuracy"]
-    if train.stop_accuracy and accuracy >= train.stop_accuracy:
-        return f"validation accuracy {accuracy:.4f} reached {train.stop_accuracy:g}"
-    waited = (state.step - state.best.get("step", 0)) / steps_per_epoch
-    if train.stop_patience and waited >= train.stop_patience:
-        return f"no better validation accuracy for {waited:g} epochs"
-    return None

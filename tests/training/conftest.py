@@ -1,0 +1,64 @@
+"""What tests of training share: small images, a power cut, and weights to compare."""
+
+import hashlib
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from vitlab.run import Run
+from vitlab.training.step import TrainingStep
+
+
+@pytest.fixture(scope="session")
+def data() -> tuple[np.ndarray, np.ndarray]:
+    """300 images of three classes that differ by where they are bright."""
+    draws = np.random.default_rng(0)
+    labels = np.arange(300) % 3
+    images = draws.integers(0, 120, (300, 8, 8, 1))
+    for image, label in zip(images, labels, strict=True):
+        image[label * 2 : label * 2 + 3] += 130
+    return images.astype(np.uint8), labels.astype(np.int64)
+
+
+class Cut(BaseException):
+    """Stands for a power cut: nothing catches it."""
+
+
+@pytest.fixture
+def cut(monkeypatch):
+    """`with cut(after=3): train(...)` ends a training when it has taken three steps."""
+
+    @contextmanager
+    def cut(after: int):
+        taken = []
+        take = TrainingStep.__call__
+
+        def take_until_cut(self, *batch):
+            if len(taken) == after:
+                raise Cut
+            taken.append(self)
+            return take(self, *batch)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(TrainingStep, "__call__", take_until_cut)
+            with pytest.raises(Cut):
+                yield
+
+    return cut
+
+
+@pytest.fixture(scope="session")
+def fingerprint():
+    """A function of a run: SHA-256 of its last weights, average and moments."""
+
+    def fingerprint(run: Run) -> str:
+        digest = hashlib.sha256()
+        for file in sorted(run.checkpoint().path.glob("*.safetensors")):
+            for name, tensor in sorted(load_file(file).items()):
+                digest.update(f"{file.name} {name} {tensor.dtype} {tensor.shape}".encode())
+                digest.update(tensor.tobytes())
+        return digest.hexdigest()
+
+    return fingerprint
