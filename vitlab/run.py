@@ -77,6 +77,12 @@ class Checkpoint:
         return _read_json(self.path / "state.json")
 
     @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels of what the model takes."""
+        height, width = self.state["image_size"]
+        return height, width
+
+    @property
     def model(self) -> Path:
         """Weights under training, as safetensors."""
         return self.path / "model.safetensors"
@@ -306,6 +312,10 @@ class Run:
         if not sound:
             raise RunError(f"{self.path} holds no sound checkpoint: start the training again")
         return best_of(sound) if which == "best" else sound[0]
+
+    def weights(self, checkpoint: Checkpoint) -> Path:
+        """The file of a checkpoint's weights to answer with: the average where there is one."""
+        return checkpoint.average if self.config.optim.average_decay else checkpoint.model
 
     def copy_record(self, folder: Path, metrics: Iterable[Mapping[str, Any]]) -> "Run":
         """Copy what is not weights into another folder: config, origin, metrics, final numbers."""

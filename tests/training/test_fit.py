@@ -272,7 +272,7 @@ def test_predict_gives_the_logits_of_the_final_model(data, straight):
     assert (logits.argmax(1) == labels).mean() > 1 / 3
     single = vitlab.predict(straight, images[0])
     np.testing.assert_allclose(single[0], logits[0], atol=1e-5)
-    with pytest.raises(DataError, match=r"expected uint8 \(N, H, W, 1\)"):
+    with pytest.raises(DataError, match="give uint8 of 0 to 255"):
         vitlab.predict(straight, images.astype(np.float32))
 
 

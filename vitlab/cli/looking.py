@@ -8,7 +8,7 @@ from vitlab.config import Config
 
 
 def evaluate(args: Namespace) -> int:
-    """Judge a run on a split; store numbers, logits and pictures in the run."""
+    """Evaluate a run on a split; store numbers, logits and pictures in the run."""
     from vitlab.compare.index import write_index
     from vitlab.evaluate import evaluate, evaluate_robustness
     from vitlab.pretrained import open_run
