@@ -1,4 +1,4 @@
-"""Protects the way to pretrained models: real loading of small ones in the form of the big."""
+"""Features of pretrained models: small ones are really loaded, in the form of the large."""
 
 import json
 
@@ -47,21 +47,13 @@ def images(side, channels=3):
     return np.random.default_rng(0).integers(0, 256, (60, side, side, channels), np.uint8)
 
 
-def test_a_vit_gives_its_cls_token(vit):
-    model, folder = vit
-    found = backbone_features(folder, images(16), torch.device("cpu"))
-    with torch.no_grad():
-        expected = model(pixel_values=pixels(images(16))).last_hidden_state[:, 0]
-    assert found.shape == (60, 16)
-    assert found == pytest.approx(expected.numpy(), abs=1e-5)
-
-
-def test_a_resnet_gives_the_mean_of_its_maps(resnet):
-    model, folder = resnet
-    found = backbone_features(folder, images(32), torch.device("cpu"))
-    with torch.no_grad():
-        expected = model(pixel_values=pixels(images(32))).last_hidden_state.mean(dim=(2, 3))
-    assert found == pytest.approx(expected.numpy(), abs=1e-5)
+def test_a_vit_gives_its_cls_token_and_a_resnet_the_mean_of_its_maps(vit, resnet):
+    for (model, folder), side in ((vit, 16), (resnet, 32)):
+        found = backbone_features(folder, images(side), torch.device("cpu"))
+        with torch.no_grad():
+            last = model(pixel_values=pixels(images(side))).last_hidden_state
+        expected = last.mean(dim=(2, 3)) if last.ndim == 4 else last[:, 0]
+        assert found == pytest.approx(expected.numpy(), abs=1e-5)
 
 
 def test_grey_images_of_another_size_are_brought_to_the_models_own(vit):
@@ -71,12 +63,9 @@ def test_grey_images_of_another_size_are_brought_to_the_models_own(vit):
     assert (found == coloured).all()
 
 
-def test_a_folder_that_holds_no_model_is_refused(tmp_path):
+def test_a_folder_without_a_model_and_weights_that_could_run_code_are_refused(vit, tmp_path):
     with pytest.raises(DataError, match=r"no backbone .*preprocessor_config.json"):
         backbone_features(str(tmp_path), images(8), torch.device("cpu"))
-
-
-def test_weights_that_could_run_code_are_refused(vit, tmp_path):
     model, _ = vit
     model.config.save_pretrained(tmp_path)
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")

@@ -1,9 +1,11 @@
-"""A model is asked about a picture exactly as evaluation asks it, by torch and by ONNX Runtime."""
+"""A model classifies pictures exactly as evaluation does, by torch and by ONNX Runtime."""
 
 import json
 import shutil
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +17,13 @@ from safetensors.torch import load_file, save_file
 import vitlab
 from vitlab import classifier as module
 from vitlab import evaluate as evaluation
-from vitlab.classifier import Classifier, is_source, open_classifier
+from vitlab import inference
+from vitlab.classifier import is_source, open_classifier
 from vitlab.data import open_dataset
 from vitlab.data.folder import Folder
 from vitlab.data.images import read
 from vitlab.data.labelled import key_of
-from vitlab.errors import RunError, VitlabError
+from vitlab.errors import DataError, RunError, VitlabError
 from vitlab.export import export
 from vitlab.files import sha256, write_json
 from vitlab.metrics import log_softmax
@@ -30,9 +33,9 @@ from vitlab.run import Run
 
 def picture(path: Path, place: int, bright: bool) -> None:
     """Store a picture of a size and a mode of its own."""
-    draws = np.random.default_rng(place)
-    height, width = draws.integers(9, 40, 2)
-    pixels = draws.integers(0, 120, (height, width, 4), np.uint8) + 110 * bright
+    rng = np.random.default_rng(place)
+    height, width = rng.integers(9, 40, 2)
+    pixels = rng.integers(0, 120, (height, width, 4), np.uint8) + 110 * bright
     mode = ("RGB", "RGBA", "L", "LA", "P", "I;16", "CMYK")[place % 7]
     image = Image.fromarray(pixels.astype(np.uint8), "RGBA")
     if mode == "I;16":
@@ -73,25 +76,26 @@ def trained(tmp_path_factory):
     )
     out = tmp_path_factory.mktemp("runs")
     run = vitlab.train(config, out=out, name="photos", device="cpu", quiet=True)
-    with pytest.MonkeyPatch.context() as patch:
-        judge = lambda: evaluation.evaluate(run, pictures=False)  # noqa: E731
-        run.seen = watched(patch, evaluation, "open_model", judge)[:14]
+    with entering() as images:
+        evaluation.evaluate(run, pictures=False)
+    run.entered = torch.cat(images)[:14]
     return run
 
 
-def watched(patch, where, name, act) -> torch.Tensor:
-    """All that enters the model that `where.name` opens, while something is done."""
+@contextmanager
+def entering() -> Iterator[list[torch.Tensor]]:
+    """All that enters the models that are opened meanwhile."""
     entered = []
-    opened = getattr(where, name)
 
     def watch(*arguments):
         model = opened(*arguments)
         model.register_forward_pre_hook(lambda _, images: entered.append(images[0].clone()))
         return model
 
-    patch.setattr(where, name, watch)
-    act()
-    return torch.cat(entered)
+    opened = inference.open_model
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inference, "open_model", watch)
+        yield entered
 
 
 @pytest.fixture
@@ -102,7 +106,7 @@ def run(trained, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def asked(trained) -> Classifier:
+def onnx(trained) -> inference.Classifier:
     """The run, opened in ONNX Runtime."""
     return open_classifier(trained, "onnx")
 
@@ -116,35 +120,28 @@ def validation_files(run: Run) -> list[Path]:
     return [keys[key] for key in examples.keys[examples.split(data)[1]].tolist()]
 
 
-def test_what_enters_the_model_is_bit_for_bit_what_evaluation_lets_in(trained, monkeypatch):
-    classifier = []
+def test_what_enters_the_model_is_bit_for_bit_what_evaluation_used(trained, onnx, monkeypatch):
+    files = validation_files(trained)
+    with entering() as images:
+        vitlab.load(trained, device="cpu").logits([str(files[0]), *files[1:]])
+    assert torch.equal(torch.cat(images), trained.entered)
+    assert trained.entered.shape == (14, 3, 12, 16)
+    images = []
 
-    def ask():
-        classifier.append(open_classifier(trained, "torch"))
-        classifier[0].logits(np.stack([classifier[0].pixels(f) for f in validation_files(trained)]))
+    def watch(self, batch):
+        images.append(torch.from_numpy(batch))
+        return session(self, batch)
 
-    seen = watched(monkeypatch, module, "open_model", ask)
-    assert seen.shape == (14, 3, 12, 16)
-    assert torch.equal(seen, trained.seen)
-
-
-def test_what_enters_onnx_runtime_is_the_same_too(trained, asked, monkeypatch):
-    entered = []
     session = module.Session.__call__
-
-    def watch(self, images):
-        entered.append(images)
-        return session(self, images)
-
     monkeypatch.setattr(module.Session, "__call__", watch)
-    asked.logits(np.stack([asked.pixels(file.read_bytes()) for file in validation_files(trained)]))
-    assert torch.equal(torch.from_numpy(np.concatenate(entered)), trained.seen)
+    onnx.logits([file.read_bytes() for file in files])
+    assert torch.equal(torch.cat(images), trained.entered)
 
 
 @pytest.mark.parametrize("engine", ["onnx", "torch"])
 def test_answers_are_those_of_evaluation(trained, engine):
     classifier = open_classifier(trained, engine)
-    images = np.stack([classifier.pixels(file) for file in validation_files(trained)])
+    images = validation_files(trained)
     with np.load(trained.predictions("validation")) as stored:
         expected = stored["logits"]
     assert classifier.engine == engine
@@ -156,14 +153,15 @@ def test_answers_are_those_of_evaluation(trained, engine):
     )
 
 
-def test_a_run_that_was_never_evaluated_says_that_it_is_not_calibrated(run):
-    (run.path / "results.json").unlink()
-    classifier = open_classifier(run, "torch")
-    assert classifier.temperature == 1 and not classifier.calibrated
-    assert any("not calibrated" in note for note in classifier.notes)
-    assert "`vitlab evaluate` does it" in classifier.notes[-1]
-    assert "was not measured" in classifier.introduction
-    assert classifier.card["validation_accuracy"] is None
+def test_without_a_result_of_these_weights_a_model_is_not_calibrated(run):
+    results = run.results
+    results["validation"]["checkpoint_sha256"] = "0" * 64
+    run.write_results(results)
+    model = vitlab.load(run)
+    assert model.temperature == 1 and not model.calibrated
+    assert "not calibrated" in model.notes[-1] and "`vitlab evaluate` does it" in model.notes[-1]
+    assert "was not measured" in model.introduction
+    assert model.card["validation_accuracy"] is None
 
 
 def test_a_way_to_calibrate_is_named_only_where_there_is_one(run):
@@ -173,20 +171,13 @@ def test_a_way_to_calibrate_is_named_only_where_there_is_one(run):
     export(run, "onnx", out=alone)
     assert "of its run does it, and then another export" in open_classifier(alone).notes[-1]
     evaluation.evaluate(run, pictures=False)
-    assert open_classifier(run, "torch").calibrated
+    assert vitlab.load(run).calibrated
     export(run, "onnx", out=again)
     assert open_classifier(again).calibrated
     (run.path / "results.json").unlink()
     everything = run.config.override({"data.validation_fraction": 0.0})
     write_json(run.path / "config.json", everything.to_dict())
-    assert "none is left for it" in open_classifier(Run(run.path), "torch").notes[-1]
-
-
-def test_a_result_of_other_weights_calibrates_nothing(run):
-    results = run.results
-    results["validation"]["checkpoint_sha256"] = "0" * 64
-    run.write_results(results)
-    assert not open_classifier(run, "torch").calibrated
+    assert "none is left for it" in vitlab.load(run.path).notes[-1]
 
 
 def test_a_run_is_exported_once_and_again_when_the_export_is_damaged(run):
@@ -202,22 +193,21 @@ def test_a_run_is_exported_once_and_again_when_the_export_is_damaged(run):
     assert file.stat().st_mtime_ns != before
 
 
-def test_an_export_alone_answers_as_its_run_does(trained, asked, tmp_path):
+def test_an_export_alone_answers_as_its_run_does(trained, onnx, tmp_path):
     folder = tmp_path / "elsewhere"
     shutil.copytree(trained.exports / "onnx", folder)
     for source in (folder, folder / "model.onnx"):
         classifier = open_classifier(source)
         assert classifier.run is None and classifier.name == "photos"
-        assert classifier.terms == asked.terms and classifier.card == asked.card
+        assert classifier.preprocessing == onnx.preprocessing and classifier.card == onnx.card
         images = np.full((2, 12, 16, 3), 90, np.uint8)
-        np.testing.assert_array_equal(classifier.logits(images), asked.logits(images))
+        np.testing.assert_array_equal(classifier.logits(images), onnx.logits(images))
 
 
 @pytest.mark.parametrize("engine", ["onnx", "torch"])
-def test_threads_that_ask_at_once_get_their_own_answers(trained, engine):
+def test_threads_get_their_own_answers(trained, engine):
     classifier = open_classifier(trained, engine)
-    draws = np.random.default_rng(0)
-    images = draws.integers(0, 256, (64, 1, 12, 16, 3), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (64, 1, 12, 16, 3), np.uint8)
     alone = [classifier.probabilities(image) for image in images]
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(classifier.probabilities, images))
@@ -226,13 +216,13 @@ def test_threads_that_ask_at_once_get_their_own_answers(trained, engine):
     np.testing.assert_allclose(batch, np.concatenate(alone), atol=1e-6)
 
 
-def test_the_answer_names_the_likeliest_classes_first(asked):
-    answer = asked.answer(np.array([0.08, 0.92]), top=3)
+def test_the_answer_names_the_likeliest_classes_first(onnx):
+    answer = onnx.answer(np.array([0.08, 0.92]), top=3)
     assert answer == {
         "top": [{"class": "dark", "probability": 0.92}, {"class": "bright", "probability": 0.08}],
         "certainty": "sure",
     }
-    assert asked.answer(np.array([0.8, 0.2]), top=1)["certainty"] == "fairly sure"
+    assert onnx.answer(np.array([0.8, 0.2]), top=1)["certainty"] == "fairly sure"
 
 
 def test_the_shipped_models_answer_without_a_run_and_are_calibrated(monkeypatch, tmp_path):
@@ -264,20 +254,19 @@ def test_where_nothing_can_be_written_torch_answers_and_says_so(run):
         open_classifier(run, "onnx")
 
 
-def test_pixels_of_another_form_are_refused(asked):
-    with pytest.raises(VitlabError, match=r"expected uint8 \(N, 12, 16, 3\)"):
-        asked.logits(np.zeros((1, 16, 12, 3), np.uint8))
+def test_arrays_that_are_no_images_are_refused_with_what_helps(onnx):
     images = np.random.default_rng(0).integers(0, 256, (2, 12, 16, 3), np.uint8)
+    with pytest.raises(DataError, match=r"expected uint8 \(N, H, W, 3\)"):
+        onnx.logits(images[..., :1])
     for given, code in (
         (images / 255, "(images * 255).round().astype(np.uint8)"),
         (images.transpose(0, 3, 1, 2), "images.transpose(0, 2, 3, 1)"),
-        (images[0], "images[None]"),
     ):
-        with pytest.raises(VitlabError) as refusal:
-            asked.logits(given)
+        with pytest.raises(DataError) as refusal:
+            onnx.logits(given)
         assert code in str(refusal.value)
-        answer = asked.logits(eval(code, {"images": given, "np": np}))
-        np.testing.assert_allclose(answer, asked.logits(images)[: len(answer)], atol=1e-5)
+        answer = onnx.logits(eval(code, {"images": given, "np": np}))
+        np.testing.assert_allclose(answer, onnx.logits(images), atol=1e-5)
 
 
 def test_weights_that_have_diverged_give_no_answer(run):
@@ -289,7 +278,7 @@ def test_weights_that_have_diverged_give_no_answer(run):
     entries[file.name]["sha256"] = sha256(file)
     write_json(manifest, entries)
     with pytest.raises(VitlabError, match="not finite"):
-        open_classifier(run, "torch").probabilities(np.zeros((1, 12, 16, 3), np.uint8))
+        vitlab.load(run).probabilities(np.zeros((1, 12, 16, 3), np.uint8))
 
 
 def test_what_is_no_model_of_ours_is_one_clear_error(tmp_path, trained):
@@ -309,7 +298,7 @@ def test_what_is_no_model_of_ours_is_one_clear_error(tmp_path, trained):
         open_classifier(tmp_path / "foreign.onnx")
 
 
-def test_a_word_means_a_model_unless_a_file_is_called_like_it(trained, tmp_path, monkeypatch):
+def test_a_name_means_a_model_unless_a_file_is_called_like_it(trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert is_source(str(trained.path)) and is_source("cpu") and is_source("model.onnx")
     assert not is_source("cat.png") and not is_source(str(tmp_path))

@@ -1,4 +1,4 @@
-"""Protects the numbers behind maps and probes: their definitions, and that they repeat."""
+"""The numbers behind maps and probes: their definitions, and that they repeat."""
 
 import numpy as np
 import pytest
@@ -14,21 +14,15 @@ def clouds(distance: float, seed: int = 0) -> np.ndarray:
     return noise + distance * np.eye(8)[LABELS]
 
 
-def test_separation_is_the_mean_over_pairs():
+def test_separation_is_the_mean_over_pairs_and_has_no_ratio_without_any():
     points = np.array([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0]])
     found = separation(points, np.array([0, 0, 1]))
     assert found.within == 5
     assert found.between == pytest.approx((1 + np.hypot(3, 3)) / 2)
     assert found.ratio == pytest.approx(found.between / 5)
-
-
-def test_separation_is_one_where_labels_mean_nothing_and_grows_with_the_distance():
     ratios = [separation(clouds(distance), LABELS).ratio for distance in (0, 2, 8)]
     assert ratios[0] == pytest.approx(1, abs=0.05)
     assert ratios[0] < ratios[1] < ratios[2]
-
-
-def test_separation_without_pairs_of_a_class_or_without_distances_has_no_ratio():
     assert separation(np.eye(3), np.arange(3)).within is None
     assert separation(np.eye(3), np.zeros(3)).between is None
     assert separation(np.ones((4, 2)), np.array([0, 0, 1, 1])) == (0, 0, None)
@@ -39,21 +33,15 @@ def test_pca_finds_the_widest_direction_and_pads_what_is_missing():
     assert np.abs(pca(line)[:, 0]) == pytest.approx([10, 5, 0, 5, 10])
     assert pca(line, 4).shape == (5, 4)
     assert not pca(line, 4)[:, 2:].any()
-
-
-def test_pca_projects_others_on_the_directions_of_the_features():
     features = clouds(4)
     assert pca(features, 3, others=features[:7]) == pytest.approx(pca(features, 3)[:7])
 
 
-def test_tsne_keeps_classes_together_and_repeats():
+def test_tsne_keeps_classes_together_repeats_and_maps_equal_features_to_one_point():
     found = tsne(clouds(20))
     assert found.shape == (60, 2)
     assert separation(found, LABELS).ratio > 3
     assert (found == tsne(clouds(20))).all()
-
-
-def test_features_that_are_all_equal_are_mapped_to_one_point():
     equal = np.ones((40, 5), np.float32)
     assert not tsne(equal).any()
     assert not pca(equal).any()

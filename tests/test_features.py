@@ -1,4 +1,4 @@
-"""Protects what is said about layers: real features, honest splits, two runs on equal terms."""
+"""What is said about layers: real features, separate splits, two runs on the same images."""
 
 import csv
 import json
@@ -6,17 +6,14 @@ import shutil
 
 import numpy as np
 import pytest
-import torch
 
 import vitlab
 from vitlab.cli import main
 from vitlab.data import LabelledImages
-from vitlab.data.augment import normalize
 from vitlab.embeddings import separation
 from vitlab.errors import DataError, RunError
 from vitlab.features import default_folder, features
 from vitlab.figures import style
-from vitlab.inference import open_model
 from vitlab.run import TRAINED, Run
 
 NAMES = ("<b>$x_1$", "cat", "🐿 /a|b")
@@ -36,9 +33,9 @@ def small_pictures():
 @pytest.fixture(scope="module")
 def examples():
     """Three classes of 8x16 grey images, told apart by where they are bright."""
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     labels = np.arange(120) % 3
-    images = draw.integers(0, 120, (120, 8, 16, 1))
+    images = rng.integers(0, 120, (120, 8, 16, 1))
     images[np.arange(120), :, 5 * labels] += 130
     return LabelledImages(images.astype(np.uint8), labels, NAMES).canonical()
 
@@ -83,16 +80,14 @@ def test_every_layer_is_measured_and_only_a_vit_has_a_cls_token(found):
 
 
 def test_numbers_are_those_of_the_models_own_tokens_on_validation_images(found, trained, examples):
-    run = trained["vit"]
-    _, validation = run.split.index
-    model = open_model(run, run.checkpoint(), torch.device("cpu"))
-    pixels = torch.from_numpy(examples.images[validation]).permute(0, 3, 1, 2)
-    origin, trace = run.provenance["data"], {}
-    with torch.no_grad():
-        model(normalize(pixels, origin["mean"], origin["std"]), trace)
+    _, validation = trained["vit"].split.indices
+    model = vitlab.load(trained["vit"], device="cpu")
+    trace: dict = {}
+    model.module(model.prepare(examples.images[validation]), trace)
     labels = examples.labels[validation]
     last = found[0]["runs"][0]["layers"][-1]
-    cls, pooled = trace["block01"][:, 0].numpy(), trace["block01"][:, 1:].mean(dim=1).numpy()
+    tokens = trace["block01"].detach()
+    cls, pooled = tokens[:, 0].numpy(), tokens[:, 1:].mean(dim=1).numpy()
     assert last["cls"]["ratio"] == pytest.approx(separation(cls, labels).ratio, rel=1e-5)
     assert last["pooled"]["ratio"] == pytest.approx(separation(pooled, labels).ratio, rel=1e-5)
 
@@ -132,8 +127,8 @@ def test_figures_show_both_runs_and_lie_beside_their_numbers(found):
     assert json.loads((found[1] / "features.json").read_text()) == found[0]
     for stem in ("pca-pooled", "layers", "components"):
         with open(found[1] / f"{stem}.csv", newline="") as file:
-            words = {row[0].split(",")[0] for row in list(csv.reader(file))[1:]}
-        assert words == {"vit", "cnn"}
+            names = {row[0].split(",")[0] for row in list(csv.reader(file))[1:]}
+        assert names == {"vit", "cnn"}
     with open(found[1] / "components.csv", newline="") as file:
         assert {row[2] for row in list(csv.reader(file))[1:]} == set(NAMES)
 
@@ -153,54 +148,32 @@ def test_looking_again_gives_equal_bytes_and_changes_nothing_else(
         assert (tmp_path / file.name).read_bytes() == file.read_bytes(), file.name
 
 
-def test_one_run_keeps_its_features_and_two_lie_beside_the_first(trained):
-    vit, cnn = trained["vit"], trained["cnn"]
-    assert default_folder([vit]) == vit.path / "features"
-    assert default_folder([vit, cnn]) == vit.path.parent / "features" / "vit-cnn"
-
-
-def test_runs_that_cannot_stand_beside_each_other_are_refused(trained, examples, tmp_path):
+def test_runs_that_cannot_be_compared_are_refused(trained, examples, tmp_path):
     vit = trained["vit"]
-    with pytest.raises(RunError, match="beside itself"):
+    with pytest.raises(RunError, match="is given twice"):
         features(vit, vit.path, data=examples)
-    other = copy(vit, tmp_path / "split", {})
+    other = Run(shutil.copytree(vit.path, tmp_path / "split"))
     other.write_split(vit.split._replace(part=np.roll(vit.split.part, 1)))
     with pytest.raises(RunError, match=r"different splits.*split_seed"):
         features(vit, other, data=examples)
-    moved = copy(vit, tmp_path / "moved", {})
-    origin = {**moved.provenance, "data": {**moved.provenance["data"], "fingerprint": "0" * 64}}
-    moved.write_provenance(origin)
+    moved = Run(shutil.copytree(vit.path, tmp_path / "moved"))
+    changed = {**moved.provenance, "data": {**moved.provenance["data"], "fingerprint": "0" * 64}}
+    moved.write_provenance(changed)
     with pytest.raises(RunError, match="trained on different images"):
         features(vit, moved, data=examples)
-    bare = copy(vit, tmp_path / "bare", {})
+    bare = Run(shutil.copytree(vit.path, tmp_path / "bare"))
     bare.write_split(vit.split._replace(part=np.full_like(vit.split.part, TRAINED)))
     with pytest.raises(RunError, match="no validation split"):
         features(bare, data=examples)
-
-
-def test_arrays_are_asked_for_and_others_refused(trained, examples):
     with pytest.raises(DataError, match="hand them in as data="):
-        features(trained["vit"])
+        features(vit)
     with pytest.raises(DataError, match="not the images"):
-        features(trained["vit"], data=(255 - examples.images, examples.labels))
+        features(vit, data=(255 - examples.images, examples.labels))
 
 
-def test_the_verb_prints_layers_and_where_the_figures_are(tmp_path, capsys):
-    config = vitlab.recipe("digits").override({**VIT, "train.epochs": 1, "model.depth": 1})
-    config = config.override({"model.cls_token": "off", "model.pool": "mean"})
-    config = config.override({"model.position_on_cls": "off", "data.train_fraction": 0.2})
-    run = vitlab.train(config, out=tmp_path, name="tiny", device="cpu", quiet=True)
-    assert main(["features", str(run.path), "--device", "cpu"]) == 0
+def test_the_verb_prints_layers_and_where_the_figures_are(trained, digits_run, capsys):
+    assert main(["features", str(digits_run.path), "--device", "cpu"]) == 0
     out = capsys.readouterr().out
-    assert "block00" in out and f"figures in {run.path / 'features'}" in out
-    assert not (run.path / "features" / "pca-cls.png").exists()
-
-
-def copy(run, folder, changes):
-    """A run of the same weights whose config says something else."""
-    shutil.copytree(run.path, folder)
-    tree = json.loads((folder / "config.json").read_text())
-    for section, values in changes.items():
-        tree[section].update(values)
-    (folder / "config.json").write_text(json.dumps(tree))
-    return Run(folder)
+    assert "block00" in out and f"figures in {digits_run.features}" in out
+    vit, cnn = trained["vit"], trained["cnn"]
+    assert default_folder([vit, cnn]) == vit.path.parent / "features" / "vit-cnn"

@@ -1,223 +1,82 @@
-"""`vitlab predict`: any picture gets an answer, and no file or name of a file does harm."""
-
-import csv
-import io
-import json
-import os
-import re
-import shutil
-import unicodedata
-from pathlib import Path
+"""A trained model from Python: `vitlab.load`, what it takes, and what it says of pictures."""
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
+import torch
 from PIL import Image
 
 import vitlab
-from vitlab.answers import BATCH, answers, find
-from vitlab.classifier import open_classifier
-from vitlab.cli import main
-from vitlab.data.images import decode
-from vitlab.errors import ConfigError
-from vitlab.explain import explain
-from vitlab.run import Run
-
-HOSTILE = (
-    "=cmd|calc.png",
-    "-x.png",
-    "@a.png",
-    "two\nlines.png",
-    "\x1b[31mred\x1b]0;title\x07.png",
-    "ab\u202egnp.png",
-    "数据 🐿 é.png",
-    os.fsdecode(b"\xff\xfe.png"),
-    "n" * 251 + ".png",
-)
+from vitlab.data import load_train
+from vitlab.errors import DataError, RunError
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A finished run on the digits."""
-    config = vitlab.recipe("digits").override(
-        {"model.width": 16, "model.depth": 1, "model.heads": 2, "train.epochs": 1}
-        | {"optim.warmup_epochs": 0}
-    )
-    out = tmp_path_factory.mktemp("trained")
-    return vitlab.train(config, out=out, name="tiny", device="cpu", quiet=True)
+def model(trained_on_digits):
+    return vitlab.load(trained_on_digits, device="cpu")
 
 
-@pytest.fixture
-def photos(tmp_path, monkeypatch) -> Path:
-    """The folder a command is given in, with three pictures of different sizes and modes."""
-    monkeypatch.setenv("VITLAB_RUNS", str(tmp_path / "runs"))
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    draws = np.random.default_rng(0)
-    for name, mode, size in (("a.png", "RGBA", 40), ("b.jpg", "RGB", 33), ("c.webp", "L", 7)):
-        pixels = draws.integers(0, 256, (size, 2 * size, 4), np.uint8)
-        Image.fromarray(pixels, "RGBA").convert(mode).save(folder / name)
-    return folder
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory):
+    """A grey picture twice as wide as high, as a file and as an array (H, W, 1)."""
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 14), np.uint8)
+    path = tmp_path_factory.mktemp("photo") / "a.png"
+    Image.fromarray(pixels).save(path)
+    return path, pixels[..., None]
 
 
-def predicted(capsys, *words) -> dict:
-    """The object that `vitlab predict ... --json` prints."""
-    main(["predict", "--json", *words])
-    return json.loads(capsys.readouterr().out)
+def test_a_shipped_model_is_opened_by_its_name_and_classifies_a_picture(photo):
+    model = vitlab.load("cpu-plain", device="cpu")
+    assert isinstance(model, vitlab.TrainedModel) and model.class_names[3] == "cat"
+    (answer,) = model.classify(photo[0], top=2)
+    assert [one["class"] in model.class_names for one in answer["top"]] == [True, True]
+    assert answer["certainty"] in ("sure", "fairly sure", "unsure")
+    assert np.array_equal(model.logits(photo[0]), model.logits([photo[0].read_bytes()]))
+    with pytest.raises(RunError, match="not a run"):
+        vitlab.load("cpu-plane")
 
 
-def test_a_shipped_model_answers_where_no_run_is_named_and_says_so(photos, capsys):
-    assert main(["predict", "a.png", "b.jpg"]) == 0
-    output = capsys.readouterr()
-    assert "no run was named: the shipped model cpu answers" in output.err
-    assert re.search(r"^a\.png  (sure|fairly sure|unsure) +\w+ \d+\.\d%, ", output.out)
-    assert len(output.out.splitlines()) == 2
-    assert not (photos.parent / "runs").exists(), "asking a model writes nothing"
+def test_files_and_arrays_of_any_size_become_the_same_images(model, photo):
+    path, pixels = photo
+    images = model.preprocessing.images([path, str(path), path.read_bytes(), pixels, pixels[None]])
+    assert images.shape == (5, 8, 8, 1) and images.dtype == np.uint8
+    assert (images == images[0]).all()
+    entering = model.prepare(pixels)
+    assert entering.shape == (1, 1, 8, 8)
+    form = model.preprocessing
+    expected = (torch.from_numpy(images[:1, ..., 0]) / 255 - form.mean[0]) / form.std[0]
+    torch.testing.assert_close(entering[:, 0], expected)
+    assert np.array_equal(model.logits(pixels), vitlab.predict(model.run, pixels, device="cpu"))
 
 
-def test_the_first_word_is_the_run_if_it_is_one(photos, run, capsys):
-    found = predicted(capsys, str(run.path), "a.png", "--top", "2")
-    assert found["model"]["name"] == "tiny"
-    assert [len(one["top"]) for one in found["answers"]] == [2]
-    assert predicted(capsys, "cpu-plain", "a.png")["model"]["name"] == "cpu-plain"
-    shutil.copy("a.png", "cpu-plain")
-    assert predicted(capsys, "cpu-plain")["model"]["name"] == "cpu"
+def test_probabilities_are_those_of_the_logits_at_the_temperature(model, trained_on_digits):
+    images = load_train(trained_on_digits.config.data).images[:5]
+    logits = model.logits(images)
+    expected = torch.from_numpy(logits).double().div(model.temperature).softmax(dim=1).numpy()
+    np.testing.assert_allclose(model.probabilities(images), expected, atol=1e-12)
+    best = [one["top"][0]["class"] for one in model.classify(images)]
+    assert best == [model.class_names[k] for k in logits.argmax(axis=1)]
 
 
-def test_answers_are_those_of_the_library(photos, run, capsys):
-    found = predicted(capsys, str(run.path), ".", "--top", "10")["answers"]
-    assert [one["path"] for one in found] == ["a.png", "b.jpg", "c.webp"]
-    images = np.stack([vitlab.data.decode(photos / one["path"], (8, 8), 1) for one in found])
-    logits = vitlab.predict(run, images, device="cpu")
-    for one, row in zip(found, logits, strict=True):
-        shares = {int(each["class"]): each["probability"] for each in one["top"]}
-        expected = np.exp(row - row.max()) / np.exp(row - row.max()).sum()
-        np.testing.assert_allclose([shares[k] for k in range(10)], expected, atol=1e-6)
-        assert list(shares.values()) == sorted(shares.values(), reverse=True)
+def test_a_trace_holds_every_layer_and_ends_in_the_logits(model):
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), np.uint8)
+    layers, logits = model.trace(images)
+    assert next(iter(layers)) == "patches" and layers["block01"].shape == (3, 17, 16)
+    np.testing.assert_allclose(logits.numpy(), model.logits(images), atol=1e-4)
+    assert not model.module.training and not logits.requires_grad
 
 
-def test_pixels_of_another_size_are_brought_to_it_as_a_picture_file_is(photos, run):
-    """A picture twice as wide as high is stretched, whichever way it comes in."""
-    with Image.open(photos / "c.webp") as picture:
-        pixels = np.asarray(picture.convert("L"))[..., None]
-    resized = decode(photos / "c.webp", run.config.data.image_size, 1, run.config.data.fit)
-    assert np.array_equal(vitlab.predict(run, pixels), vitlab.predict(run, resized))
-
-
-def test_folders_are_searched_and_patterns_that_no_shell_opened_are_opened(photos, capsys):
-    (photos / "deep" / ".hidden").mkdir(parents=True)
-    shutil.copy("a.png", "deep/d.PNG")
-    shutil.copy("a.png", "deep/.hidden/e.png")
-    (photos / "deep" / "notes.txt").touch()
-    assert find(["."]) == [Path(p) for p in ("a.png", "b.jpg", "c.webp", "deep/d.PNG")]
-    assert find(["**/*.PNG", "?.jpg"]) == [Path("deep/d.PNG"), Path("b.jpg")]
-    shutil.copy("a.png", "[x].png")
-    assert find(["[x].png"]) == [Path("[x].png")], "a file that is there is no pattern"
-
-
-def test_a_file_that_cannot_be_read_is_named_and_the_others_go_on(photos, run, capsys):
-    (photos / "broken.png").write_bytes((photos / "a.png").read_bytes()[:400])
-    (photos / "text.png").write_text("no picture")
-    (photos / "empty").mkdir()
-    os.mkfifo(photos / "pipe.png")
-    words = [str(run.path), "a.png", "broken.png", "empty", "gone.png", "pipe.png", "text.png"]
-    assert main(["predict", *words, "b.jpg", "--csv"]) == 4
-    output = capsys.readouterr()
-    rows = {row["path"]: row for row in csv.DictReader(io.StringIO(output.out))}
-    assert [bool(row["class_1"]) for row in rows.values()] == [True, *[False] * 5, True]
-    assert rows["text.png"]["problem"] == "not a PNG, JPEG or WebP image"
-    assert rows["gone.png"]["problem"] == "there is no such file"
-    assert rows["pipe.png"]["problem"] == "not a file"
-    assert rows["empty"]["problem"] == "a folder without a PNG, JPEG or WebP image"
-    assert "'broken.png': " in output.err
-    assert "5 of 7 files could not be read; the others are answered" in output.err
-
-
-def test_if_nothing_could_be_read_the_command_has_failed(photos, run, capsys):
-    assert main(["predict", str(run.path), "gone.png"]) == 1
-    assert "1 file, and none could be read" in capsys.readouterr().err
-
-
-def test_no_name_of_a_file_moves_the_terminal_or_is_run_by_a_spreadsheet(photos, run, capsys):
-    folder = photos / "hostile"
-    folder.mkdir()
-    for name in HOSTILE:
-        shutil.copy("a.png", folder / name)
-    (folder / "\x1b[2Jbroken.png").touch()
-    for form in ([], ["--csv"], ["--json"]):
-        os.chdir(folder)
-        assert main(["predict", str(run.path), *form, "--", *sorted(os.listdir())]) == 4
-        output = capsys.readouterr()
-        (output.out + output.err).encode()
-        for letter in output.out + output.err:
-            assert letter == "\n" or unicodedata.category(letter) not in ("Cc", "Cf", "Cs")
-        if form == ["--json"]:
-            found = json.loads(output.out)["answers"]
-            assert {one["path"] for one in found} == set(os.listdir())
-        if form == ["--csv"]:
-            cells = [row[0] for row in csv.reader(io.StringIO(output.out))]
-            assert len(cells) == 1 + len(os.listdir())
-            assert not any(cell.startswith(("=", "+", "-", "@")) for cell in cells)
-
-
-def test_a_name_that_looks_like_an_option_is_a_name_behind_two_dashes(photos, run, capsys):
-    shutil.copy("a.png", "--data_root.png")
-    assert predicted(capsys, str(run.path), "--", "--data_root.png")["answers"][0]["top"]
-
-
-def test_pictures_are_read_when_their_turn_comes(photos, run):
-    paths = [photos / f"{place:03d}.png" for place in range(3 * BATCH)]
-    for path in paths:
-        shutil.copy("a.png", path)
-    told = answers(open_classifier(run, "torch"), paths)
-    assert next(told).problem is None
-    for path in paths[BATCH:]:
-        path.unlink()
-    assert [one.problem is None for one in told] == [True] * (BATCH - 1) + [False] * (2 * BATCH)
-
-
-def test_progress_is_shown_on_a_terminal_and_never_in_the_result(photos, run, capsys, monkeypatch):
-    monkeypatch.setenv("TTY_COMPATIBLE", "1")
-    monkeypatch.setenv("TERM", "xterm")
-    assert main(["predict", str(run.path), ".", "--json"]) == 0
-    output = capsys.readouterr()
-    assert "pictures" in output.err and "100%" in output.err
-    assert len(json.loads(output.out)["answers"]) == 3
-
-
-def test_explain_draws_the_pictures_that_could_be_read(photos, run, capsys):
-    shutil.copytree(run.path, photos.parent / "runs" / "tiny")
-    name = os.fsdecode(b"\xff\x1b[31m.png")
-    shutil.copy("a.png", name)
-    words = [str(photos.parent / "runs" / "tiny"), name, "gone.png", "--explain"]
-    assert main(["predict", *words]) == 4
-    folder = photos.parent / "runs" / "tiny" / "explain"
-    assert f"maps in {folder}" in capsys.readouterr().err
-    assert list(folder.glob("*31m.png")) and list(folder.glob("*-attention.png"))
-
-
-def test_explain_is_as_sure_as_predict(photos, run, capsys, monkeypatch):
-    shutil.copytree(run.path, photos.parent / "runs" / "tiny")
-    copy = Run(photos.parent / "runs" / "tiny")
-    fitted = {"checkpoint_sha256": copy.checkpoint().sha256, "temperature": 0.4}
-    copy.write_results({"validation": fitted})
-    monkeypatch.setattr(Figure, "savefig", lambda self, file, **_: file.write(b"drawn"))
-    drawn = explain(copy, ["a.png"], methods=["rollout"])["pictures"][0]
-    told = predicted(capsys, str(copy.path), "a.png")["answers"][0]
-    assert drawn["certainty"] == told["certainty"]
-    for one, other in zip(drawn["top"], told["top"], strict=True):
-        assert one == {**other, "probability": pytest.approx(other["probability"], abs=1e-6)}
-    assert told["top"] != predicted(capsys, str(run.path), "a.png")["answers"][0]["top"]
-
-
-def test_wrong_commands_are_refused_with_exit_code_2(photos, run, capsys):
-    for words, reason in (
-        (["cpu"], "no pictures: give files"),
-        (["a.png", "--json", "--csv"], "two forms"),
-        (["a.png", "--top", "0"], "top=0"),
+def test_what_is_no_picture_is_refused(model, tmp_path):
+    (tmp_path / "text.png").write_text("no picture")
+    for pictures, reason in (
+        (tmp_path / "text.png", "not a PNG, JPEG or WebP image"),
+        ([], "there are no pictures"),
+        (np.zeros((2, 8, 8, 3), np.uint8), r"expected uint8 \(N, H, W, 1\)"),
+        (np.zeros((2, 8, 8, 1)), "give uint8 of 0 to 255"),
     ):
-        assert main(["predict", *words]) == 2
-        assert reason in capsys.readouterr().err
-    with pytest.raises(ConfigError):
-        next(answers(open_classifier(run, "torch"), [Path("a.png")], top=0))
+        with pytest.raises(DataError, match=reason):
+            model.logits(pictures)
+
+
+def test_the_public_names_are_listed():
+    assert {"load", "TrainedModel", "predict", "train"} <= set(dir(vitlab))
+    assert all(getattr(vitlab, name) for name in vitlab.__all__)

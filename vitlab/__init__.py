@@ -1,7 +1,9 @@
 """A workbench for Vision Transformers trained from scratch on small image sets.
 
-    run = vitlab.train(vitlab.recipe("digits"))
-    vitlab.predict(run, images)
+    model = vitlab.load("cpu")                      # a trained model that ships
+    model.classify("photo.jpg")
+    run = vitlab.train(vitlab.recipe("digits"))     # and one of your own
+    vitlab.load(run).logits(images)
 
 The public names are loaded when they are first used, so `import vitlab` costs nothing.
 """
@@ -11,19 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vitlab.config import Config
-    from vitlab.inference import predict
+    from vitlab.inference import TrainedModel, load, predict
     from vitlab.models import build_model
     from vitlab.recipes import recipe
     from vitlab.run import Run
     from vitlab.training import train
 
-__all__ = ["Config", "Run", "build_model", "predict", "recipe", "train"]
+__all__ = ["Config", "Run", "TrainedModel", "build_model", "load", "predict", "recipe", "train"]
 __version__ = "0.1.0"
 
 HOMES = {
     "Config": "vitlab.config",
     "Run": "vitlab.run",
+    "TrainedModel": "vitlab.inference",
     "build_model": "vitlab.models",
+    "load": "vitlab.inference",
     "predict": "vitlab.inference",
     "recipe": "vitlab.recipes",
     "train": "vitlab.training",
@@ -34,3 +38,7 @@ def __getattr__(name: str) -> Any:
     if name not in HOMES:
         raise AttributeError(f"module 'vitlab' has no attribute {name!r}")
     return getattr(importlib.import_module(HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,9 +1,9 @@
-"""Picture files to answers: found, read, asked about and told, one after another.
+"""Picture files to answers: found, read, classified and printed, batch by batch.
 
-    words -> a model and picture files -> an answer each -> lines, CSV or JSON
+    arguments -> a model and picture files -> an answer each -> lines, CSV or JSON
 
-Nothing is held but the batch at hand, so there may be any number of pictures. A file that cannot
-be read is an answer too, which says why; the others go on.
+Only one batch is in memory, so there may be any number of pictures. A file that cannot be read is
+an answer too, which says why; the others go on.
 """
 
 import glob
@@ -21,7 +21,7 @@ from vitlab.formatting import count, csv_text, plain
 from vitlab.run import Run
 
 BATCH = 64
-"""Pictures that are asked about at once."""
+"""Pictures that are classified at once."""
 
 
 class Answer(NamedTuple):
@@ -36,27 +36,27 @@ class Answer(NamedTuple):
     """Why the file could not be read."""
 
 
-def split(words: Sequence[str]) -> tuple[str | None, Sequence[str]]:
-    """The model that the first of some words means, None where it means none; and the pictures.
+def split_source(names: Sequence[str]) -> tuple[str | None, Sequence[str]]:
+    """The model that the first of some names means, None where it means none; and the pictures.
 
     ConfigError if there are no pictures.
     """
-    source, pictures = (words[0], words[1:]) if words and is_source(words[0]) else (None, words)
+    source, pictures = (names[0], names[1:]) if names and is_source(names[0]) else (None, names)
     if not pictures:
         raise ConfigError(["no pictures: give files, folders or patterns, after the run if any"])
     return source, pictures
 
 
-def find(words: Iterable[str]) -> list[Path]:
+def find_pictures(names: Iterable[str]) -> list[Path]:
     """Files, folders and patterns to picture files, in order; a folder's are sorted.
 
-    What is not there, and a folder that holds no picture, stays in the list, to be told of later.
+    What is not there, and a folder that holds no picture, stays in the list: its answer says so.
     """
     found = []
-    for word in words:
-        path = Path(word)
+    for name in names:
+        path = Path(name)
         matches = (
-            [path] if path.exists() else [Path(p) for p in sorted(glob.glob(word, recursive=True))]
+            [path] if path.exists() else [Path(p) for p in sorted(glob.glob(name, recursive=True))]
         )
         for match in matches or [path]:
             found += (list_files(match).images if match.is_dir() else None) or [match]
@@ -64,7 +64,7 @@ def find(words: Iterable[str]) -> list[Path]:
 
 
 def answers(classifier: Classifier, paths: Sequence[Path], top: int = 3) -> Iterator[Answer]:
-    """Ask a model about picture files; an answer each, in order.
+    """Classify picture files; an answer each, in order.
 
     Args:
         paths: any number of files.
@@ -96,7 +96,7 @@ def _read(classifier: Classifier, path: Path) -> np.ndarray | str:
     if not path.is_file():
         return "not a file"  # a pipe would be waited for, and a device never ends
     try:
-        return classifier.pixels(path)
+        return classifier.preprocessing.read(path)
     except DataError as error:
         return str(error).removeprefix(f"{str(path)!r}: ")
 
@@ -121,7 +121,7 @@ def csv_lines(
 ) -> Iterator[str]:
     """Answers as the lines of a CSV file, in which no name is a formula."""
     places = range(1, min(top, len(classifier.class_names)) + 1)
-    classes = [f"{word}_{place}" for place in places for word in ("class", "probability")]
+    classes = [f"{name}_{place}" for place in places for name in ("class", "probability")]
     yield csv_text([["path", "certainty", *classes, "problem"]])
     for answer in answers:
         cells = [cell for one in answer.top for cell in (one["class"], one["probability"])]
@@ -136,8 +136,8 @@ def json_lines(
     model = {
         "name": classifier.name,
         "engine": classifier.engine,
-        "temperature": classifier.terms.temperature,
-        "checkpoint_sha256": classifier.terms.checkpoint_sha256,
+        "temperature": classifier.card["temperature"],
+        "checkpoint_sha256": classifier.card["checkpoint_sha256"],
     }
     yield f'{{"model": {json.dumps(model)},\n"answers": ['
     before = "\n"
@@ -147,19 +147,19 @@ def json_lines(
     yield "\n]}\n"
 
 
-TOLD = {"lines": lines, "csv": csv_lines, "json": json_lines}
-"""How answers are told."""
+FORMATS = {"lines": lines, "csv": csv_lines, "json": json_lines}
+"""How answers are printed."""
 
 
 class Tally:
-    """Counts answers that pass by, and tells of the files that could not be read at once.
+    """Counts answers that pass by, and reports files that could not be read at once.
 
     Args:
-        tell: prints a line for whoever waits.
+        report: prints a line to whoever waits.
     """
 
-    def __init__(self, tell: Callable[[str], None]):
-        self._tell = tell
+    def __init__(self, report: Callable[[str], None]):
+        self._report = report
         self.read: list[Path] = []
         """Pictures that were answered."""
         self.unsure = 0
@@ -167,15 +167,15 @@ class Tally:
         self.failed = 0
         """Files that could not be read."""
 
-    def over(self, answers: Iterable[Answer]) -> Iterator[Answer]:
-        """Hand on answers."""
+    def counted(self, answers: Iterable[Answer]) -> Iterator[Answer]:
+        """Pass answers on."""
         for answer in answers:
             if answer.problem is None:
                 self.read.append(answer.path)
                 self.unsure += answer.certainty == "unsure"
             else:
                 self.failed += 1
-                self._tell(f"{str(answer.path)!r}: {answer.problem}")
+                self._report(f"{str(answer.path)!r}: {answer.problem}")
             yield answer
 
     def close(self) -> None:

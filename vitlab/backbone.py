@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitlab.data.augment import normalize
-from vitlab.data.batches import resize
 from vitlab.errors import DataError
+from vitlab.preprocessing import preprocess, to_tensor
 
 BATCH = 50
 """Images at once: these models are made for large ones."""
@@ -34,8 +33,8 @@ def backbone_features(name: str, images: np.ndarray, device: torch.device) -> np
     has_cls = any(key.endswith("cls_token") for key, _ in model.named_parameters())
     parts = []
     for start in range(0, len(images), BATCH):
-        part = torch.from_numpy(images[start : start + BATCH]).to(device).permute(0, 3, 1, 2)
-        pixels = resize(normalize(part.expand(-1, 3, -1, -1), mean, std), size)
+        part = to_tensor(images[start : start + BATCH]).to(device).expand(-1, 3, -1, -1)
+        pixels = preprocess(part, mean, std, size)
         with torch.inference_mode():
             last = model(pixel_values=pixels).last_hidden_state
         parts.append(_summary(last.float(), has_cls).cpu().numpy())

@@ -8,6 +8,8 @@ when the run is finished, and every opening is a line of the ledger beside the r
 that was evaluated before is not evaluated again: its stored result is returned, and no byte of
 the run changes. Everything but the logits and the images shown is made from stored files, so lost
 pictures come back without the images.
+
+    N images   K classes
 """
 
 import io
@@ -15,12 +17,10 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
-from typing import Any, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
 
 from vitlab.data import LabelledImages, index_sha256
 from vitlab.data.batches import DeviceImages
@@ -28,7 +28,7 @@ from vitlab.device import choose_device, enough_memory
 from vitlab.figures import evaluation, training
 from vitlab.files import write_bytes
 from vitlab.formatting import csv_text
-from vitlab.inference import BATCH, WORKING, Data, compute_logits, inference_precision, open_model
+from vitlab.inference import BATCH, WORKING, Data, TrainedModel
 from vitlab.ledger import Split, open_split, record_opening
 from vitlab.metrics import (
     GALLERY_SEED,
@@ -41,13 +41,10 @@ from vitlab.metrics import (
     summarize,
 )
 from vitlab.pretrained import open_run
-from vitlab.records import CheckpointChoice, Results, Timing
-from vitlab.robustness import EPSILON, View, predictions
+from vitlab.records import CheckpointChoice, Timing
+from vitlab.robustness import EPSILON, predictions
 from vitlab.run import Checkpoint, Run
 from vitlab.stats import wilson
-
-NAMES: dict[CheckpointChoice, str] = {"last": "{}", "best": "best-{}"}
-"""How the files of a split are called, for the last checkpoint and for the best."""
 
 PICTURES = (
     "per-class",
@@ -95,14 +92,14 @@ def evaluate(
     data_root: str | os.PathLike[str] | None = None,
     pictures: bool = True,
 ) -> dict[str, Any]:
-    """Judge a run's model on a split and store what was found in the run.
+    """Evaluate a run's model on a split and store the result in the run.
 
     Args:
-        run: a Run, its path, or the name of a shipped model, of which a copy is judged.
-        split: "test" needs a finished run and enters the ledger. Validation is judged first,
+        run: a Run, its path, or the name of a shipped model, of which a copy is evaluated.
+        split: "test" needs a finished run and enters the ledger. Validation is evaluated first,
             because the temperature of the logits is fitted there.
         checkpoint: "last" is the headline. Results of "best", the checkpoint of the highest
-            validation accuracy, are kept under that word.
+            validation accuracy, are kept under that name.
         data: images and labels in memory instead of `config.data.dataset`: for validation
             everything that the run was given to train on, for test the test images.
         device: auto, cpu, cuda, ...
@@ -121,28 +118,27 @@ def evaluate(
         VitlabError: logits that are not finite, or too little memory.
     """
     run = open_run(run)
-    chosen = run.checkpoint(checkpoint)
-    name = NAMES[checkpoint].format(split)
-    source = _stored(run, split, checkpoint, chosen)
-    if source == checkpoint and (_drawn(run, name) or not pictures):
-        return _shelf(run.results, checkpoint)[split]
+    place = Place(run, split, checkpoint, run.checkpoint(checkpoint))
+    stored = place.find_result()
+    if stored == place and (_is_drawn(run, place.name) or not pictures):
+        return place.result
     images = None
-    if source is None:
+    if stored is None:
         images = open_split(run, split, data, data_root)
         if split == "test" and data is None and run.config.data.validation_fraction:
             where = {"device": device, "data_root": data_root}
             evaluate(run, checkpoint=checkpoint, pictures=pictures, **where)
     with run.evaluating():
         if images is not None:
-            facts = _classify(run, split, chosen, name, images, device)
+            facts = _compute_logits(place, split, images, device)
         else:
-            assert source is not None
-            facts = _take_over(run, split, source, name)
-        temperature = _temperature(run, split, checkpoint, chosen)
-        result = {**facts, **_judge(run, name, chosen, temperature)}
+            assert stored is not None
+            place.copy_predictions(stored)
+            facts = {fact: stored.result[fact] for fact in FACTS if fact in stored.result}
+        result = {**facts, **_summarize(place)}
         if pictures:
-            draw(run, name, result)
-        _keep(run, split, checkpoint, result)
+            draw(run, place.name, result)
+        place.write(result)
     return result
 
 
@@ -155,7 +151,7 @@ def evaluate_robustness(
     device: str = "auto",
     data_root: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
-    """Judge a run's model on corrupted and attacked images, and store what was found in the run.
+    """Evaluate a run's model on corrupted and attacked images and store the result in the run.
 
     The images are 2,000 of the split, the same for every run that shares it; all of them where
     there are fewer. Arguments and errors are those of `evaluate`; on the test split this is an
@@ -167,76 +163,99 @@ def evaluate_robustness(
         the facts of `evaluate`.
     """
     run = open_run(run)
-    chosen = run.checkpoint(checkpoint)
-    key = f"{split}-robustness"
-    name = NAMES[checkpoint].format(key)
-    source = _stored(run, key, checkpoint, chosen)
-    if source == checkpoint and (run.figures / f"{name}.png").exists():
-        return _shelf(run.results, checkpoint)[key]
-    images = open_split(run, split, data, data_root) if source is None else None
+    place = Place(run, f"{split}-robustness", checkpoint, run.checkpoint(checkpoint))
+    stored = place.find_result()
+    if stored == place and (run.figures / f"{place.name}.png").exists():
+        return place.result
+    images = open_split(run, split, data, data_root) if stored is None else None
     with run.evaluating():
         if images is not None:
-            result = _withstand(run, split, chosen, name, images, device)
+            result = _classify_damaged(place, split, images, device)
         else:
-            assert source is not None
-            _take_over(run, key, source, name)
-            result = _shelf(run.results, source)[key]
-        title = f"{run.name}, {_words(name)}: {result['images']:,} images, 95 % intervals; "
+            assert stored is not None
+            place.copy_predictions(stored)
+            result = stored.result
+        title = f"{run.name}, {place.title}: {result['images']:,} images, 95 % intervals; "
         title += f"attacks move a pixel by at most {255 * result['epsilon']:g}/255"
-        evaluation.robustness(result["conditions"], run.figures / name, title=title)
-        _keep(run, key, checkpoint, result)
+        evaluation.robustness(result["conditions"], run.figures / place.name, title=title)
+        place.write(result)
     return result
 
 
-def _shelf(results: Results, checkpoint: CheckpointChoice) -> dict[str, Any]:
-    shelf = results if checkpoint == "last" else results.setdefault("best", {})
-    return cast(dict[str, Any], shelf)  # its keys are put together
+class Place(NamedTuple):
+    """Where a run keeps a result of one of its checkpoints, and the predictions it is made of."""
+
+    run: Run
+    key: str
+    """Name of the result: a split, or SPLIT-robustness."""
+    which: CheckpointChoice
+    checkpoint: Checkpoint
+
+    @property
+    def name(self) -> str:
+        """What the files of predictions and the pictures are called."""
+        return self.key if self.which == "last" else f"best-{self.key}"
+
+    @property
+    def title(self) -> str:
+        """The same for the title of a picture."""
+        return _title(self.name)
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The stored result; empty where there is none."""
+        results = self.run.results
+        return (results if self.which == "last" else results.get("best", {})).get(self.key, {})
+
+    def find_result(self, key: str | None = None) -> "Place | None":
+        """Where there is a result of exactly this checkpoint with its predictions, here first.
+
+        The best checkpoint may be the last: it is no reason to open the test split again.
+        `key` asks for another result than that of this place.
+        """
+        last, best = (self._replace(key=key or self.key, which=w) for w in ("last", "best"))
+        for place in (last, best) if self.which == "last" else (best, last):
+            same = place.result.get("checkpoint_sha256") == self.checkpoint.sha256
+            if same and self.run.predictions(place.name).exists():
+                return place
+        return None
+
+    def load(self, suffix: str = "") -> dict[str, np.ndarray]:
+        """Stored predictions, or the images of the galleries."""
+        return _load(self.run, self.name + suffix)
+
+    def save(self, suffix: str = "", **arrays: np.ndarray) -> None:
+        """Store what `load` reads."""
+        file = io.BytesIO()
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+        write_bytes(self.run.predictions(self.name + suffix), file.getvalue())
+
+    def copy_predictions(self, other: "Place") -> None:
+        """Copy the predictions of an equal checkpoint here."""
+        for suffix in ("", "-gallery"):
+            theirs = self.run.predictions(other.name + suffix)
+            if theirs.exists() and other != self:
+                write_bytes(self.run.predictions(self.name + suffix), theirs.read_bytes())
+
+    def write(self, result: dict[str, Any]) -> None:
+        """Store a result: last, so that it never speaks of files that are not yet there."""
+        results = self.run.results
+        (results if self.which == "last" else results.setdefault("best", {}))[self.key] = result
+        rows: list[tuple[Any, ...]] = [("checkpoint", "result", "class", "metric", "value")]
+        for which, stored in (("last", results), ("best", results.get("best", {}))):
+            for name, one in stored.items():
+                if name != "best":
+                    rows += ((which, name, *row) for row in _numbers(one))
+        self.run.write_results(results, csv_text(rows))
 
 
-def _stored(
-    run: Run, key: str, checkpoint: CheckpointChoice, chosen: Checkpoint
-) -> CheckpointChoice | None:
-    """Under which word the run holds a result of exactly this checkpoint, the given word first.
-
-    The best checkpoint may be the last: it is no reason to open the test split again.
-    """
-    results = run.results
-    for word in sorted(NAMES, key=checkpoint.__ne__):
-        result = _shelf(results, word).get(key, {})
-        same = result.get("checkpoint_sha256") == chosen.sha256
-        if same and run.predictions(NAMES[word].format(key)).exists():
-            return word
-    return None
+def _load(run: Run, name: str) -> dict[str, np.ndarray]:
+    with np.load(run.predictions(name), allow_pickle=False) as arrays:
+        return dict(arrays)
 
 
-def _drawn(run: Run, name: str) -> bool:
-    """True if no picture that can be drawn from stored files is missing."""
-    kept = run.predictions(f"{name}-gallery").exists()
-    pictures = (*PICTURES, *GALLERIES) if kept else PICTURES
-    return all((run.figures / f"{name}-{picture}.png").exists() for picture in pictures)
-
-
-def _take_over(run: Run, key: str, source: CheckpointChoice, name: str) -> dict[str, Any]:
-    """Copy the predictions of an equal checkpoint to this one's name; return their facts."""
-    for tail in ("", "-gallery"):
-        theirs = run.predictions(NAMES[source].format(key) + tail)
-        if theirs.exists() and theirs != run.predictions(name + tail):
-            write_bytes(run.predictions(name + tail), theirs.read_bytes())
-    stored = _shelf(run.results, source)[key]
-    return {fact: stored[fact] for fact in FACTS if fact in stored}
-
-
-def _keep(run: Run, key: str, checkpoint: CheckpointChoice, result: dict[str, Any]) -> None:
-    """Store a result: last, so that it never speaks of files that are not yet there."""
-    results = run.results
-    _shelf(results, checkpoint)[key] = result
-    rows: list[tuple[Any, ...]] = [("checkpoint", "result", "class", "metric", "value")]
-    shelves: dict[str, Any] = {"last": results, "best": results.get("best", {})}
-    for word, shelf in shelves.items():
-        for name, one in shelf.items():
-            if name != "best":
-                rows += ((word, name, *row) for row in _numbers(one))
-    run.write_results(results, csv_text(rows))
+def _title(name: str) -> str:
+    return name.replace("best-", "best checkpoint, ").replace("-", ", ")
 
 
 def _numbers(result: dict[str, Any]) -> Iterator[tuple[str, str, float | None]]:
@@ -257,122 +276,89 @@ def _numbers(result: dict[str, Any]) -> Iterator[tuple[str, str, float | None]]:
 
 
 @contextmanager
-def _ready(
-    run: Run,
-    split: Split,
-    checkpoint: Checkpoint,
-    images: tuple[LabelledImages, np.ndarray],
-    device: str,
-) -> Iterator[tuple[nn.Module, View, dict[str, Any]]]:
-    """The run's model, how it wants its images, and the facts of what follows.
+def _open_model(
+    place: Place, split: Split, images: tuple[LabelledImages, np.ndarray], device: str
+) -> Iterator[tuple[TrainedModel, dict[str, Any]]]:
+    """The run's model, and the facts of the result to come.
 
     From here on the test split counts as opened.
     """
-    examples, index = images
-    where = choose_device(device)
-    precision = inference_precision(run, where)
-    data = run.provenance["data"]
-    size = checkpoint.state["image_size"]
-    with enough_memory(partial(_memory, examples.images.shape[1:3], len(index), where)):
-        model = open_model(run, checkpoint, where)
+    (examples, index), where = images, choose_device(device)
+    height, width = examples.images.shape[1:3]
+
+    def too_large() -> str:
+        return (
+            f"out of memory on {where} while evaluating {len(index):,} images of {height} x "
+            f"{width} pixels, {BATCH} at a time or fewer, as few as go into {WORKING / 1e6:,.0f} "
+            "MB: stop what else uses this memory, or choose another --device"
+        )
+
+    with enough_memory(too_large):
+        model = TrainedModel(place.run, place.checkpoint, where)
         facts = {
-            "step": checkpoint.step,
-            "checkpoint_sha256": checkpoint.sha256,
+            "step": place.checkpoint.step,
+            "checkpoint_sha256": place.checkpoint.sha256,
             "data_fingerprint": examples.fingerprint,
             "index_sha256": index_sha256(index),
-            "precision": precision,
+            "precision": model.precision,
         }
-        if seen := data.get("validation_seen", 0) if split == "validation" else 0:
+        seen = place.run.provenance["data"].get("validation_seen", 0)
+        if split == "validation" and seen:
             facts["validation_seen"] = seen
         if split == "test":
-            facts["test_openings"] = record_opening(run, checkpoint)
-        yield model, View(tuple(data["mean"]), tuple(data["std"]), size, precision), facts
+            facts["test_openings"] = record_opening(place.run, place.checkpoint)
+        yield model, facts
 
 
-def _memory(size: tuple[int, int], images: int, device: torch.device) -> str:
-    """What to say if memory runs out, for images of (height, width) pixels."""
-    return (
-        f"out of memory on {device} while judging {images:,} images of {size[0]} x {size[1]} "
-        f"pixels, {BATCH} at a time or fewer, as few as go into {WORKING / 1e6:,.0f} MB: stop what "
-        "else uses this memory, or choose another --device"
-    )
-
-
-def _classify(
-    run: Run,
-    split: Split,
-    checkpoint: Checkpoint,
-    name: str,
-    images: tuple[LabelledImages, np.ndarray],
-    device: str,
+def _compute_logits(
+    place: Place, split: Split, images: tuple[LabelledImages, np.ndarray], device: str
 ) -> dict[str, Any]:
     """Classify a split, store its logits and the images that are shown, and return the facts."""
     examples, index = images
-    with _ready(run, split, checkpoint, images, device) as (model, view, facts):
-        pixels = DeviceImages(examples, index, next(model.parameters()).device)
-        parts = [
-            compute_logits(model, pixels[first : first + BATCH], **view._asdict())
-            for first in range(0, len(index), BATCH)
-        ]
-        logits = torch.cat(parts).cpu().numpy()
-        seconds = _latency(model, pixels, view)
+    with _open_model(place, split, images, device) as (model, facts):
+        pixels = DeviceImages(examples, index, model.device)
+        starts = range(0, len(index), BATCH)
+        logits = torch.cat([model(pixels[s : s + BATCH]) for s in starts]).cpu().numpy()
+        seconds = _latency(model, pixels)
     timing: Timing = {
         "inference_ms": 1000 * seconds,
         "device": str(pixels.device),
         "threads": torch.get_num_threads(),
-        "step": checkpoint.step,
+        "step": place.checkpoint.step,
     }
-    run.write_timing(timing)
+    place.run.write_timing(timing)
     require_finite(logits)
     labels = examples.labels[index]
-    places = np.unique(np.concatenate(list(galleries(logits, labels).values())))
-    _save(run, name, logits=logits, labels=labels, indices=index)
-    _save(run, f"{name}-gallery", places=places, images=examples.images[index[places]])
+    shown = np.unique(np.concatenate(list(galleries(logits, labels).values())))
+    place.save(logits=logits, labels=labels, indices=index)
+    place.save("-gallery", places=shown, images=examples.images[index[shown]])
     return facts
 
 
-def _latency(model: nn.Module, pixels: DeviceImages, view: View) -> float:
+def _latency(model: TrainedModel, pixels: DeviceImages) -> float:
     """Median seconds from one image to its logits, on the device of the images."""
     seconds = []
     for turn in range(WARM_UP + TIMED):
-        place = turn % len(pixels)
-        image = pixels[place : place + 1]
+        number = turn % len(pixels)
+        image = pixels[number : number + 1]
         start = time.perf_counter()
-        compute_logits(model, image, **view._asdict()).cpu()  # waits for a GPU to be done
+        model(image).cpu()  # waits for a GPU to be done
         seconds.append(time.perf_counter() - start)
     return float(np.median(seconds[WARM_UP:]))
 
 
-def _save(run: Run, name: str, **arrays: np.ndarray) -> None:
-    file = io.BytesIO()
-    np.savez_compressed(file, allow_pickle=False, **arrays)
-    write_bytes(run.predictions(name), file.getvalue())
-
-
-def _load(run: Run, name: str) -> dict[str, np.ndarray]:
-    with np.load(run.predictions(name), allow_pickle=False) as arrays:
-        return dict(arrays)
-
-
-def _temperature(
-    run: Run, split: Split, checkpoint: CheckpointChoice, chosen: Checkpoint
-) -> float | None:
-    """The temperature of a checkpoint's validation logits, None where there are none."""
-    word = checkpoint if split == "validation" else _stored(run, "validation", checkpoint, chosen)
-    if word is None:
-        return None
-    arrays = _load(run, NAMES[word].format("validation"))
-    return fit_temperature(arrays["logits"], arrays["labels"])
-
-
-def _judge(
-    run: Run, name: str, checkpoint: Checkpoint, temperature: float | None
-) -> dict[str, Any]:
+def _summarize(place: Place) -> dict[str, Any]:
     """What stored logits, metrics and final numbers say."""
-    arrays = _load(run, name)
+    run, arrays = place.run, place.load()
+    # The temperature is always that of validation logits, of just this checkpoint.
+    validation = place if place.key == "validation" else place.find_result("validation")
+    temperature = None
+    if validation is not None:
+        fitted = validation.load()
+        temperature = fit_temperature(fitted["logits"], fitted["labels"])
     names = run.provenance["data"]["class_names"]
     summary = summarize(arrays["logits"], arrays["labels"], names, temperature)
-    lines = [line for line in run.metrics if line["step"] <= checkpoint.step]
+    lines = [line for line in run.metrics if line["step"] <= place.checkpoint.step]
     clean = [line["accuracy"] for line in lines if line["split"] == "train_clean"]
     finished = run.finished or {}
     return {
@@ -385,21 +371,16 @@ def _judge(
     }
 
 
-def _withstand(
-    run: Run,
-    split: Split,
-    checkpoint: Checkpoint,
-    name: str,
-    images: tuple[LabelledImages, np.ndarray],
-    device: str,
+def _classify_damaged(
+    place: Place, split: Split, images: tuple[LabelledImages, np.ndarray], device: str
 ) -> dict[str, Any]:
     """Classify corrupted and attacked images; store the predictions and return the result."""
     examples, index = images
     drawn = np.random.default_rng(ROBUSTNESS_SEED).random(len(index)).argsort()
     index = np.sort(index[drawn[:ROBUSTNESS_IMAGES]])
     pixels, labels = np.ascontiguousarray(examples.images[index]), examples.labels[index]
-    with _ready(run, split, checkpoint, (examples, index), device) as (model, view, facts):
-        found = list(predictions(model, pixels, labels, index, view))
+    with _open_model(place, split, (examples, index), device) as (model, facts):
+        found = list(predictions(model, pixels, labels, index))
     conditions = []
     for condition, severity, predicted in found:
         correct = int((predicted == labels).sum())
@@ -414,7 +395,7 @@ def _withstand(
             }
         )
     corrupted = [one["accuracy"] for one in conditions if one["severity"]]
-    _save(run, name, indices=index, labels=labels, predicted=np.array([x[2] for x in found]))
+    place.save(indices=index, labels=labels, predicted=np.array([x[2] for x in found]))
     return {
         **facts,
         "images": len(index),
@@ -424,8 +405,11 @@ def _withstand(
     }
 
 
-def _words(name: str) -> str:
-    return name.replace("best-", "best checkpoint, ").replace("-", ", ")
+def _is_drawn(run: Run, name: str) -> bool:
+    """True if no picture that can be drawn from stored files is missing."""
+    kept = run.predictions(f"{name}-gallery").exists()
+    pictures = (*PICTURES, *GALLERIES) if kept else PICTURES
+    return all((run.figures / f"{name}-{picture}.png").exists() for picture in pictures)
 
 
 def draw(run: Run, name: str, result: Mapping[str, Any]) -> None:
@@ -439,7 +423,7 @@ def draw(run: Run, name: str, result: Mapping[str, Any]) -> None:
     classes = result["per_class"]
     names = [one["class"] for one in classes]
     numbers = {key: [one[key] for one in classes] for key in list(classes[0])[2:]}
-    title = f"{run.name}, {_words(name)}: {100 * result['accuracy']:.2f} % of "
+    title = f"{run.name}, {_title(name)}: {100 * result['accuracy']:.2f} % of "
     title += f"{result['images']:,} images"
     if "test_openings" in result:
         title += f" (opening {result['test_openings']} of the test split)"
@@ -450,29 +434,24 @@ def draw(run: Run, name: str, result: Mapping[str, Any]) -> None:
         ("precision-recall", {"precision": "precision", "recall": "recall", "F1": "f1"}),
         ("confidence", {"accuracy": "accuracy", "mean confidence": "confidence"}),
     ):
-        series = {word: numbers[key] for word, key in keys.items()}
+        series = {label: numbers[key] for label, key in keys.items()}
         evaluation.grouped_bars(series, names, files[picture], title=title)
     evaluation.confusion(result["confusion"], names, files["confusion"], title=title)
     evaluation.confusions(result["top_confusions"], files["confusions"], title=title)
     evaluation.roc(roc(logits, labels), numbers["auc"], names, files["roc"], title=title)
+    before, after = f"as trained: calibration error {100 * result['calibration_error']:.2f} %", ""
+    if result["temperature"] is not None:
+        error = f"calibration error {100 * result['scaled_calibration_error']:.2f} %"
+        after = f"at temperature {result['temperature']:.3f}: {error}"
     evaluation.reliability(
         result["reliability"],
         files["reliability"],
         scaled=result["scaled_reliability"],
-        heads=_heads(result),
+        heads=(before, after),
         title=title,
     )
     if run.predictions(f"{name}-gallery").exists():
         _draw_galleries(run, name, arrays, names, title)
-
-
-def _heads(result: Mapping[str, Any]) -> tuple[str, str]:
-    """What stands over the reliability of logits as they are and scaled."""
-    before = f"as trained: calibration error {100 * result['calibration_error']:.2f} %"
-    if result["temperature"] is None:
-        return before, ""
-    error = f"calibration error {100 * result['scaled_calibration_error']:.2f} %"
-    return before, f"at temperature {result['temperature']:.3f}: {error}"
 
 
 def _draw_galleries(
@@ -492,7 +471,7 @@ def _draw_galleries(
             }
             for place in places
         ]
-        words = GALLERIES[kind].format(shown=len(shown), wrong=wrong, seed=GALLERY_SEED)
+        caption = GALLERIES[kind].format(shown=len(shown), wrong=wrong, seed=GALLERY_SEED)
         images = kept["images"][np.searchsorted(kept["places"], places)]
         file = run.figures / f"{name}-{kind}"
-        evaluation.gallery(images, shown, file, title=f"{title}: {words}")
+        evaluation.gallery(images, shown, file, title=f"{title}: {caption}")

@@ -1,39 +1,36 @@
-"""What the layers of a model know: one run, or two beside each other on the same images.
+"""What the layers of a model represent: one run, or two compared on the same images.
 
     run -> features of every layer -> maps, distances between classes, probes, sentences
 
-Three things are looked at in every layer: the CLS token where there is one, the mean of the patch
-tokens, and one patch token of each image, at a place drawn for that image. The patch tokens of a
-CNN are the places of its maps. Probes are fitted on training images, and everything is measured on
+Three vectors describe an image in every layer: the CLS token where there is one, the mean of the
+patch tokens, and one patch token, at a place drawn for that image. The patch tokens of a CNN are
+the places of its maps. Probes are fitted on training images, and everything is measured on
 validation images.
 
 B, N images  P patch tokens = rows * columns  D width of a layer
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitlab.config import ViTConfig
 from vitlab.data import LabelledImages, index_sha256
-from vitlab.data.augment import normalize
-from vitlab.data.batches import resize
 from vitlab.data.splits import draw
-from vitlab.device import choose_device
 from vitlab.embeddings import linear_probe, neighbor_accuracy, pca, separation, tsne
 from vitlab.errors import RunError
 from vitlab.figures import features as figures
 from vitlab.figures.maps import Map, maps
 from vitlab.files import write_json
-from vitlab.inference import Data, at_once, open_examples, open_model
+from vitlab.inference import Data, TrainedModel, at_once, load, open_examples
 from vitlab.pretrained import open_run
 from vitlab.records import CheckpointChoice
-from vitlab.run import Checkpoint, Run
+from vitlab.run import Run
 
 Kind = Literal["pooled", "cls", "patch"]
 KINDS: dict[Kind, str] = {
@@ -55,53 +52,6 @@ BATCH = 250
 """Images at once, or fewer where they are large: all layers of them are in memory."""
 
 
-class Tokens(NamedTuple):
-    """What one layer makes of images."""
-
-    patches: Tensor
-    """(B, P, D)"""
-    cls: Tensor | None
-    """(B, D)"""
-    grid: tuple[int, int]
-    """Rows and columns of the patches."""
-
-
-class Model(NamedTuple):
-    """A run's model, and how it wants its images."""
-
-    name: str
-    run: Run
-    checkpoint: Checkpoint
-    module: nn.Module
-    device: torch.device
-
-    @property
-    def reads_cls(self) -> bool:
-        """True if the head reads the CLS token."""
-        cfg = self.run.config.model
-        return isinstance(cfg, ViTConfig) and "cls" in cfg.pool
-
-    @torch.inference_mode()
-    def look(self, images: np.ndarray) -> tuple[dict[str, Tokens], Tensor]:
-        """Images uint8 (B, H, W, C) to the tokens of every layer, first to last, and logits."""
-        origin, cfg = self.run.provenance["data"], self.run.config.model
-        height, width = self.checkpoint.state["image_size"]
-        pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)
-        pixels = resize(normalize(pixels, origin["mean"], origin["std"]), (height, width))
-        trace: dict[str, Tensor] = {}
-        logits = self.module(pixels, trace)
-        layers = {}
-        for name, values in trace.items():
-            if values.ndim == 3:  # (B, T, D)
-                assert isinstance(cfg, ViTConfig)
-                cls = values[:, 0] if cfg.cls_token else None
-                layers[name] = Tokens(values[:, cfg.prefix :], cls, cfg.grid((height, width)))
-            elif not name.endswith(".attention"):  # (B, D, rows, columns)
-                rows, columns = values.shape[2:]
-                layers[name] = Tokens(values.flatten(2).mT, None, (rows, columns))
-        return layers, logits
-
-
 class Layer(NamedTuple):
     """Features (N, D) of images in one layer, by kind; no `cls` where there is no such token."""
 
@@ -120,11 +70,11 @@ def features(
     device: str = "auto",
     data_root: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
-    """Find out what a run's layers know; store it as figures and features.json.
+    """Measure what a run's layers represent; store it as figures and features.json.
 
     Args:
-        run: a Run, its path, or the name of a shipped model, of which a copy is looked at.
-        other: a second one, of the same images and splits, to stand beside it.
+        run: a Run, its path, or the name of a shipped model, of which a copy is used.
+        other: a second one, of the same images and splits, to compare it with.
         out: folder to write; default RUN/features, and for two features/RUN-OTHER beside the first.
         checkpoint: last, or best by validation accuracy.
         data: what the runs were trained on, where that was images and labels in memory.
@@ -143,40 +93,39 @@ def features(
     """
     runs = [open_run(each) for each in (run, other) if each is not None]
     folder = Path(out) if out is not None else default_folder(runs)
+    names = _names(runs)
     examples = open_examples(runs[0], data, data_root)
     fitted, measured = _sample(runs, examples)
-    where = choose_device(device)
-    models = []
-    for name, each in zip(_names(runs), runs, strict=True):
-        chosen = each.checkpoint(checkpoint)
-        models.append(Model(name, each, chosen, open_model(each, chosen, where), where))
+    models = {
+        name: load(each, checkpoint=checkpoint, device=device)
+        for name, each in zip(names, runs, strict=True)
+    }
     labels = examples.labels[measured]
-    found, seen = [], []
-    for model in models:
+    found, layers_of = [], []
+    for name, model in models.items():
         train, _ = _features(model, examples.images, fitted)
         layers, logits = _features(model, examples.images, measured)
         facts = {
-            "run": model.name,
+            "run": name,
             "model": model.run.config.model.kind,
             "step": model.checkpoint.step,
             "checkpoint_sha256": model.checkpoint.sha256,
-            "image": "cls" if model.reads_cls else "pooled",
+            "image": "cls" if _reads_cls(model) else "pooled",
             "accuracy": float((logits.argmax(axis=1) == labels).mean()),
         }
         measures = _measure(train, examples.labels[fitted], layers, labels)
         found.append({**facts, "layers": measures})
-        seen.append(layers)
+        layers_of.append(layers)
     result = {
         "images": {"fitted": len(fitted), "measured": len(measured)},
         "index_sha256": {"fitted": index_sha256(fitted), "measured": index_sha256(measured)},
         "runs": found,
         "sentences": list(_sentences(found)),
     }
-    names = " and ".join(model.name for model in models)
-    title = f"{names}, {len(measured):,} validation images"
+    title = f"{' and '.join(models)}, {len(measured):,} validation images"
     figures.layers(found, folder / "layers", title=title)
-    _draw_maps(found, seen, labels, examples.class_names, folder, title)
-    _draw_components(models, seen, examples, measured, folder)
+    _draw_maps(found, layers_of, labels, examples.class_names, folder, title)
+    _draw_components(models, layers_of, examples, measured, folder)
     write_json(folder / "features.json", result)
     return result
 
@@ -192,7 +141,7 @@ def _names(runs: Sequence[Run]) -> list[str]:
     """What the runs are called: their paths, where their names are the same."""
     names, paths = [run.name for run in runs], [str(run.path.resolve()) for run in runs]
     if len(set(paths)) < len(runs):
-        raise RunError(f"{paths[0]} would stand beside itself: give another run, or only this one")
+        raise RunError(f"{paths[0]} is given twice: give another run, or only this one")
     return names if len(set(names)) == len(runs) else paths
 
 
@@ -203,15 +152,15 @@ def _sample(runs: Sequence[Run], examples: LabelledImages) -> tuple[np.ndarray, 
         if run.provenance["data"]["fingerprint"] != examples.fingerprint:
             raise RunError(
                 f"{runs[0].name} and {run.name} were trained on different images: "
-                "only runs of the same data.* can stand beside each other"
+                "only runs of the same data.* can be compared"
             )
         splits.append(run.split.indices)
     train, validation = splits[0]
     same = (np.array_equal(train, a) and np.array_equal(validation, b) for a, b in splits)
     if not all(same):
         raise RunError(
-            f"{runs[0].name} and {runs[1].name} have different splits: what one was trained on the "
-            "other is judged by. Give both the same validation_fraction and split_seed"
+            f"{runs[0].name} and {runs[1].name} have different splits: one was trained on images "
+            "that the other is evaluated on. Give both the same validation_fraction and split_seed"
         )
     if not len(validation):
         raise RunError(f"{runs[0].path} has no validation split: data.validation_fraction=0")
@@ -224,24 +173,31 @@ def _some(index: np.ndarray, examples: LabelledImages, count: int) -> np.ndarray
     return index[draw(examples.keys[index], examples.labels[index], share, 0, "train")]
 
 
+def _reads_cls(model: TrainedModel) -> bool:
+    """True if the head reads the CLS token."""
+    config = model.run.config.model
+    return isinstance(config, ViTConfig) and "cls" in config.pool
+
+
 def _features(
-    model: Model, images: np.ndarray, index: np.ndarray
+    model: TrainedModel, images: np.ndarray, index: np.ndarray
 ) -> tuple[list[Layer], np.ndarray]:
     """Features of every layer, first to last, and logits (N, K), of some images."""
-    # A place as shares of height and width, so that it is the same for every grid.
+    # A place as fractions of height and width, so that it is the same for every grid.
     places = np.random.default_rng(0).random((len(images), 2))[index]
     parts: dict[tuple[str, Kind], list[np.ndarray]] = {}
     grids, logits = {}, []
-    size = model.checkpoint.state["image_size"]
-    count = at_once(model.module, (images.shape[3], *size), BATCH, traced=True)
+    shape = (images.shape[3], *model.preprocessing.input_size)
+    count = at_once(model.module, shape, BATCH, traced=True)
     for start in range(0, len(index), count):
-        batch = index[start : start + count]
-        layers, answers = model.look(images[batch])
-        logits.append(answers.float().cpu().numpy())
-        for name, tokens in layers.items():
-            grids[name] = tokens.grid
-            for kind, values in _kinds(tokens, places[start : start + count]):
-                parts.setdefault((name, kind), []).append(values.float().cpu().numpy())
+        trace, outputs = model.trace(images[index[start : start + count]])
+        logits.append(outputs.float().cpu().numpy())
+        for name, values in trace.items():
+            if name.endswith(".attention"):
+                continue
+            patches, cls, grids[name] = _tokens(model, values)
+            for kind, vectors in _vectors(patches, cls, grids[name], places[start : start + count]):
+                parts.setdefault((name, kind), []).append(vectors.float().cpu().numpy())
     found = [
         Layer(
             name,
@@ -253,20 +209,33 @@ def _features(
     return found, np.concatenate(logits)
 
 
-def _kinds(tokens: Tokens, places: np.ndarray) -> Iterator[tuple[Kind, Tensor]]:
-    """The vectors (B, D) that stand for images in one layer."""
-    yield "pooled", tokens.patches.mean(dim=1)
-    if tokens.cls is not None:
-        yield "cls", tokens.cls
-    row, column = (places * tokens.grid).astype(int).T
-    chosen = torch.from_numpy(row * tokens.grid[1] + column).to(tokens.patches.device)
-    yield "patch", tokens.patches[torch.arange(len(chosen), device=chosen.device), chosen]
+def _tokens(model: TrainedModel, values: Tensor) -> tuple[Tensor, Tensor | None, tuple[int, int]]:
+    """The patch tokens (B, P, D) of a traced layer, its CLS tokens (B, D), rows and columns."""
+    config = model.run.config.model
+    if values.ndim == 4:  # (B, D, rows, columns)
+        rows, columns = values.shape[2:]
+        return values.flatten(2).mT, None, (rows, columns)
+    assert isinstance(config, ViTConfig)
+    cls = values[:, 0] if config.cls_token else None
+    return values[:, config.prefix :], cls, config.grid(model.preprocessing.input_size)
+
+
+def _vectors(
+    patches: Tensor, cls: Tensor | None, grid: tuple[int, int], places: np.ndarray
+) -> Iterator[tuple[Kind, Tensor]]:
+    """The vectors (B, D) that describe images in one layer."""
+    yield "pooled", patches.mean(dim=1)
+    if cls is not None:
+        yield "cls", cls
+    row, column = (places * grid).astype(int).T
+    chosen = torch.from_numpy(row * grid[1] + column).to(patches.device)
+    yield "patch", patches[torch.arange(len(chosen), device=chosen.device), chosen]
 
 
 def _measure(
     train: Sequence[Layer], train_labels: np.ndarray, layers: Sequence[Layer], labels: np.ndarray
 ) -> list[dict[str, Any]]:
-    """What is known in every layer."""
+    """Distances, probes and neighbours of every layer."""
     rows = []
     for place, (known, layer) in enumerate(zip(train, layers, strict=True)):
         row: dict[str, Any] = {
@@ -291,18 +260,18 @@ def _measure(
 
 def _draw_maps(
     found: Sequence[dict[str, Any]],
-    seen: Sequence[Sequence[Layer]],
+    layers_of: Sequence[Sequence[Layer]],
     labels: np.ndarray,
     names: Sequence[str],
     folder: Path,
     title: str,
 ) -> None:
     """PCA and t-SNE of every kind of feature: a row of layers for each run that has it."""
-    ways = {"pca": (MANY_LAYERS, pca), "tsne": (FEW_LAYERS, tsne)}
-    for kind, words in KINDS.items():
-        for way, (most, mapped) in ways.items():
+    methods = {"pca": (MANY_LAYERS, pca), "tsne": (FEW_LAYERS, tsne)}
+    for kind, description in KINDS.items():
+        for method, (most, mapped) in methods.items():
             rows = []
-            for facts, layers in zip(found, seen, strict=True):
+            for facts, layers in zip(found, layers_of, strict=True):
                 # Before the first block a CLS token is the same for all images.
                 known = [
                     place
@@ -316,20 +285,20 @@ def _draw_maps(
                 ]
                 rows += [row] if row else []
             if rows:
-                what = f"{title}: {'PCA' if way == 'pca' else 't-SNE'} of {words}"
-                maps(rows, labels, names, folder / f"{way}-{kind}", title=what)
+                what = f"{title}: {'PCA' if method == 'pca' else 't-SNE'} of {description}"
+                maps(rows, labels, names, folder / f"{method}-{kind}", title=what)
 
 
 def _heading(facts: dict[str, Any], place: int, kind: Kind) -> str:
     layer = facts["layers"][place]
     ratio = layer[kind]["ratio"]
-    words = f"{facts['run']}, {layer['layer']}"
-    return words if ratio is None else f"{words}: ratio {ratio:.2f}"
+    name = f"{facts['run']}, {layer['layer']}"
+    return name if ratio is None else f"{name}: ratio {ratio:.2f}"
 
 
 def _draw_components(
-    models: Sequence[Model],
-    seen: Sequence[Sequence[Layer]],
+    models: Mapping[str, TrainedModel],
+    layers_of: Sequence[Sequence[Layer]],
     examples: LabelledImages,
     measured: np.ndarray,
     folder: Path,
@@ -340,16 +309,16 @@ def _draw_components(
     classes = classes[_spread(len(classes), PICTURED)]
     images = examples.images[[measured[labels == k][0] for k in classes]]
     found = {}
-    for model, layers in zip(models, seen, strict=True):
-        tokens, _ = model.look(images)
+    for (name, model), layers in zip(models.items(), layers_of, strict=True):
+        trace, _ = model.trace(images)
         for place in _spread(len(layers), FEW_LAYERS):
             layer = layers[place]
-            patches = tokens[layer.name].patches.float().cpu().numpy()
+            patches = _tokens(model, trace[layer.name])[0].float().cpu().numpy()
             # Directions and colours come from all images, so that they mean the same in each.
             low, high = np.percentile(pca(layer.features["patch"], 3), (2, 98), axis=0)
             own = pca(layer.features["patch"], 3, others=patches.reshape(-1, patches.shape[-1]))
             colours = (own - low) / np.maximum(high - low, np.finfo(np.float32).tiny)
-            found[model.name, layer.name] = colours.reshape(len(images), *layer.grid, 3)
+            found[name, layer.name] = colours.reshape(len(images), *layer.grid, 3)
     names = [examples.class_names[k] for k in classes]
     title = "first three principal components of the patch tokens, as red, green and blue"
     figures.components(images, found, names, folder / "components", title=title)
@@ -383,10 +352,10 @@ def _sentences(found: Sequence[dict[str, Any]]) -> Iterator[str]:
                 f"in {last['layer']}."
             )
     if len(found) == 2:
-        for words, read in COMPARED.items():
+        for what, read in COMPARED.items():
             one, other = map(read, found)
             yield (
-                f"{words}: {_percent(one)} in {found[0]['run']}, {_percent(other)} in "
+                f"{what}: {_percent(one)} in {found[0]['run']}, {_percent(other)} in "
                 f"{found[1]['run']}, {_points(one, other)}."
             )
 
@@ -407,11 +376,11 @@ COMPARED = {
     f"Linear probe on {KINDS['patch']}, halfway": lambda facts: _at(facts, 0.5, "patch"),
     f"Linear probe on {KINDS['patch']}, last layer": lambda facts: _at(facts, 1, "patch"),
 }
-"""What two runs are compared by, in words."""
+"""What two runs are compared by, and how it is read off the facts of one."""
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f} %"
 
 
 def _points(one: float, other: float) -> str:

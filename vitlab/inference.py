@@ -1,29 +1,35 @@
-"""From images to logits: the one path that evaluation, prediction and service share.
+"""A trained model with its preprocessing: what evaluation, prediction and service stand on.
 
-(model, uint8 images) -> logits
-(run, uint8 images)   -> logits, by the model the run ended with
-run                   -> its model; the images that it was trained on
+model = vitlab.load("cpu")
+model.classify("photo.jpg")   # the likeliest classes, and how sure the model is
+model.logits(images)          # uint8 (N, H, W, C) -> (N, K)
+
+N images   H, W height and width   C channels   K classes
 """
 
 import os
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vitlab.card import card
 from vitlab.data import ARRAYS, LabelledImages, from_arrays, open_dataset, relocate
-from vitlab.data.augment import normalize
-from vitlab.data.batches import resize
-from vitlab.data.images import convert
 from vitlab.device import autocast, choose_device, choose_precision, multiplies_bf16
 from vitlab.errors import DataError, RunError
+from vitlab.metrics import certainty, log_softmax, require_finite
 from vitlab.models import build_model
 from vitlab.models.attention import set_attention_backend
 from vitlab.models.cost import activation_bytes
-from vitlab.run import Checkpoint, Run
+from vitlab.preprocessing import Pictures, Preprocessing, preprocess, to_tensor
+from vitlab.pretrained import find_run
+from vitlab.run import Checkpoint, CheckpointChoice, Run
 from vitlab.tensors import read_tensors
 
 Data = LabelledImages | tuple[np.ndarray, np.ndarray] | None
@@ -32,11 +38,213 @@ BATCH = 500
 """Images that are classified at once, as far as `at_once` allows."""
 
 WORKING = 1 << 30
-"""Bytes that a model may hold inside while it answers. The same on every machine, because the last
-bits of an answer depend on how many images are asked at once."""
+"""Bytes that a model's activations may take in inference. The same on every machine, because the
+last bits of an answer depend on how many images are classified at once."""
 
 SMALL = 32 * 32
 """Pixels of images of which any model takes as many at once as were asked for."""
+
+
+class Classifier(ABC):
+    """A trained model that classifies pictures, whatever computes it.
+
+    Pictures are files, bytes or arrays of any height and width, one or many; see
+    `preprocessing.Pictures`. May be used from several threads at once.
+    """
+
+    engine: str
+    """What computes: torch or onnx."""
+
+    def __init__(
+        self,
+        preprocessing: Preprocessing,
+        class_names: Sequence[str],
+        card: dict[str, Any],
+        run: Run | None,
+    ):
+        self.preprocessing = preprocessing
+        """What pictures need."""
+        self.class_names = tuple(class_names)
+        """One per logit, in order."""
+        self.card = card
+        """Numbers of the model, as `vitlab.card.card` has them."""
+        self.run = run
+        """The run that it comes from; None where there is only an export of it."""
+        self.notes: tuple[str, ...] = () if self.calibrated else (not_calibrated(run),)
+        """What its user should know, a sentence each."""
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        return self.card["name"]
+
+    @property
+    def calibrated(self) -> bool:
+        """True if the temperature was measured; without it probabilities are the model's own."""
+        return self.card["temperature"] is not None
+
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by; 1 if never measured."""
+        return self.card["temperature"] if self.calibrated else 1.0
+
+    @property
+    def introduction(self) -> str:
+        """The model in a sentence: what it learned and how often it is right."""
+        card, names = self.card, self.class_names
+        shown = ", ".join(names if len(names) <= 12 else (*names[:12], f"{len(names) - 12} more"))
+        right = "how often it is right was not measured"
+        for split in ("validation", "test"):
+            if card[f"{split}_accuracy"] is not None:
+                images = f"{card[f'{split}_images']:,} {split} images of {card['dataset']}"
+                right = f"right on {card[f'{split}_accuracy']:.1%} of {images}"
+        return f"{self.name}: {right}. It knows {shown}, and nothing else"
+
+    @abstractmethod
+    def __call__(self, images: Tensor) -> Tensor:
+        """Map uint8 images (N, C, H, W) to logits (N, K) float32."""
+
+    def logits(self, pictures: Pictures) -> np.ndarray:
+        """Logits (N, K) float32 of pictures; DataError for what is none."""
+        return self(to_tensor(self.preprocessing.images(pictures))).cpu().numpy()
+
+    def probabilities(self, pictures: Pictures) -> np.ndarray:
+        """Probabilities (N, K) float64 of pictures, after temperature scaling.
+
+        VitlabError if the model's logits are not finite.
+        """
+        logits = self.logits(pictures)
+        require_finite(logits)
+        return np.exp(log_softmax(logits.astype(np.float64) / self.temperature))
+
+    def classify(self, pictures: Pictures, top: int = 3) -> list[dict[str, Any]]:
+        """The answer to each picture: its likeliest classes, as `answer` has them."""
+        return [self.answer(row, top) for row in self.probabilities(pictures)]
+
+    def answer(self, probabilities: np.ndarray, top: int = 3) -> dict[str, Any]:
+        """Probabilities of one image (K,) to its likeliest classes and how sure the model is.
+
+        Returns:
+            {"top": [{"class", "probability"}, ...], likeliest first; "certainty": sure above
+            0.9, fairly sure above 0.7, else unsure}
+        """
+        order = np.argsort(-probabilities, kind="stable")[:top]
+        best = [
+            {"class": self.class_names[k], "probability": float(probabilities[k])} for k in order
+        ]
+        return {"top": best, "certainty": certainty(float(probabilities.max()))}
+
+    def to_dict(self) -> dict[str, Any]:
+        """What an export says of the model besides its card, as JSON values."""
+        names = ("name", "temperature", "checkpoint_sha256")
+        return {
+            **{name: self.card[name] for name in names},
+            "class_names": self.class_names,
+            **asdict(self.preprocessing),
+        }
+
+
+def not_calibrated(run: Run | None) -> str:
+    """That how sure a model is was never measured, and what measures it; None is an export."""
+    way = "`vitlab evaluate` does it"
+    if run is None:
+        way = "`vitlab evaluate` of its run does it, and then another export"
+    elif run.config.data.validation_fraction == 0:
+        way = "it was trained on all images, so that none is left for it"
+    return (
+        "not calibrated: these weights were never evaluated on validation images, so how sure the "
+        f"model is was not measured; {way}"
+    )
+
+
+class TrainedModel(Classifier):
+    """The model of a run's checkpoint with its preprocessing, on a device, ready to answer.
+
+    `vitlab.load` opens one. Once it is open it needs no file of the run.
+    """
+
+    engine = "torch"
+    run: Run
+
+    def __init__(self, run: Run, checkpoint: Checkpoint, device: torch.device):
+        class_names = run.provenance["data"]["class_names"]
+        facts = card(run, checkpoint)
+        super().__init__(Preprocessing.of(run, checkpoint), class_names, facts, run)
+        self.checkpoint = checkpoint
+        self.device = device
+        self.precision = inference_precision(run, device)
+        """fp32 or bf16: the arithmetic of its answers."""
+        self.module = open_model(run, checkpoint, device)
+        """The network in evaluation mode: normalised images (N, C, height, width) to logits."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Map uint8 images (N, C, H, W) to logits (N, K) float32 on the model's device."""
+        form = self.preprocessing
+        return compute_logits(
+            self.module,
+            images.to(self.device),
+            mean=form.mean,
+            std=form.std,
+            size=form.input_size,
+            precision=self.precision,
+        )
+
+    def prepare(self, pictures: Pictures) -> Tensor:
+        """Bring pictures to what enters `module`: (N, C, height, width) on its device."""
+        images = to_tensor(self.preprocessing.images(pictures))
+        return self.preprocessing(images.to(self.device))
+
+    @torch.inference_mode()
+    def trace(self, pictures: Pictures) -> tuple[dict[str, Tensor], Tensor]:
+        """What every layer makes of pictures, by name, first to last, and their logits (N, K).
+
+        Tokens are (N, T, D), maps of a CNN (N, D, rows, columns), attention (N, heads, T, T). All
+        of it is in memory at once: `at_once(..., traced=True)` says for how many pictures.
+        """
+        layers: dict[str, Tensor] = {}
+        logits = self.module(self.prepare(pictures), layers)
+        return layers, logits
+
+    def to(self, device: torch.device) -> Self:
+        """Move the model to another device."""
+        self.module.to(device)
+        self.device = device
+        return self
+
+
+def load(
+    run: Run | str | os.PathLike[str],
+    *,
+    checkpoint: CheckpointChoice = "last",
+    device: str = "auto",
+) -> TrainedModel:
+    """Open a trained model to classify pictures, or to look into it.
+
+    Args:
+        run: the name of a shipped model (cpu, cpu-plain, cpu-cnn), a run's folder, or a Run.
+        checkpoint: last, or best by validation accuracy.
+        device: auto, cpu, cuda, ...
+
+    RunError if there is no such run, or no sound checkpoint in it.
+    """
+    found = find_run(run)
+    return TrainedModel(found, found.checkpoint(checkpoint), choose_device(device))
+
+
+def predict(
+    run: Run | str | os.PathLike[str], images: np.ndarray, device: str = "auto"
+) -> np.ndarray:
+    """Classify images with a trained run: `load(run, device=device).logits(images)`.
+
+    Args:
+        run: a Run, its path or the name of a shipped model.
+        images: uint8 (N, H, W, C) or a single (H, W, C), of the run's channels; any other
+            height and width is brought to them as the run's data set was (`data.fit`).
+
+    Returns:
+        Logits (N, K) float32.
+    """
+    return load(run, device=device).logits(images)
 
 
 def compute_logits(
@@ -60,7 +268,7 @@ def compute_logits(
     """
     with evaluating(model), torch.inference_mode(), autocast(images.device, precision):
         count = at_once(model, (images.shape[1], *size), min(BATCH, len(images)))
-        parts = [model(prepare(part, mean, std, size)).float() for part in images.split(count)]
+        parts = [model(preprocess(part, mean, std, size)).float() for part in images.split(count)]
     return torch.cat(parts)
 
 
@@ -74,8 +282,8 @@ def at_once(
 ) -> int:
     """How many images of (C, height, width) a model is given at once: at least 1.
 
-    `most`, or fewer where they are large and their numbers inside the model, kept for gradients or
-    traced, would take more than WORKING.
+    `most`, or fewer where they are large and their activations, kept for gradients or traced,
+    would take more than WORKING.
     """
     if most == 1 or (shape[1] * shape[2] <= SMALL and not traced):
         return max(1, most)
@@ -89,14 +297,7 @@ def at_once(
 _bytes: weakref.WeakKeyDictionary[nn.Module, dict[tuple[int, ...], int]] = (
     weakref.WeakKeyDictionary()
 )
-"""What `at_once` found for one image, by model and what it was asked."""
-
-
-def prepare(
-    images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], size: tuple[int, int]
-) -> Tensor:
-    """Map uint8 images (N, C, H, W) to what enters a model: normalised, of the model's size."""
-    return resize(normalize(images, mean, std), size)
+"""Bytes that `at_once` found for one image, by model and the form of the input."""
 
 
 @contextmanager
@@ -115,9 +316,8 @@ def open_model(run: Run, checkpoint: Checkpoint, device: torch.device) -> nn.Mod
     config = run.config
     with torch.random.fork_rng(devices=[]):
         model = build_model(config)
-    size = checkpoint.state["image_size"]
-    model.resize(tuple(size))
-    weights = checkpoint.average if config.optim.average_decay else checkpoint.model
+    model.resize(checkpoint.image_size)
+    weights = run.weights(checkpoint)
     try:
         model.load_state_dict(read_tensors(weights))
     except RuntimeError as error:
@@ -170,43 +370,3 @@ def changes(before: np.ndarray, now: np.ndarray) -> str:
     if not gone and not new:
         return f"the same {len(now):,} pictures, of other classes, size or number of copies"
     return f"{gone:,} of {len(before):,} are gone and {new:,} are new"
-
-
-def predict(
-    run: Run | str | os.PathLike[str], images: np.ndarray, device: str = "auto"
-) -> np.ndarray:
-    """Classify images with a trained run.
-
-    Args:
-        run: a Run or its path.
-        images: uint8 (N, H, W, C) or a single (H, W, C), of the run's channels; any other
-            height and width is brought to them as the run's data set was (`data.fit`).
-
-    Returns:
-        Logits (N, K) float32.
-    """
-    run = run if isinstance(run, Run) else Run(run)
-    images = np.asarray(images)
-    batch = images[None] if images.ndim == 3 else images
-    data = run.config.data
-    size, channels = data.image_size, data.channels
-    assert size and channels, "a run's config is resolved"
-    if batch.ndim != 4 or batch.shape[-1] != channels or batch.dtype != np.uint8:
-        raise DataError(
-            f"images of shape {images.shape} and type {images.dtype} do not fit: "
-            f"expected uint8 (N, H, W, {channels})"
-        )
-    if batch.shape[1:3] != size:
-        batch = np.stack([convert(image, size, channels, data.fit) for image in batch])
-    where = choose_device(device)
-    checkpoint = run.checkpoint()
-    statistics = run.provenance["data"]
-    logits = compute_logits(
-        open_model(run, checkpoint, where),
-        torch.from_numpy(np.ascontiguousarray(batch)).permute(0, 3, 1, 2).to(where),
-        mean=tuple(statistics["mean"]),
-        std=tuple(statistics["std"]),
-        size=checkpoint.state["image_size"],
-        precision=inference_precision(run, where),
-    )
-    return logits.cpu().numpy()

@@ -1,4 +1,4 @@
-"""What a model makes of images that were made worse: by accident, or against it.
+"""What a model makes of corrupted images, and of images attacked against it.
 
     B, N images   C channels   H rows   W columns
 
@@ -12,12 +12,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from vitlab.data.augment import normalize
-from vitlab.data.batches import resize
 from vitlab.data.corrupt import SEVERITIES, STRENGTHS, corrupt
-from vitlab.inference import at_once, compute_logits, evaluating
+from vitlab.inference import TrainedModel, at_once
+from vitlab.preprocessing import to_tensor
 
 EPSILON = 2 / 255
 
@@ -43,17 +42,8 @@ ATTACKS = {
 """One step from the image (Goodfellow et al., 2015), ten from near it (Madry et al., 2018)."""
 
 
-class View(NamedTuple):
-    """How a model wants its images: statistics per channel in 0..1, height and width, precision."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    size: tuple[int, int]
-    precision: str
-
-
 def predictions(
-    model: nn.Module, images: np.ndarray, labels: np.ndarray, places: np.ndarray, view: View
+    model: TrainedModel, images: np.ndarray, labels: np.ndarray, places: np.ndarray
 ) -> Iterator[tuple[str, int, np.ndarray]]:
     """Classify images as they are, corrupted and attacked.
 
@@ -66,51 +56,46 @@ def predictions(
         Condition, severity (0 where there is but one) and predicted classes (N,): first "clean",
         then every corruption at severities 1 to 5, then every attack.
     """
-    device = next(model.parameters()).device
 
     def classes(pixels: Tensor) -> np.ndarray:
-        return compute_logits(model, pixels, **view._asdict()).argmax(1).cpu().numpy()
+        return model(pixels).argmax(1).cpu().numpy()
 
     def tensor(images: np.ndarray) -> Tensor:
-        return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).contiguous()
+        return to_tensor(images).to(model.device)
 
     yield "clean", 0, classes(tensor(images))
     for kind in STRENGTHS:
         for severity in SEVERITIES:
             yield kind, severity, classes(tensor(corrupt(images, kind, severity, places)))
-    clean, true = tensor(images) / 255, torch.from_numpy(labels).to(device)
+    clean, true = tensor(images) / 255, torch.from_numpy(labels).to(model.device)
     for name, attack in ATTACKS.items():
-        yield name, 0, classes(255 * attacked(model, clean, true, places, attack, view))
+        yield name, 0, classes(255 * attacked(model, clean, true, places, attack))
 
 
 def attacked(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    places: np.ndarray,
-    attack: Attack,
-    view: View,
+    model: TrainedModel, images: Tensor, labels: Tensor, places: np.ndarray, attack: Attack
 ) -> Tensor:
     """Move images (N, C, H, W) of values 0..1 to where the model errs most, EPSILON at most."""
     start = images
     if attack.random_start:
-        draws = [np.random.default_rng([int(place), START]) for place in places]
-        moves = [one.uniform(-EPSILON, EPSILON, images[0].shape) for one in draws]
+        rngs = [np.random.default_rng([int(place), START]) for place in places]
+        moves = [rng.uniform(-EPSILON, EPSILON, images[0].shape) for rng in rngs]
         start = images + torch.from_numpy(np.array(moves, np.float32)).to(images.device)
-    count = at_once(model, (images.shape[1], *view.size), BATCH, gradients=True)
+    shape = (images.shape[1], *model.preprocessing.input_size)
+    count = at_once(model.module, shape, BATCH, gradients=True)
     parts = zip(images.split(count), start.split(count), labels.split(count), strict=True)
-    with evaluating(model):
-        return torch.cat([_climb(model, *part, attack, view) for part in parts])
+    return torch.cat([_ascend(model, *part, attack) for part in parts])
 
 
-def _climb(
-    model: nn.Module, images: Tensor, start: Tensor, labels: Tensor, attack: Attack, view: View
+def _ascend(
+    model: TrainedModel, images: Tensor, start: Tensor, labels: Tensor, attack: Attack
 ) -> Tensor:
+    """Follow the sign of the loss's gradient from `start`, within EPSILON of the images."""
     low, high = (images - EPSILON).clamp(min=0), (images + EPSILON).clamp(max=1)
     pixels = start.clamp(low, high)
     for _ in range(attack.steps):
         pixels = pixels.detach().requires_grad_()
-        logits = model(resize(normalize(255 * pixels, view.mean, view.std), view.size))
+        logits = model.module(model.preprocessing(255 * pixels))
         loss = F.cross_entropy(logits.float(), labels, reduction="sum")
         (gradient,) = torch.autograd.grad(loss, pixels)
         pixels = (pixels + attack.length * gradient.sign()).clamp(low, high)

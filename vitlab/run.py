@@ -102,6 +102,12 @@ class Checkpoint:
         return state
 
     @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels of what the model takes."""
+        height, width = self.state["image_size"]
+        return height, width
+
+    @property
     def model(self) -> Path:
         """Weights under training, as safetensors."""
         return self.path / "model.safetensors"
@@ -400,6 +406,10 @@ class Run:
         if not sound:
             raise RunError(f"{self.path} holds no sound checkpoint: start the training again")
         return best_of(sound) if which == "best" else sound[0]
+
+    def weights(self, checkpoint: Checkpoint) -> Path:
+        """The file of a checkpoint's weights to answer with: the average where there is one."""
+        return checkpoint.average if self.config.optim.average_decay else checkpoint.model
 
     def copy_record(self, folder: Path, metrics: Iterable[MetricsLine]) -> "Run":
         """Copy all but weights and results into another folder, with these lines of metrics."""

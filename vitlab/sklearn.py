@@ -26,9 +26,9 @@ from vitlab.data import LabelledImages
 from vitlab.data.arrays import channels_last, refuse_types, written
 from vitlab.device import choose_device
 from vitlab.errors import DataError
-from vitlab.inference import compute_logits, open_model
+from vitlab.inference import load
+from vitlab.metrics import log_softmax
 from vitlab.recipes import recipe
-from vitlab.run import Run
 from vitlab.training import train
 
 
@@ -51,12 +51,12 @@ class ViTClassifier(ClassifierMixin, BaseEstimator):
     Attributes:
         classes_: labels in the order of the columns of `predict_proba`, (K,).
         image_shape_: H, W and C of the images it was fitted on.
-        model_: the trained model, on the CPU.
+        model_: the trained model, a `vitlab.TrainedModel` on the CPU.
         metrics_: the lines of the run's metrics.
         run_: path of the run, None without a folder.
 
     All of X is trained on: unless `overrides` sets `data.validation_fraction`, nothing is held
-    out, and `metrics_` judges on clean training images alone.
+    out, and `metrics_` evaluates on clean training images alone.
     """
 
     def __init__(
@@ -115,22 +115,14 @@ class ViTClassifier(ClassifierMixin, BaseEstimator):
             name = f"{config.recipe}-{uuid.uuid4().hex[:8]}"
             where = {"out": self.folder or passing, "name": name, "device": self.device}
             run = train(config, data=examples, quiet=True, **where)
-            self._remember(run)
+            self.model_ = load(run, device="cpu")
+            # Answers are the same on every device.
+            self.model_.precision = "fp32"
+            self.metrics_ = run.metrics
+            self.run_ = run.path if self.folder else None
         self.classes_ = classes
         self.image_shape_ = images.shape[1:]
         return self
-
-    def _remember(self, run: Run) -> None:
-        """Take from a run what predictions need."""
-        checkpoint, statistics = run.checkpoint(), run.provenance["data"]
-        self.model_ = open_model(run, checkpoint, torch.device("cpu"))
-        self.statistics_: dict[str, Any] = {
-            "mean": tuple(statistics["mean"]),
-            "std": tuple(statistics["std"]),
-            "size": checkpoint.state["image_size"],
-        }
-        self.metrics_ = run.metrics
-        self.run_ = run.path if self.folder else None
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities of the classes, (N, K), each row of which adds up to 1.
@@ -147,13 +139,11 @@ class ViTClassifier(ClassifierMixin, BaseEstimator):
                 f"X has images of {images.shape[1:]}, but {type(self).__name__} was fitted on "
                 f"images of {self.image_shape_}: {self._way(X, images)}"
             )
-        where = choose_device(self.device)
-        pixels = torch.from_numpy(images).permute(0, 3, 1, 2).to(where)
         try:
-            logits = compute_logits(self.model_.to(where), pixels, **self.statistics_)
+            logits = self.model_.to(choose_device(self.device)).logits(images)
         finally:
-            self.model_.to("cpu")
-        return logits.double().softmax(dim=1).cpu().numpy()
+            self.model_.to(torch.device("cpu"))
+        return np.exp(log_softmax(logits))
 
     def _way(self, X: Any, images: np.ndarray) -> str:
         """What brings images (N, H, W, C), which were given as X, to the shape of the fitted."""

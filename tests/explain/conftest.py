@@ -29,14 +29,14 @@ def make(model: ModelConfig, image_size=(SIDE, SIDE), spread=1.0) -> nn.Module:
     return built
 
 
-def planted(count: int, draws: torch.Generator, classes: int = 4) -> tuple[Tensor, Tensor, Tensor]:
+def planted(count: int, rng: torch.Generator, classes: int = 4) -> tuple[Tensor, Tensor, Tensor]:
     """Noise with a square of one of three colours, or of class 3 without one.
 
     Returns images (B, 3, SIDE, SIDE), classes (B,) and the patch (B,) that the square covers.
     """
-    images = 0.3 * torch.randn(count, 3, SIDE, SIDE, generator=draws)
-    labels = torch.randint(classes, (count,), generator=draws)
-    patches = torch.randint((SIDE // PATCH) ** 2, (count,), generator=draws)
+    images = 0.3 * torch.randn(count, 3, SIDE, SIDE, generator=rng)
+    labels = torch.randint(classes, (count,), generator=rng)
+    patches = torch.randint((SIDE // PATCH) ** 2, (count,), generator=rng)
     for image, label, patch in zip(images, labels, patches.tolist(), strict=True):
         if label < 3:
             row, column = (PATCH * place for place in divmod(patch, SIDE // PATCH))
@@ -46,12 +46,12 @@ def planted(count: int, draws: torch.Generator, classes: int = 4) -> tuple[Tenso
 
 def learn(model: nn.Module, steps: int) -> nn.Module:
     """Train a model on planted images. Smooth labels keep its logits of one size."""
-    draws = torch.Generator().manual_seed(1)
-    images, labels, _ = planted(1024, draws)
+    rng = torch.Generator().manual_seed(1)
+    images, labels, _ = planted(1024, rng)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     model.train()
     for _ in range(steps):
-        batch = torch.randint(len(images), (64,), generator=draws)
+        batch = torch.randint(len(images), (64,), generator=rng)
         loss = F.cross_entropy(model(images[batch]), labels[batch], label_smoothing=0.1)
         optimizer.zero_grad()
         loss.backward()

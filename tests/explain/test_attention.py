@@ -1,4 +1,4 @@
-"""Protects what is said of attention: who reads, what is joined, and where it lies in the image."""
+"""Attention: which tokens the head reads, how layers are joined, where maps lie in the image."""
 
 import pytest
 import torch
@@ -10,12 +10,12 @@ from vitlab.explain.attention import (
     distances,
     every_head,
     gradient_rollout,
-    look,
     mean_distance,
     position_similarity,
-    read,
+    read_out,
     roll_out,
     rollout,
+    trace_attention,
 )
 
 IMAGES = torch.linspace(-2, 2, 2 * 3 * 16 * 16).sin().view(2, 3, 16, 16)
@@ -40,28 +40,30 @@ def vit(build):
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_rows_of_attention_and_shares_of_the_reader_sum_to_one(vit, pool):
+def test_rows_of_attention_and_readout_weights_sum_to_one(vit, pool):
     model = vit(pool=pool, **POOLS[pool])
-    seen = look(model, IMAGES)
+    seen = trace_attention(model, IMAGES)
     assert len(seen.layers) == 2
     for weights in seen.layers:
         torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
-    torch.testing.assert_close(seen.shares.sum(-1), torch.ones(2))
-    torch.testing.assert_close(roll_out(seen.layers).sum(-1), torch.ones(seen.shares.shape))
+    torch.testing.assert_close(seen.readout_weights.sum(-1), torch.ones(2))
+    torch.testing.assert_close(
+        roll_out(seen.layers).sum(-1), torch.ones(seen.readout_weights.shape)
+    )
     torch.testing.assert_close(seen.logits, model(IMAGES), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_shares_say_what_the_head_reads(vit, pool):
+def test_readout_weights_say_what_the_head_reads(vit, pool):
     model = vit(pool=pool, **POOLS[pool])
     tokens = model.features(IMAGES)
-    read_out = read(model.readout_weights(tokens), tokens)
+    pooled = read_out(model.readout_weights(tokens), tokens)
     vector = model.pool(tokens)
     parts = vector.chunk(2, dim=-1) if pool == "cls+mean" else (vector,)
-    torch.testing.assert_close(read_out, sum(parts) / len(parts))
+    torch.testing.assert_close(pooled, sum(parts) / len(parts))
 
 
-def test_the_head_of_a_distillation_token_reads_for_one_half(vit):
+def test_a_distillation_token_is_one_half_of_what_the_heads_read(vit):
     model = vit(distill_token=True)
     shares = model.readout_weights(model.features(IMAGES))
     assert shares[:, :2].tolist() == [[0.5, 0.5]] * 2 and not shares[:, 2:].any()
@@ -151,7 +153,7 @@ def test_added_positions_are_compared_as_they_are_added(vit, position):
     torch.testing.assert_close(position_similarity(model)[0, 0, 3, 3], expected)
 
 
-def test_patches_that_are_not_told_where_they_are_have_no_positions(vit):
+def test_patches_without_positions_have_no_similarity_of_positions(vit):
     assert position_similarity(vit(position="none")) is None
 
 

@@ -1,4 +1,4 @@
-"""Protects what is said of answers: maps are exact where they can be, and find what decides."""
+"""Maps of what an answer rests on are exact where they can be, and find what decides it."""
 
 import sys
 
@@ -106,11 +106,11 @@ def test_every_method_of_a_model_gives_a_map_of_each_image_alone(build, kind, mo
     model = build(MODELS[kind])
     of_attention = {"attention", "rollout", "gradient-rollout"}
     assert set(METHODS) - set(choose(model)) == (of_attention if kind in CNNS else set())
-    for word in choose(model):
-        maps = compute_maps(word, model, IMAGES, CLASSES)
+    for name in choose(model):
+        maps = compute_maps(name, model, IMAGES, CLASSES)
         assert maps.shape[0] == 4 and maps.ndim == 3 and maps.dtype == np.float32
         assert np.isfinite(maps).all()
-        alone = compute_maps(word, model, IMAGES[1:2], CLASSES[1:2])
+        alone = compute_maps(name, model, IMAGES[1:2], CLASSES[1:2])
         assert np.allclose(maps[1], alone[0], atol=1e-4, rtol=1e-3)
     assert all(parameter.grad is None for parameter in model.parameters())
 

@@ -1,4 +1,4 @@
-"""Protects the judgement of maps: its areas, its order, its comparisons and its words."""
+"""How maps are measured: areas, order, comparisons and verdicts."""
 
 import numpy as np
 import pytest
@@ -48,20 +48,14 @@ def ranks(first):
     return rank(cells, np.arange(64.0)[::-1].reshape(1, SIDE, SIDE))
 
 
-def test_a_map_that_is_right_gains_as_much_as_can_be_had():
+def test_a_right_map_gains_as_much_as_can_be_had_and_a_wrong_one_loses_it():
     deletion, insertion = curve(Corner(), *images(1), ranks(0))
     assert deletion.tolist() == [[1.0] + [0.0] * STEPS]
     assert insertion.tolist() == [[0.0] + [1.0] * STEPS]
     assert area(insertion) - area(deletion) == pytest.approx(1 - 1 / STEPS)
-
-
-def test_a_map_that_is_wrong_loses_what_a_right_one_gains():
     # Equal cells are taken from the last to the first here, so the corner comes at the very end.
     deletion, insertion = curve(Corner(), *images(1), ranks(63))
     assert area(insertion) - area(deletion) == pytest.approx(1 / STEPS - 1)
-
-
-def test_many_images_are_judged_like_one():
     many = np.concatenate([ranks(0), ranks(63)] * 20)
     deletion, insertion = curve(Corner(), *images(40), many)
     assert deletion.shape == insertion.shape == (40, STEPS + 1)
@@ -99,7 +93,7 @@ def estimate(mean, p=None):
 
 
 @pytest.mark.parametrize(
-    "over_random, over_centre, similarity, words",
+    "over_random, over_centre, similarity, expected",
     [
         ((0.2, 0.01), (0.1, 0.01), 0.0, "beats both"),
         ((0.2, 0.01), (0.1, 0.2), 0.0, "beats a random map, not the centre"),
@@ -109,14 +103,14 @@ def estimate(mean, p=None):
         ((0.2, 0.01), (0.1, 0.01), 0.9, "beats both; hardly depends on the weights"),
     ],
 )
-def test_a_verdict_needs_evidence(over_random, over_centre, similarity, words):
+def test_a_verdict_needs_evidence(over_random, over_centre, similarity, expected):
     row = {"over_random": estimate(*over_random), "over_centre": estimate(*over_centre)}
-    assert verdict(row | {"similarity": [estimate(1.0), estimate(similarity)]}) == words
+    assert verdict(row | {"similarity": [estimate(1.0), estimate(similarity)]}) == expected
 
 
 @pytest.fixture(scope="module")
-def judged():
-    """Two methods judged on 24 images: one that is right, and one that never looks at the model."""
+def measured():
+    """Two methods measured on 24 images: one right, one blind to the model."""
     found = np.zeros((24, 8, 8), np.float32)
     found[:, 0, 0] = 1
 
@@ -136,37 +130,30 @@ def judged():
             return measure(Corner(), fresh, *images(24), list(methods))
 
 
-def test_methods_are_ranked_among_maps_that_know_nothing(judged):
-    rows = {one["method"]: one for one in judged["methods"]}
-    gains = [one["gain"]["mean"] for one in judged["methods"]]
-    assert gains == sorted(gains, reverse=True) and judged["methods"][0]["method"] == "right"
+def test_methods_are_ranked_among_maps_that_know_nothing_and_the_page_says_so(measured):
+    rows = {one["method"]: one for one in measured["methods"]}
+    gains = [one["gain"]["mean"] for one in measured["methods"]]
+    assert gains == sorted(gains, reverse=True) and measured["methods"][0]["method"] == "right"
     assert set(rows) == {"right", "blind", RANDOM, CENTRE}
     assert rows["right"]["gain"]["mean"] == pytest.approx(1 - 1 / STEPS)
     assert rows["right"]["verdict"] == "beats both"
     assert rows["blind"]["verdict"].endswith("hardly depends on the weights")
-    low, high = rows[RANDOM]["gain"]["interval"]
-    assert low < 0 < high
-    assert (judged["images"], judged["random_images"], judged["cells"]) == (24, 8, [8, 8])
-
-
-def test_a_map_that_follows_the_weights_ends_unlike_itself(judged):
-    rows = {one["method"]: one for one in judged["methods"]}
     assert [one["mean"] for one in rows["blind"]["similarity"]] == pytest.approx([1] * 4)
     assert rows["right"]["similarity"][-1]["mean"] == 0
-
-
-def test_the_page_says_what_was_measured_and_in_which_order(judged):
-    page = to_markdown({**judged, "run": "a|b", "split": "validation", "seed": 42})
+    low, high = rows[RANDOM]["gain"]["interval"]
+    assert low < 0 < high
+    assert (measured["images"], measured["random_images"], measured["cells"]) == (24, 8, [8, 8])
+    page = to_markdown({**measured, "run": "a|b", "split": "validation", "seed": 42})
     lines = [line for line in page.splitlines() if line.startswith("| ")]
     assert [line.split(" | ")[1] for line in lines[1:]] == [
-        one["method"] for one in judged["methods"]
+        one["method"] for one in measured["methods"]
     ]
     assert "24 validation images" in page and "beats both" in lines[1]
 
 
 def test_comparisons_are_paired_over_images():
-    draws = np.random.default_rng(0)
-    one = draws.normal(size=20)
-    other = one + draws.normal(0.1, 0.1, 20)
+    rng = np.random.default_rng(0)
+    one = rng.normal(size=20)
+    other = one + rng.normal(0.1, 0.1, 20)
     assert faithfulness.superior(one, other) == pytest.approx(ttest_rel(one, other).pvalue)
     assert [faithfulness.superior(one, one), faithfulness.superior(one, one + 1)] == [1, 0]

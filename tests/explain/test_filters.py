@@ -1,4 +1,4 @@
-"""Protects the view of first layers and stages, which every model has under names of its own."""
+"""First layers and stages, which every model has under names of its own."""
 
 import pytest
 import torch
@@ -44,16 +44,13 @@ def test_filters_of_shifted_patches_belong_to_the_copy_that_is_not_shifted(build
     assert not torch.allclose(squares(IMAGES), before)
 
 
-def test_tokens_become_maps_over_their_patches(build):
+def test_stages_are_maps_of_a_cnn_and_tokens_over_their_patches(build):
     model, trace = build(ViTConfig(**SMALL, registers=2)), {}
     model(IMAGES, trace)
     stages = feature_maps(model, IMAGES)
     assert list(stages) == ["first layer", "patches", "block00", "block01"]
     tokens = trace["block00"][:, 3:]  # (B, N, D)
     torch.testing.assert_close(stages["block00"].flatten(2).mT, tokens)
-
-
-def test_maps_of_a_cnn_are_its_stages(build):
     stages = feature_maps(build(ResNet18Config(width=4)), IMAGES)
     assert list(stages) == ["first layer", "stem", "stage1", "stage2", "stage3", "stage4"]
     assert stages["stage4"].shape == (2, 32, 2, 2)

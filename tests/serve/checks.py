@@ -103,7 +103,7 @@ def together(served: Served, run) -> str:
     exact = open_classifier(run, "torch")
 
     def expected(files: list[bytes]) -> np.ndarray:
-        return exact.probabilities(np.stack([exact.pixels(file) for file in files]))
+        return exact.probabilities(files)
 
     found = awaited(load.together(served.address, expected, model["classes"]))
     assert found["statuses"] == {"200": 1280} and found["same_class"] == 1280, found

@@ -49,7 +49,7 @@ def exact(run):
 def test_a_picture_of_any_kind_and_size_is_answered_as_offline(served, exact, kind, mode, size):
     file = draw(size, kind, mode)
     found = answer(served.send(file, "/api/predict?top=10", f"image/{kind.lower()}"))
-    row = exact.probabilities(exact.pixels(file)[None])[0]
+    row = exact.probabilities(file)[0]
     offline = exact.answer(row, 10)
     assert found["certainty"] == offline["certainty"]
     assert [one["class"] for one in found["top"]] == [one["class"] for one in offline["top"]]

@@ -12,11 +12,9 @@ from torch import nn
 from vitlab.bench.measure import interleaved
 from vitlab.config import Config
 from vitlab.data import open_dataset
-from vitlab.data.augment import normalize
-from vitlab.data.batches import resize
 from vitlab.device import autocast
 from vitlab.export import Session, to_int8, to_onnx
-from vitlab.inference import open_model
+from vitlab.inference import load
 from vitlab.models import build_model
 from vitlab.models.attention import set_attention_backend
 from vitlab.run import Run
@@ -69,29 +67,25 @@ def accuracy(run: Run, data_root: str | None) -> dict[str, Any]:
     Returns:
         {"images", "accuracy": {path: share of validation images classified correctly}}
     """
-    config, statistics = run.config, run.provenance["data"]
-    dataset = open_dataset(config.data, root=data_root)
+    dataset = open_dataset(run.config.data, root=data_root)
     examples, (train, validation) = dataset.examples, dataset.split
-    checkpoint = run.checkpoint()
-    size = checkpoint.state["image_size"]
-    model = open_model(run, checkpoint, torch.device("cpu"))
+    model = load(run, device="cpu")
 
     def prepared(index: np.ndarray) -> np.ndarray:
-        images = torch.from_numpy(np.ascontiguousarray(examples.images[index])).permute(0, 3, 1, 2)
-        return resize(normalize(images, statistics["mean"], statistics["std"]), size).numpy()
+        return model.prepare(examples.images[index]).numpy()
 
-    def computed(way: str, precision: str):
+    def computed(attention: str, precision: str):
         def path(images: np.ndarray) -> np.ndarray:
-            set_attention_backend(model, way)
-            with autocast(torch.device("cpu"), precision):
-                return model(torch.from_numpy(images)).float().numpy()
+            set_attention_backend(model.module, attention)
+            with autocast(model.device, precision):
+                return model.module(torch.from_numpy(images)).float().numpy()
 
         return path
 
     some = np.random.default_rng(0).permutation(train)[:CALIBRATION_IMAGES]
     images, labels = prepared(validation), examples.labels[validation]
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
-        paths, _ = ways(model, prepared(np.sort(some)), Path(folder))
+        paths, _ = ways(model.module, prepared(np.sort(some)), Path(folder))
         paths |= {
             "eager, explicit attention": computed("explicit", "fp32"),
             "eager, bf16": computed("explicit", "bf16"),

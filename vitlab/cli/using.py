@@ -8,29 +8,29 @@ from vitlab.errors import ConfigError
 
 def predict(args: Namespace) -> int:
     """Classify pictures, with calibrated probabilities."""
-    from vitlab.answers import TOLD, Tally, answers, explainable, find, split
+    from vitlab.answers import FORMATS, Tally, answers, explainable, find_pictures, split_source
     from vitlab.classifier import open_classifier
 
     if args.json and args.csv:
         raise ConfigError(["--json and --csv are two forms: choose one"])
-    source, words = split(args.pictures)
-    # A run is asked as it is: as ONNX it would have to be exported first.
+    source, names = split_source(args.pictures)
+    # By torch: for ONNX a run would have to be exported first.
     classifier = open_classifier(source, "torch", device=args.device)
     run = explainable(classifier) if args.explain else None
     if source is None:
         note(f"no run was named: the shipped model {classifier.name} answers")
     note(classifier.introduction, *classifier.notes)
     tally = Tally(note)
-    paths = find(words)
-    told = tally.over(tracked(answers(classifier, paths, args.top), len(paths), "pictures"))
+    paths = find_pictures(names)
+    found = tally.counted(tracked(answers(classifier, paths, args.top), len(paths), "pictures"))
     form = "json" if args.json else "csv" if args.csv else "lines"
-    for piece in TOLD[form](told, classifier, paths, args.top):
+    for piece in FORMATS[form](found, classifier, paths, args.top):
         print(piece, end="")
     if run is not None and tally.read:
         from vitlab.explain import explain
 
-        found = explain(run, tally.read, device=args.device)
-        note(f"maps in {found['folder']}")
+        folder = explain(run, tally.read, device=args.device)["folder"]
+        note(f"maps in {folder}")
     elif tally.unsure:
         note(f"unsure of {tally.unsure:,}: look at the map, with --explain")
     tally.close()

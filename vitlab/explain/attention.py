@@ -1,9 +1,9 @@
 """Where a ViT looks: its attention, joined over layers and weighted by gradients.
 
-A picture of attention needs a reader. Papers take the CLS token, because the head reads nothing
-else; here the reader is whatever the head reads. `shares` says how much of it each token is: all
-of it is CLS with pool=cls, and with other pools the patches, evenly or by their scores. A map is
-the mean of the tokens' rows of attention in these shares, so with CLS it is the papers' map.
+A map of attention is that of the tokens which the head reads. Papers take the CLS token, because
+their heads read nothing else; here `readout_weights` says how much each token counts in what the
+head reads: CLS alone with pool=cls, and with other pools the patches, evenly or by their scores. A
+map is the mean of the tokens' rows of attention by these weights: with CLS, the papers' map.
 
 B images  L layers  H heads  T tokens = a prefix, then N patches = rows * columns
 """
@@ -20,18 +20,18 @@ from vitlab.models.position import places_of
 
 
 @dataclass(frozen=True)
-class Look:
+class AttentionTrace:
     """What a ViT did with a batch of images."""
 
     logits: Tensor
     """(B, K)"""
     layers: tuple[Tensor, ...]
     """Attention (B, H, T, T) of every layer, rows being queries that sum to 1."""
-    shares: Tensor
-    """How much of what the head reads is each token: (B, T), rows summing to 1."""
+    readout_weights: Tensor
+    """How much each token counts in what the head reads: (B, T), rows summing to 1."""
 
 
-def attentive(model: nn.Module) -> ViT:
+def require_attention(model: nn.Module) -> ViT:
     """The model if it has attention; VitlabError if not."""
     if isinstance(model, ViT):
         return model
@@ -41,13 +41,13 @@ def attentive(model: nn.Module) -> ViT:
     )
 
 
-def look(model: ViT, images: Tensor) -> Look:
+def trace_attention(model: ViT, images: Tensor) -> AttentionTrace:
     """Run a ViT on normalised images (B, C, height, width) and keep its attention."""
     trace: dict[str, Tensor] = {}
     logits = model(images, trace)
     layers = tuple(weights for name, weights in trace.items() if name.endswith(".attention"))
     *_, last = trace.values()
-    return Look(logits, layers, model.readout_weights(model.norm(last)))
+    return AttentionTrace(logits, layers, model.readout_weights(model.norm(last)))
 
 
 def attention(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
@@ -55,10 +55,10 @@ def attention(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
 
     It is the same for every class.
     """
-    vit = attentive(model)
+    vit = require_attention(model)
     with torch.no_grad():
-        seen = look(vit, images)
-        return place(vit, read(seen.shares, seen.layers[-1].mean(dim=1)), images)
+        found = trace_attention(vit, images)
+        return to_grid(vit, read_out(found.readout_weights, found.layers[-1].mean(dim=1)), images)
 
 
 def rollout(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
@@ -66,10 +66,10 @@ def rollout(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
 
     It is the same for every class.
     """
-    vit = attentive(model)
+    vit = require_attention(model)
     with torch.no_grad():
-        seen = look(vit, images)
-        return place(vit, read(seen.shares, roll_out(seen.layers)), images)
+        found = trace_attention(vit, images)
+        return to_grid(vit, read_out(found.readout_weights, roll_out(found.layers)), images)
 
 
 def gradient_rollout(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
@@ -78,25 +78,25 @@ def gradient_rollout(model: nn.Module, images: Tensor, classes: Tensor) -> Tenso
     Of the attention of every layer, only that part counts whose growth would raise the class's
     logit, weighted by how much (Chefer et al., 2021, generic attention explainability).
     """
-    vit = attentive(model)
+    vit = require_attention(model)
     with torch.enable_grad():
-        seen = look(vit, images)
-        score = seen.logits.gather(1, classes[:, None]).sum()
-        gradients = torch.autograd.grad(score, seen.layers)
-    relevance = seen.shares.detach()
-    for weights, gradient in zip(reversed(seen.layers), reversed(gradients), strict=True):
+        found = trace_attention(vit, images)
+        score = found.logits.gather(1, classes[:, None]).sum()
+        gradients = torch.autograd.grad(score, found.layers)
+    relevance = found.readout_weights.detach()
+    for weights, gradient in zip(reversed(found.layers), reversed(gradients), strict=True):
         helpful = (weights.detach() * gradient).clamp(min=0).mean(dim=1)  # (B, T, T)
-        relevance = relevance + read(relevance, helpful)
+        relevance = relevance + read_out(relevance, helpful)
     # What a token is by itself says nothing of where the model looked.
-    return place(vit, relevance - seen.shares.detach(), images)
+    return to_grid(vit, relevance - found.readout_weights.detach(), images)
 
 
 def every_head(model: ViT, images: Tensor) -> Tensor:
     """Map images to (B, L, H, rows, columns): the attention of every head of every layer."""
     with torch.no_grad():
-        seen = look(model, images)
-        heads = torch.stack(seen.layers, dim=1)  # (B, L, H, T, T)
-        return place(model, torch.einsum("bq,blhqk->blhk", seen.shares, heads), images)
+        found = trace_attention(model, images)
+        heads = torch.stack(found.layers, dim=1)  # (B, L, H, T, T)
+        return to_grid(model, torch.einsum("bq,blhqk->blhk", found.readout_weights, heads), images)
 
 
 def roll_out(layers: tuple[Tensor, ...]) -> Tensor:
@@ -111,12 +111,12 @@ def roll_out(layers: tuple[Tensor, ...]) -> Tensor:
     return joined
 
 
-def read(shares: Tensor, matrix: Tensor) -> Tensor:
-    """The mean of the rows of a matrix (B, T, T) in the given shares (B, T): (B, T)."""
-    return (shares[:, None] @ matrix)[:, 0]
+def read_out(weights: Tensor, matrix: Tensor) -> Tensor:
+    """The weighted mean (B, T) of the rows of a matrix (B, T, T), by weights (B, T)."""
+    return (weights[:, None] @ matrix)[:, 0]
 
 
-def place(model: ViT, values: Tensor, images: Tensor) -> Tensor:
+def to_grid(model: ViT, values: Tensor, images: Tensor) -> Tensor:
     """Put the values (..., T) of tokens where their patches lie: (..., rows, columns).
 
     The result covers the images evenly. Where patches hang over an image's border
@@ -137,10 +137,10 @@ def mean_distance(model: ViT, images: Tensor) -> Tensor:
     Weights of tokens before the patches are left out (Dosovitskiy et al., 2021, figure 7).
     """
     with torch.no_grad():
-        seen = look(model, images)
+        found = trace_attention(model, images)
         between = distances(model, images.device)  # (N, N)
         means = []
-        for weights in seen.layers:
+        for weights in found.layers:
             patches = weights[..., model.cfg.prefix :, model.cfg.prefix :]  # (B, H, N, N)
             patches = patches / patches.sum(dim=-1, keepdim=True)
             means.append((patches * between).sum(dim=-1).mean(dim=(0, 2)))
@@ -156,8 +156,8 @@ def distances(model: ViT, device: torch.device) -> Tensor:
 def position_similarity(model: ViT) -> Tensor | None:
     """Cosine similarity (rows, columns, rows, columns) of the positions of any two patches.
 
-    What a position is, its hooks tell: what is added to tokens of zeros, or how heads of ones are
-    rotated. None where patches are not told where they are.
+    A position is what its hooks add to tokens of zeros, or how they rotate heads of ones. None
+    where patches have no position.
     """
     rows, columns = model.pos_embed.grid
     tokens = model.cfg.prefix + rows * columns

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vitlab.errors import VitlabError
-from vitlab.explain.attention import place
+from vitlab.explain.attention import to_grid
 from vitlab.inference import at_once
 from vitlab.models import ViT
 
@@ -28,7 +28,7 @@ STEPS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 COVERED = 4
 """Times that a covered square fits into a side of the image; it moves by half its width."""
 
-ROOM = 128
+BATCH = 128
 """Images that captum runs through the model at once, or fewer that `at_once` allows."""
 
 
@@ -49,7 +49,7 @@ def grad_cam(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
     chosen = chosen.detach()
     if isinstance(model, ViT):
         weights = gradient[:, model.cfg.prefix :].mean(dim=1, keepdim=True)  # (B, 1, D)
-        return place(model, (weights * chosen).sum(dim=-1), images).clamp(min=0)
+        return to_grid(model, (weights * chosen).sum(dim=-1), images).clamp(min=0)
     weights = gradient.mean(dim=(2, 3), keepdim=True)  # (B, D, 1, 1)
     return (weights * chosen).sum(dim=1).clamp(min=0)
 
@@ -73,7 +73,7 @@ def integrated_gradients(model: nn.Module, images: Tensor, classes: Tensor) -> T
             target=classes[left],
             n_steps=steps,
             method="gausslegendre",
-            internal_batch_size=at_once(model, images.shape[1:], ROOM, gradients=True),
+            internal_batch_size=at_once(model, images.shape[1:], BATCH, gradients=True),
         )
         maps[left] = pixels.detach().sum(dim=1)
         missed = (maps[left].sum(dim=(1, 2)) - change[left]).abs()
@@ -97,19 +97,14 @@ def occlusion(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
     _, channels, height, width = images.shape
     window = (channels, max(1, height // COVERED), max(1, width // COVERED))
     strides = (channels, max(1, window[1] // 2), max(1, window[2] // 2))
+    method = captum("occlusion").Occlusion(model)
     with torch.no_grad():
-        falls = (
-            captum("occlusion")
-            .Occlusion(model)
-            .attribute(
-                images,
-                sliding_window_shapes=window,
-                strides=strides,
-                target=classes,
-                perturbations_per_eval=max(
-                    1, at_once(model, images.shape[1:], ROOM) // len(images)
-                ),
-            )
+        falls = method.attribute(
+            images,
+            sliding_window_shapes=window,
+            strides=strides,
+            target=classes,
+            perturbations_per_eval=max(1, at_once(model, images.shape[1:], BATCH) // len(images)),
         )
     return falls[:, 0]
 

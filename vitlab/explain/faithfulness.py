@@ -1,8 +1,8 @@
-"""Is the map true? What a map calls important is taken away, and the model is asked again.
+"""Is the map true? What a map calls important is covered, and the model answers again.
 
 Every map is brought to the same G x G cells, so that no method gains by how sharp it is. The cells
 are then covered with the mean colour, most important first (deletion), or uncovered in that order
-on an empty image (insertion), and the probability of the explained class is noted on the way
+on an empty image (insertion), and the probability of the explained class is recorded
 (Petsiuk et al., 2018). The area under insertion less that under deletion is a map's gain: above 0
 it points at what the answer rests on. A random map gains nothing, and one that says "the
 middle" without having seen the image shows what is had for free.
@@ -35,8 +35,8 @@ CELLS = 8
 STEPS = 16
 """Steps in which an image is covered or uncovered."""
 
-SHARES = (0.25, 0.5, 0.75, 1.0)
-"""Shares of the weights, counted in tensors from the head down, that are random."""
+RANDOMISED = (0.25, 0.5, 0.75, 1.0)
+"""Fractions of the weights, counted in tensors from the head down, that are randomised."""
 
 CHECKED = 32
 """Images of the randomisation check."""
@@ -44,16 +44,16 @@ CHECKED = 32
 SIMILAR = 0.5
 """Similarity to a map of random weights above which a map says little of the model."""
 
-ROOM = 256
+BATCH = 256
 """Images that go through the model at once, or fewer that `at_once` allows."""
 
 RANDOM, CENTRE = "random map", "centre map"
 
 
 def measure(
-    model: nn.Module, fresh: nn.Module, images: Tensor, classes: Tensor, words: Sequence[str]
+    model: nn.Module, fresh: nn.Module, images: Tensor, classes: Tensor, methods: Sequence[str]
 ) -> dict[str, Any]:
-    """Judge methods by normalised images (N, C, height, width) and the classes (N,) explained.
+    """Measure methods on normalised images (N, C, height, width) and the classes (N,) explained.
 
     Args:
         model: a trained model in evaluation mode.
@@ -63,27 +63,27 @@ def measure(
         JSON values: `methods`, highest gain first, the random and the centre map among them.
     """
     side = min(CELLS, *images.shape[2:])
-    draws = np.random.default_rng(SEED).standard_normal((2, len(images), side, side))
-    maps = {word: to_cells(compute_maps(word, model, images, classes), side) for word in words}
-    maps |= {RANDOM: draws[0], CENTRE: np.broadcast_to(centre(side), draws[0].shape)}
+    noise = np.random.default_rng(SEED).standard_normal((2, len(images), side, side))
+    maps = {name: to_cells(compute_maps(name, model, images, classes), side) for name in methods}
+    maps |= {RANDOM: noise[0], CENTRE: np.broadcast_to(centre(side), noise[0].shape)}
     curves = {
-        word: curve(model, images, classes, rank(map, draws[1])) for word, map in maps.items()
+        name: curve(model, images, classes, rank(map, noise[1])) for name, map in maps.items()
     }
     gains = {
-        word: area(insertion) - area(deletion) for word, (deletion, insertion) in curves.items()
+        name: area(insertion) - area(deletion) for name, (deletion, insertion) in curves.items()
     }
-    similarities = randomise(model, fresh, images[:CHECKED], classes[:CHECKED], maps, words)
-    p_values = [superior(gains[word], gains[than]) for word in words for than in (RANDOM, CENTRE)]
+    similarities = randomise(model, fresh, images[:CHECKED], classes[:CHECKED], maps, methods)
+    p_values = [superior(gains[name], gains[than]) for name in methods for than in (RANDOM, CENTRE)]
     adjusted = iter(holm(p_values))
     rows = []
-    for word, (deletion, insertion) in curves.items():
-        row = {"method": word, "gain": estimate(gains[word])}
+    for name, (deletion, insertion) in curves.items():
+        row = {"method": name, "gain": estimate(gains[name])}
         row |= {"deletion": estimate(area(deletion)), "insertion": estimate(area(insertion))}
-        if word in words:
-            for name, than in (("over_random", RANDOM), ("over_centre", CENTRE)):
-                difference = estimate(gains[word] - gains[than])
-                row[name] = difference | {"p_adjusted": next(adjusted)}
-            row["similarity"] = [estimate(values) for values in similarities[word]]
+        if name in methods:
+            for key, than in (("over_random", RANDOM), ("over_centre", CENTRE)):
+                difference = estimate(gains[name] - gains[than])
+                row[key] = difference | {"p_adjusted": next(adjusted)}
+            row["similarity"] = [estimate(values) for values in similarities[name]]
             row["verdict"] = verdict(row)
         row["deletion_curve"] = deletion.mean(axis=0).tolist()
         row["insertion_curve"] = insertion.mean(axis=0).tolist()
@@ -93,7 +93,7 @@ def measure(
         "cells": [side, side],
         "steps": STEPS,
         "level": 1 - LEVEL,
-        "random_shares": list(SHARES),
+        "random_shares": list(RANDOMISED),
         "random_images": len(images[:CHECKED]),
         "methods": sorted(rows, key=lambda row: -row["gain"]["mean"]),
     }
@@ -132,17 +132,17 @@ def curve(
     side = round(ranks.shape[1] ** 0.5)
     counts = torch.linspace(0, ranks.shape[1], STEPS + 1).round()
     parts = []
-    room = at_once(model, images.shape[1:], ROOM)
-    width = max(1, room // (2 * len(counts)))
-    for first in range(0, len(images), width):
-        part = slice(first, first + width)
+    count = at_once(model, images.shape[1:], BATCH)
+    step = max(1, count // (2 * len(counts)))
+    for first in range(0, len(images), step):
+        part = slice(first, first + step)
         taken = torch.from_numpy(ranks[part])[:, None] < counts[:, None]  # (B, S, G * G)
         both = torch.stack([~taken, taken]).float().unflatten(-1, (side, side))  # (2, B, S, G, G)
         masks = F.interpolate(both.flatten(0, 2)[:, None], size).to(images.device)
         masks = masks.unflatten(0, (2, -1, len(counts)))  # (2, B, S, 1, height, width)
         covered = (images[part, None] * masks).flatten(0, 2)
         with torch.inference_mode():
-            logits = torch.cat([model(each) for each in covered.split(room)])
+            logits = torch.cat([model(each) for each in covered.split(count)])
         probabilities = logits.softmax(dim=-1).unflatten(0, (2, -1, len(counts)))
         index = classes[part, None, None].expand(2, -1, len(counts), 1)
         parts.append(probabilities.gather(-1, index)[..., 0].cpu())  # (2, B, S)
@@ -161,21 +161,21 @@ def randomise(
     images: Tensor,
     classes: Tensor,
     maps: dict[str, np.ndarray],
-    words: Sequence[str],
+    methods: Sequence[str],
 ) -> dict[str, list[np.ndarray]]:
     """Similarity (N,) of each method's maps to those of models with ever more random weights.
 
     It is Spearman's correlation over cells (N, G, G), and 0 for a map that is the same everywhere.
     """
-    similarities: dict[str, list[np.ndarray]] = {word: [] for word in words}
-    names = list(model.state_dict())
-    for share in SHARES:
-        spoilt = copy.deepcopy(model)
-        last = names[len(names) - round(share * len(names)) :]
-        spoilt.load_state_dict({name: fresh.state_dict()[name] for name in last}, strict=False)
-        for word in words:
-            after = to_cells(compute_maps(word, spoilt, images, classes), maps[word].shape[1])
-            similarities[word].append(correlate(maps[word][: len(images)], after))
+    similarities: dict[str, list[np.ndarray]] = {name: [] for name in methods}
+    weights = list(model.state_dict())
+    for fraction in RANDOMISED:
+        randomised = copy.deepcopy(model)
+        last = weights[len(weights) - round(fraction * len(weights)) :]
+        randomised.load_state_dict({key: fresh.state_dict()[key] for key in last}, strict=False)
+        for name in methods:
+            after = to_cells(compute_maps(name, randomised, images, classes), maps[name].shape[1])
+            similarities[name].append(correlate(maps[name][: len(images)], after))
     return similarities
 
 
@@ -212,14 +212,14 @@ def verdict(row: Mapping[str, Any]) -> str:
         for name in ("random", "centre")
     }
     if row["over_random"]["p_adjusted"] < LEVEL and row["over_random"]["mean"] < 0:
-        words = "worse than a random map"
+        text = "worse than a random map"
     elif not wins["random"]:
-        words = "no evidence that it beats a random map"
+        text = "no evidence that it beats a random map"
     else:
-        words = "beats both" if wins["centre"] else "beats a random map, not the centre"
+        text = "beats both" if wins["centre"] else "beats a random map, not the centre"
     if row["similarity"][-1]["interval"][0] > SIMILAR:
-        words += "; hardly depends on the weights"
-    return words
+        text += "; hardly depends on the weights"
+    return text
 
 
 def to_markdown(result: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ B images  C channels of an image  F filters  D width of a stage
 import torch
 from torch import Tensor, nn
 
-from vitlab.explain.attention import place
+from vitlab.explain.attention import to_grid
 from vitlab.models import ViT
 from vitlab.models.patch import ShiftedSquares, Whitening
 
@@ -44,5 +44,5 @@ def feature_maps(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
     for name, values in trace.items():
         if not name.endswith(".attention"):
             tokens = isinstance(model, ViT)
-            stages[name] = place(model, values.mT, images) if tokens else values
+            stages[name] = to_grid(model, values.mT, images) if tokens else values
     return stages

@@ -1,4 +1,4 @@
-"""A run becomes files that other programs run.
+"""A trained model as files that other programs run.
 
     onnx        fp32, any batch size, with all that belongs to it in its metadata
     onnx-int8   the same in whole numbers, calibrated on training images
@@ -6,8 +6,8 @@
     timm        weights for timm's VisionTransformer, and the arguments it is made with
     hub         a folder for the Hugging Face Hub: weights, config, ONNX, a card
 
-An export is a folder that appears by a rename once it answers as its run does. How that was found
-out is in its parity.json.
+An export is a folder that appears by a rename once its logits are those of the run. How that was
+found out is in its parity.json.
 """
 
 import json
@@ -23,19 +23,19 @@ import torch
 from torch import nn
 
 from vitlab import __version__
-from vitlab.card import Terms, card, terms
 from vitlab.errors import RunError, VitlabError
 from vitlab.export import hub, parity, timm
 from vitlab.export.onnx import Session, needed, to_int8, to_onnx
-from vitlab.export.parity import Ask, Sample
+from vitlab.export.parity import Logits, Sample
 from vitlab.files import Lock, sha256, write_json
-from vitlab.inference import Data, open_examples, open_model, prepare
+from vitlab.inference import Data, TrainedModel, open_examples
+from vitlab.preprocessing import Preprocessing
 from vitlab.pretrained import open_run
 from vitlab.run import Checkpoint, Run
 
 __all__ = [
     "MODEL", "TARGETS", "Session", "discard_unfinished", "export", "exported", "needed",
-    "read_export", "to_int8", "to_onnx",
+    "to_int8", "to_onnx",
 ]  # fmt: skip
 
 MODEL = "model.onnx"
@@ -46,7 +46,7 @@ PARITY = "parity.json"
 CALIBRATION_IMAGES, CALIBRATION_SEED = 512, 0
 """Training images that int8 is calibrated on, and the seed that draws them."""
 
-JUDGED = 5_000
+INT8_IMAGES = 5_000
 """Validation images on which the accuracy of int8 is measured."""
 
 Target = Literal["onnx", "onnx-int8", "torch", "timm", "hub"]
@@ -55,24 +55,22 @@ Target = Literal["onnx", "onnx-int8", "torch", "timm", "hub"]
 class Job(NamedTuple):
     """What a writer works with."""
 
-    run: Run
-    checkpoint: Checkpoint
-    model: nn.Module
-    terms: Terms
+    model: TrainedModel
     data: Data
     data_root: str | os.PathLike[str] | None
 
     @property
     def example(self) -> torch.Tensor:
         """Two images (2, C, height, width) of the size that enters the model."""
-        return torch.zeros(2, self.terms.channels, *self.terms.input_size)
+        preprocessing = self.model.preprocessing
+        return torch.zeros(2, preprocessing.channels, *preprocessing.input_size)
 
     @property
     def metadata(self) -> dict[str, str]:
         """What an ONNX file says of itself, each value as JSON."""
         facts = {
-            **self.terms.to_dict(),
-            "card": card(self.run, self.checkpoint),
+            **self.model.to_dict(),
+            "card": self.model.card,
             "preprocessing": "decode to image_size by fit, scale to 0..1, subtract mean, divide "
             "by std, per channel; float32 (batch, channel, height, width)",
             "vitlab": __version__,
@@ -80,58 +78,58 @@ class Job(NamedTuple):
         return {name: json.dumps(value) for name, value in facts.items()}
 
 
-def write_onnx(job: Job, folder: Path) -> dict[str, Ask]:
+def write_onnx(job: Job, folder: Path) -> dict[str, Logits]:
     """Write fp32 ONNX."""
-    to_onnx(job.model, job.example, folder / MODEL, job.metadata)
+    to_onnx(job.model.module, job.example, folder / MODEL, job.metadata)
     return {MODEL: Session(folder / MODEL)}
 
 
-def write_int8(job: Job, folder: Path) -> dict[str, Ask]:
+def write_int8(job: Job, folder: Path) -> dict[str, Logits]:
     """Write int8 ONNX, calibrated on training images."""
-    examples = open_examples(job.run, job.data, job.data_root)
-    train, _ = job.run.split.indices
+    examples = open_examples(job.model.run, job.data, job.data_root)
+    train, _ = job.model.run.split.indices
     places = np.random.default_rng(CALIBRATION_SEED).permutation(train)[:CALIBRATION_IMAGES]
-    images = torch.from_numpy(np.ascontiguousarray(examples.images[np.sort(places)]))
-    pixels = images.permute(0, 3, 1, 2).contiguous()
-    seen = job.terms
+    images = job.model.prepare(examples.images[np.sort(places)])
     exact = folder / "exact.onnx"
-    to_onnx(job.model, job.example, exact, job.metadata)
-    to_int8(exact, folder / MODEL, prepare(pixels, seen.mean, seen.std, seen.input_size).numpy())
+    to_onnx(job.model.module, job.example, exact, job.metadata)
+    to_int8(exact, folder / MODEL, images.numpy())
     exact.unlink()
     return {MODEL: Session(folder / MODEL)}
 
 
-def write_torch(job: Job, folder: Path) -> dict[str, Ask]:
+def write_torch(job: Job, folder: Path) -> dict[str, Logits]:
     """Write a program of torch.export."""
     file = folder / "model.pt2"
     program = torch.export.export(
-        job.model, (job.example,), dynamic_shapes=({0: torch.export.Dim("batch")},)
+        job.model.module, (job.example,), dynamic_shapes=({0: torch.export.Dim("batch")},)
     )
     program.example_inputs = None  # they would be stored as a pickle
     torch.export.save(program, file, extra_files={"vitlab.json": json.dumps(job.metadata)})
-    return {file.name: through(torch.export.load(file).module())}
+    return {file.name: logits_of(torch.export.load(file).module())}
 
 
-def write_timm(job: Job, folder: Path) -> dict[str, Ask]:
+def write_timm(job: Job, folder: Path) -> dict[str, Logits]:
     """Write weights under timm's names and the arguments of timm's model."""
-    file = timm.write(job.model, job.run.config, job.terms, folder)
-    return {file.name: through(timm.read(folder, job.run.config))}
+    config, description = job.model.run.config, job.model.to_dict()
+    file = timm.write(job.model.module, config, description, folder)
+    return {file.name: logits_of(timm.read(folder, config))}
 
 
-def write_hub(job: Job, folder: Path) -> dict[str, Ask]:
+def write_hub(job: Job, folder: Path) -> dict[str, Logits]:
     """Write weights, config, ONNX and a card, as the Hugging Face Hub wants them."""
-    file = hub.write(job.model, job.run, job.terms, card(job.run, job.checkpoint), folder)
-    return {**write_onnx(job, folder), file.name: through(hub.read(file, job.run, job.terms))}
+    file = hub.write(job.model, folder)
+    again = hub.read(file, job.model.run.config, job.model.preprocessing.input_size)
+    return {**write_onnx(job, folder), file.name: logits_of(again)}
 
 
-TARGETS: dict[Target, Callable[[Job, Path], dict[str, Ask]]] = {
+TARGETS: dict[Target, Callable[[Job, Path], dict[str, Logits]]] = {
     "onnx": write_onnx,
     "onnx-int8": write_int8,
     "torch": write_torch,
     "timm": write_timm,
     "hub": write_hub,
 }
-"""What writes each kind into a folder; it returns how to ask the model files once written."""
+"""What writes each kind into a folder; it returns how each model file computes logits."""
 
 
 def export(
@@ -146,7 +144,7 @@ def export(
 
     Args:
         run: a Run, its path, or the name of a shipped model, of which a copy is exported.
-        target: a word of TARGETS.
+        target: a key of TARGETS.
         out: folder to write; default one named after the target in the run's own `export`.
         data: images and labels in memory instead of `config.data.dataset`.
         data_root: folder of data sets; default $VITLAB_DATA, else the cache.
@@ -166,9 +164,8 @@ def export(
         raise VitlabError(f"{target!r} is no kind of export: {', '.join(TARGETS)}")
     run = open_run(run)
     checkpoint = run.checkpoint()
-    seen = terms(run, checkpoint)
-    count = JUDGED if target == "onnx-int8" else parity.IMAGES
-    sample = parity.draw(run, seen, count, data, data_root)
+    count = INT8_IMAGES if target == "onnx-int8" else parity.IMAGES
+    sample = parity.draw(run, Preprocessing.of(run, checkpoint), count, data, data_root)
     return _export(run, checkpoint, target, sample, out, data, data_root)
 
 
@@ -180,7 +177,7 @@ def exported(run: Run) -> Path:
     checkpoint, folder = run.checkpoint(), run.exports / "onnx"
     if current(folder, checkpoint):
         return folder
-    _export(run, checkpoint, "onnx", parity.crops(terms(run, checkpoint)))
+    _export(run, checkpoint, "onnx", parity.crops(Preprocessing.of(run, checkpoint)))
     return folder
 
 
@@ -207,24 +204,6 @@ def current(folder: Path, checkpoint: Checkpoint) -> bool:
         return False
 
 
-def read_export(path: Path) -> tuple[Terms, dict[str, Any]]:
-    """How an exported model wants its images, and its card; the path is a folder or an ONNX file.
-
-    RunError if there is no ONNX file of ours.
-    """
-    file = path / MODEL if path.is_dir() else path
-    if not file.is_file():
-        raise RunError(f"{file} does not exist")
-    stored = Session(file).metadata  # others write there too: the quantiser does
-    try:
-        values = {name: json.loads(stored[name]) for name in Terms.__annotations__}
-        return Terms.from_dict(values), json.loads(stored["card"])
-    except (KeyError, ValueError) as error:
-        raise RunError(
-            f"{file} does not say how it wants its images: it was not written by `vitlab export`"
-        ) from error
-
-
 def _export(
     run: Run,
     checkpoint: Checkpoint,
@@ -234,20 +213,19 @@ def _export(
     data: Data = None,
     data_root: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
-    model = open_model(run, checkpoint, torch.device("cpu"))
-    job = Job(run, checkpoint, model, terms(run, checkpoint), data, data_root)
+    model = TrainedModel(run, checkpoint, torch.device("cpu"))
     folder = Path(out) if out is not None else run.exports / target
     with appearing(folder) as hidden:
-        files = TARGETS[target](job, hidden)
-        before = parity.ask_all(through(model), sample.images, job.terms)
+        files = TARGETS[target](Job(model, data, data_root), hidden)
+        before = parity.compute(logits_of(model.module), model, sample.images)
         checked = {
             name: parity.compare(
                 before,
-                parity.ask_all(ask, sample.images, job.terms),
+                parity.compute(logits, model, sample.images),
                 sample.labels,
                 exact=target != "onnx-int8",
             )
-            for name, ask in files.items()
+            for name, logits in files.items()
         }
         worst = max(checked.values(), key=lambda one: (not one["passed"], one["max_difference"]))
         found = {
@@ -255,7 +233,7 @@ def _export(
             "run": run.name,
             "checkpoint_sha256": checkpoint.sha256,
             "images": len(sample.images),
-            "of": sample.words,
+            "of": sample.description,
             **worst,
             "checked_by": checkers(target),
             "vitlab": __version__,
@@ -280,7 +258,7 @@ def _export(
 def sentences(found: dict[str, Any]) -> list[str]:
     """What a comparison found, in words."""
     rounding = found["tolerance"]
-    told = [
+    said = [
         f"compared on {found['images']:,} {found['of']}, by {found['checked_by']}",
         f"logits differ by up to {found['max_difference']:.1e}"
         + (f" (up to {rounding:.1e} is rounding)" if rounding is not None else ""),
@@ -288,8 +266,8 @@ def sentences(found: dict[str, Any]) -> list[str]:
     ]
     if "accuracy" in found:
         accuracy = found["accuracy"]
-        told.append(f"accuracy {accuracy['before']:.2%} before, {accuracy['after']:.2%} after")
-    return told
+        said.append(f"accuracy {accuracy['before']:.2%} before, {accuracy['after']:.2%} after")
+    return said
 
 
 def checkers(target: Target) -> str:
@@ -302,14 +280,14 @@ def checkers(target: Target) -> str:
     return f"{runtime} and vitlab" if target == "hub" else runtime
 
 
-def through(module: nn.Module) -> Ask:
-    """A module asked in numpy."""
+def logits_of(module: nn.Module) -> Logits:
+    """A module as a function of numpy arrays."""
 
-    def ask(images: np.ndarray) -> np.ndarray:
+    def logits(images: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             return module(torch.from_numpy(images)).numpy()
 
-    return ask
+    return logits
 
 
 def unfinished(folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""A folder as the Hugging Face Hub wants it, and the way there.
+"""A folder as the Hugging Face Hub expects it, and its upload.
 
     a run -> model.safetensors, config.json, README.md, whose numbers are the run's
     the folder -> the Hub, with the user's own token
@@ -15,50 +15,51 @@ from safetensors.torch import save
 from torch import nn
 
 from vitlab import __version__
-from vitlab.card import Terms
+from vitlab.config import Config
 from vitlab.data import KNOWN
 from vitlab.errors import VitlabError
 from vitlab.export.onnx import needed
 from vitlab.files import write_bytes, write_json, write_text
 from vitlab.formatting import between, bullets, markdown_name, percent, table
+from vitlab.inference import TrainedModel
 from vitlab.models import build_model
-from vitlab.run import Run
 from vitlab.tensors import read_tensors
 
 
-def write(model: nn.Module, run: Run, terms: Terms, card: dict[str, Any], folder: Path) -> Path:
-    """Write a run's model for the Hub into a folder; return the file of its weights."""
-    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+def write(model: TrainedModel, folder: Path) -> Path:
+    """Write a model for the Hub into a folder; return the file of its weights."""
+    weights = {name: tensor.contiguous() for name, tensor in model.module.state_dict().items()}
     # A folder of one's own is nobody else's business.
-    data = replace(run.config.data, dataset=card["dataset"])
+    data = replace(model.run.config.data, dataset=model.card["dataset"])
     config = {
         "library_name": "vitlab",
         "model_type": "vitlab",
-        "id2label": {str(k): name for k, name in enumerate(terms.class_names)},
-        "label2id": {name: k for k, name in enumerate(terms.class_names)},
-        "preprocessing": terms.to_dict(),
-        "vitlab": replace(run.config, data=data).to_dict(),
+        "id2label": {str(k): name for k, name in enumerate(model.class_names)},
+        "label2id": {name: k for k, name in enumerate(model.class_names)},
+        "preprocessing": model.to_dict(),
+        "vitlab": replace(model.run.config, data=data).to_dict(),
         "vitlab_version": __version__,
     }
     write_bytes(folder / "model.safetensors", save(weights))
     write_json(folder / "config.json", config)
-    write_text(folder / "README.md", readme(run, terms, card))
+    write_text(folder / "README.md", readme(model))
     return folder / "model.safetensors"
 
 
-def read(file: Path, run: Run, terms: Terms) -> nn.Module:
-    """The model of a run with the weights of a file."""
+def read(file: Path, config: Config, input_size: tuple[int, int]) -> nn.Module:
+    """The model of a config with the weights of a file."""
     with torch.random.fork_rng(devices=[]):
-        model = build_model(run.config)
-    model.resize(terms.input_size)
+        model = build_model(config)
+    model.resize(input_size)
     model.load_state_dict(read_tensors(file))
     return model.eval()
 
 
-def readme(run: Run, terms: Terms, card: dict[str, Any]) -> str:
+def readme(model: TrainedModel) -> str:
     """The card: what the Hub reads of it, then what a person reads, in Markdown."""
+    card, preprocessing = model.card, model.preprocessing
     library = needed("huggingface_hub", "pretrained")
-    known = run.config.data.dataset in KNOWN
+    known = model.run.config.data.dataset in KNOWN
     results = [
         library.EvalResult(
             task_type="image-classification",
@@ -77,37 +78,37 @@ def readme(run: Run, terms: Terms, card: dict[str, Any]) -> str:
         tags=["vitlab", "image-classification", card["model"]],
         datasets=[card["dataset"]] if known else None,
         metrics=["accuracy"],
-        model_name=terms.name if results else None,
+        model_name=model.name if results else None,
         eval_results=results or None,
     )
     rows = [
         ("test accuracy", measured(card, "test")),
         ("validation accuracy", measured(card, "validation")),
-        ("temperature", "not measured" if not terms.temperature else f"{terms.temperature:.4f}"),
+        ("temperature", f"{model.temperature:.4f}" if model.calibrated else "not measured"),
         ("parameters", number(card["parameters"])),
         ("multiply-adds", number(card["multiply_adds"])),
         ("training images", number(card["training_images"])),
         ("epochs", number(card["epochs"])),
         ("data set", markdown_name(card["dataset"])),
-        ("checkpoint", f"`{terms.checkpoint_sha256[:16]}`"),
+        ("checkpoint", f"`{model.checkpoint.sha256[:16]}`"),
     ]
-    height, width = terms.image_size
-    colours = "grey" if terms.channels == 1 else "RGB"
+    height, width = preprocessing.image_size
+    colours = "grey" if preprocessing.channels == 1 else "RGB"
     body = [
-        f"# {markdown_name(terms.name)}",
+        f"# {markdown_name(model.name)}",
         f"A {card['model']} for {height} x {width} {colours} images, trained from scratch with "
         f"vitlab {card['vitlab']}. Accuracies are of these weights, with 95 % intervals over "
         "images; what is not measured says so.",
         table(("", ""), rows),
         "## Classes",
-        bullets(markdown_name(name) for name in terms.class_names),
+        bullets(markdown_name(name) for name in model.class_names),
         "## Use",
         "```sh\nvitlab predict model.onnx photo.jpg\n```",
         "`model.onnx` takes normalised images and gives logits; size, statistics and class names "
         "are in its metadata. `model.safetensors` starts a training of the same shape: "
         "`vitlab train RECIPE --from hf:NAME`.",
         "## Limits",
-        f"The model knows {len(terms.class_names)} classes and nothing else: a "
+        f"The model knows {len(model.class_names)} classes and nothing else: a "
         "picture of something else gets one of them, and sometimes a high probability. Its "
         "accuracy on pictures unlike its training images was not measured.",
     ]

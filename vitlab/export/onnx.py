@@ -21,7 +21,7 @@ from vitlab.errors import RunError, VitlabError
 from vitlab.files import write_bytes
 from vitlab.inference import evaluating
 
-# ONNX Runtime 1.29 and newer tell Microsoft of every session unless this is set before they load.
+# ONNX Runtime 1.29 and newer report every session to Microsoft unless this is set before they load.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 OPSET = 20

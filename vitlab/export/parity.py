@@ -9,18 +9,17 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
-from vitlab.card import Terms
 from vitlab.data import ARRAYS, KNOWN, locate
 from vitlab.data.images import convert
 from vitlab.errors import VitlabError
-from vitlab.inference import Data, prepare
+from vitlab.inference import Data, TrainedModel
 from vitlab.ledger import open_split
 from vitlab.metrics import accuracy
+from vitlab.preprocessing import Preprocessing
 from vitlab.run import Run
 
-Ask = Callable[[np.ndarray], np.ndarray]
+Logits = Callable[[np.ndarray], np.ndarray]
 """What maps normalised images (B, C, height, width) float32 to logits (B, K)."""
 
 IMAGES = 1_000
@@ -50,13 +49,13 @@ class Sample(NamedTuple):
     """uint8 (N, H, W, C), of the run's size."""
     labels: np.ndarray | None
     """(N,), or None where nobody knows them."""
-    words: str
+    description: str
     """What they are."""
 
 
 def draw(
     run: Run,
-    terms: Terms,
+    preprocessing: Preprocessing,
     count: int = IMAGES,
     data: Data = None,
     data_root: str | os.PathLike[str] | None = None,
@@ -67,10 +66,10 @@ def draw(
     """
     try:
         if data is None and not at_hand(run, data_root):
-            return crops(terms, count)
+            return crops(preprocessing, count)
         examples, index = open_split(run, "validation", data, data_root)
     except VitlabError:
-        return crops(terms, count)
+        return crops(preprocessing, count)
     places = np.sort(np.random.default_rng(SEED).permutation(index)[:count])
     return Sample(examples.images[places], examples.labels[places], "validation images")
 
@@ -83,29 +82,27 @@ def at_hand(run: Run, data_root: str | os.PathLike[str] | None) -> bool:
     return dataset != ARRAYS
 
 
-def crops(terms: Terms, count: int = IMAGES) -> Sample:
+def crops(preprocessing: Preprocessing, count: int = IMAGES) -> Sample:
     """Squares of 32 to 160 pixels, cut anywhere out of the photographs that scikit-learn brings."""
     from sklearn.datasets import load_sample_images
 
     draws = np.random.default_rng(SEED)
     photographs = load_sample_images().images
-    images = np.empty((count, *terms.image_size, terms.channels), np.uint8)
+    images = np.empty((count, *preprocessing.image_size, preprocessing.channels), np.uint8)
     for place in range(count):
         photograph = photographs[place % len(photographs)]
         side = int(draws.integers(32, 161))
         top, left = (int(draws.integers(0, n - side + 1)) for n in photograph.shape[:2])
         cut = np.ascontiguousarray(photograph[top : top + side, left : left + side])
-        images[place] = convert(cut, terms.image_size, terms.channels, terms.fit)
+        form = preprocessing.image_size, preprocessing.channels, preprocessing.fit
+        images[place] = convert(cut, *form)
     return Sample(images, None, "random crops of the two photographs that come with scikit-learn")
 
 
-def ask_all(ask: Ask, images: np.ndarray, terms: Terms) -> np.ndarray:
-    """Images uint8 (N, H, W, C) to logits (N, K), in batches."""
-    parts = []
-    for start in range(0, len(images), BATCH):
-        part = torch.from_numpy(np.ascontiguousarray(images[start : start + BATCH]))
-        pixels = part.permute(0, 3, 1, 2).contiguous()
-        parts.append(ask(prepare(pixels, terms.mean, terms.std, terms.input_size).numpy()))
+def compute(logits: Logits, model: TrainedModel, images: np.ndarray) -> np.ndarray:
+    """Logits (N, K) of uint8 images (N, H, W, C), prepared as for the model."""
+    starts = range(0, len(images), BATCH)
+    parts = [logits(model.prepare(images[start : start + BATCH]).numpy()) for start in starts]
     return np.concatenate(parts)
 
 

@@ -5,6 +5,7 @@ a model -> model.safetensors under timm's names, timm.json with the arguments it
 
 import importlib.util
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from vitlab.card import Terms
 from vitlab.config import Config, ViTConfig
 from vitlab.errors import VitlabError
 from vitlab.files import write_bytes, write_json
@@ -35,31 +35,34 @@ HAS: dict[str, tuple[Any, ...]] = {
     "distill_token": (False,),
     "pool": ("cls", "mean"),
 }
-"""Fields of a model and the words of them that timm's VisionTransformer has."""
+"""Fields of a model and the values of them that timm's VisionTransformer has."""
 
 
-def arguments(config: Config, terms: Terms) -> dict[str, Any]:
-    """The arguments that make timm's model of a config; VitlabError names what timm has not."""
+def arguments(config: Config, input_size: Sequence[int]) -> dict[str, Any]:
+    """The arguments that make timm's model of a config; VitlabError names what timm has not.
+
+    `input_size` is the height and width of the images that enter it.
+    """
     model = config.model
-    for name, words in HAS.items():
+    for name, values in HAS.items():
         value = getattr(model, name, None)
-        if value not in words:
-            others = " or ".join(map(repr, words))
+        if value not in values:
+            others = " or ".join(map(repr, values))
             raise VitlabError(
                 f"model.{name}={value!r} has no equivalent in timm's VisionTransformer, which has "
                 f"{others}: export to onnx or torch"
             )
     assert isinstance(model, ViTConfig)
-    if any(side % model.patch_size for side in terms.input_size):
+    if any(side % model.patch_size for side in input_size):
         raise VitlabError(
             "model.pad_to_patch=True has no equivalent in timm's VisionTransformer for images of "
-            f"{terms.input_size}: export to onnx or torch"
+            f"{tuple(input_size)}: export to onnx or torch"
         )
     return {
-        "img_size": list(terms.input_size),
+        "img_size": list(input_size),
         "patch_size": model.patch_size,
-        "in_chans": terms.channels,
-        "num_classes": len(terms.class_names),
+        "in_chans": config.data.channels,
+        "num_classes": config.data.classes,
         "global_pool": "token" if model.pool == "cls" else "avg",
         "embed_dim": model.width,
         "depth": model.depth,
@@ -86,9 +89,16 @@ def tensors(model: nn.Module, config: ViTConfig) -> dict[str, Tensor]:
     return {name: tensor.contiguous() for name, tensor in found.items()}
 
 
-def write(model: nn.Module, config: Config, terms: Terms, folder: Path) -> Path:
-    """Write a model for timm into a folder; return the file of its weights."""
-    made = {"class": CLASS, "arguments": arguments(config, terms), "preprocessing": terms.to_dict()}
+def write(model: nn.Module, config: Config, description: dict[str, Any], folder: Path) -> Path:
+    """Write a model for timm into a folder; return the file of its weights.
+
+    `description` is what `Classifier.to_dict` says of it.
+    """
+    made = {
+        "class": CLASS,
+        "arguments": arguments(config, description["input_size"]),
+        "preprocessing": description,
+    }
     assert isinstance(config.model, ViTConfig)
     file = folder / "model.safetensors"
     write_bytes(file, save(tensors(model, config.model)))
@@ -139,7 +149,7 @@ def declare_torchvision_operators() -> None:
     """Let torchvision be imported beside a torch that its wheel was not built for.
 
     timm and vit-pytorch import it, and it refuses while two of its operators are unknown.
-    Nothing that we ask of them calls those.
+    Nothing that we use of them calls those.
     """
     if importlib.util.find_spec("torchvision") and not hasattr(torch.ops.torchvision, "nms"):
         library = torch.library.Library("torchvision", "DEF")

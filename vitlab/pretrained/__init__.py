@@ -35,16 +35,24 @@ def shipped(name: str) -> Run:
     return Run(FOLDER / name)
 
 
+def find_run(run: Run | str | os.PathLike[str]) -> Run:
+    """A run to read: a Run, the path of one, or the name of a shipped model.
+
+    A run's folder that is called like a shipped model comes first.
+    """
+    if isinstance(run, Run):
+        return run
+    by_name = str(run) in names() and not (Path(run) / "config.json").is_file()
+    return shipped(str(run)) if by_name else Run(run)
+
+
 def open_run(run: Run | str | os.PathLike[str]) -> Run:
     """A run that may be written into: a Run, the path of one, or the name of a shipped model.
 
     A shipped model is copied into the folder of runs ($VITLAB_RUNS, else `runs`) when it is first
     asked for, and found there from then on. RunError if another run has taken its place.
     """
-    if not isinstance(run, Run):
-        path = Path(run)
-        by_name = str(run) in names() and not (path / "config.json").is_file()
-        run = shipped(str(run)) if by_name else Run(path)
+    run = find_run(run)
     if run.path.resolve().parent != FOLDER.resolve():
         return run
     runs = Path(os.environ.get("VITLAB_RUNS") or "runs")
@@ -83,16 +91,14 @@ def ship(run: Run, folder: Path) -> Run:
     if run.finished is None:
         raise RunError(f"{run.path} is not finished: only a finished run can be shipped")
     checkpoint = run.checkpoint()
-    averaged = bool(run.config.optim.average_decay)
-    weights = load_file(checkpoint.average if averaged else checkpoint.model)
+    file = run.weights(checkpoint)
     half = {
         name: tensor.astype(np.float16) if tensor.dtype == np.float32 else tensor
-        for name, tensor in weights.items()
+        for name, tensor in load_file(file).items()
     }
     with Run.lock(folder):
-        judged = [record for record in run.metrics if record["split"] != "train"]
-        small = run.copy_record(folder, judged)
+        validations = [record for record in run.metrics if record["split"] != "train"]
+        small = run.copy_record(folder, validations)
         small.write_split(run.split)
-        name = "average.safetensors" if averaged else "model.safetensors"
-        small.write_checkpoint(checkpoint.step, {name: save(half)}, checkpoint.state)
+        small.write_checkpoint(checkpoint.step, {file.name: save(half)}, checkpoint.state)
     return small

@@ -1,4 +1,4 @@
-"""Where weights to start a training from are read: a word on the command line -> tensors."""
+"""Where weights to start a training from are read: what `--from` names -> tensors."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vitlab.config import DataConfig
 from vitlab.errors import RunError
-from vitlab.pretrained import names, shipped
+from vitlab.pretrained import find_run, names
 from vitlab.run import Run
 from vitlab.tensors import read_tensors
 
@@ -28,7 +28,7 @@ def read_weights(source: str) -> dict[str, Tensor]:
     """
     path = Path(source)
     if (run := run_of(source)) is not None:
-        return from_run(run)
+        return read_tensors(run.weights(run.checkpoint()))
     if source.startswith("hf:"):
         return read_tensors(on_the_hub(source.removeprefix("hf:"), "model.safetensors"))
     if path.suffix in PICKLES:
@@ -66,11 +66,8 @@ def read_class_names(source: str) -> tuple[str, ...] | None:
 
 
 def run_of(source: str) -> Run | None:
-    """The run that a word names by its folder or, if it ships, by its name."""
-    path = Path(source)
-    if source in names() and not (path / "config.json").is_file():
-        return shipped(source)
-    return Run(path) if path.is_dir() else None
+    """The run that a source names by its folder or, if it ships, by its name."""
+    return find_run(source) if source in names() or Path(source).is_dir() else None
 
 
 def trained_on(source: str) -> np.ndarray:
@@ -83,13 +80,6 @@ def data_of(source: str) -> DataConfig | None:
     """The data that a source was trained on, if it is a run."""
     run = run_of(source)
     return run and run.config.data
-
-
-def from_run(run: Run) -> dict[str, Tensor]:
-    """What a run would be evaluated with."""
-    checkpoint = run.checkpoint()
-    averaged = run.config.optim.average_decay
-    return read_tensors(checkpoint.average if averaged else checkpoint.model)
 
 
 def on_the_hub(name: str, file: str) -> Path:

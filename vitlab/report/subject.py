@@ -114,8 +114,7 @@ class Subject:
         from safetensors import SafetensorError, safe_open
 
         for checkpoint in reversed(self.run.checkpoints()):
-            averaged = bool(self.config.optim.average_decay)
-            file = checkpoint.average if averaged else checkpoint.model
+            file = self.run.weights(checkpoint)
             if not file.is_file():
                 continue
             try:

@@ -21,7 +21,7 @@ METHODS = {
     "occlusion": "How much less likely this class gets when a place is covered.",
     "integrated-gradients": "How much each pixel adds to this class, from grey to the picture.",
 }
-"""What each word of `vitlab.explain.METHODS` shows, for whoever sees the map for the first time."""
+"""What each of `vitlab.explain.METHODS` shows, for whoever sees the map for the first time."""
 
 
 def main(run_path: str) -> None:
@@ -29,28 +29,22 @@ def main(run_path: str) -> None:
     import numpy as np
     import torch
 
-    from vitlab.card import terms
     from vitlab.explain import choose, compute_maps
     from vitlab.figures.explanation import strength
-    from vitlab.inference import open_model, prepare
-    from vitlab.run import Run
+    from vitlab.inference import load
 
     warnings.simplefilter("ignore")
     os.nice(5)  # answers go before maps
-    run = Run(run_path)
-    checkpoint = run.checkpoint()
-    seen = terms(run, checkpoint)
-    model = open_model(run, checkpoint, torch.device("cpu"))
+    model = load(run_path, device="cpu")
 
     def answer(head: dict[str, Any], body: bytes) -> Message:
-        pixels = np.frombuffer(body, np.uint8).reshape(head["shape"])
-        image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
-        image = prepare(image, seen.mean, seen.std, seen.input_size)
-        chosen = torch.tensor([head["class"]])
-        heat = strength(compute_maps(head["method"], model, image, chosen)[0]).astype(np.float32)
+        pixels = np.frombuffer(body, np.uint8).reshape(head["shape"]).copy()
+        image, chosen = model.prepare(pixels), torch.tensor([head["class"]])
+        heat = strength(compute_maps(head["method"], model.module, image, chosen)[0])
+        heat = heat.astype(np.float32)
         return {"rows": heat.shape[0], "columns": heat.shape[1]}, heat.tobytes()
 
-    attend(answer, {"methods": choose(model)})
+    attend(answer, {"methods": choose(model.module)})
 
 
 if __name__ == "__main__":

@@ -84,11 +84,12 @@ class Service:
             return asyncio.run_coroutine_threadsafe(self._export(run), loop).result()
 
         classifier = await aside(lambda: self._open(export=export))
-        (height, width), limits = classifier.image_size, self.limits
+        form, limits = classifier.preprocessing, self.limits
+        height, width = form.image_size
         words = [
-            str(height), str(width), str(classifier.channels), classifier.fit, str(limits.pixels),
+            str(height), str(width), str(form.channels), form.fit, str(limits.pixels),
             str(limits.decoder_memory), str(max(1, round(limits.decode_seconds))),
-            *map(str, classifier.terms.grey_range or (0, 65535)),
+            *map(str, form.grey_range or (0, 65535)),
         ]  # fmt: skip
         self._decoders = Pool(
             "vitlab.serve.decoding", words, count=limits.decoders, seconds=limits.decode_seconds
@@ -102,7 +103,7 @@ class Service:
                 "the processes that decode pictures do not start: is there memory for them?"
             ) from error
         self._tasks.append(asyncio.create_task(self._batcher.work()))
-        grey = np.zeros((limits.batch, height, width, classifier.channels), np.uint8)
+        grey = np.zeros((limits.batch, height, width, form.channels), np.uint8)
         await aside(lambda: classifier.probabilities(grey))
         if classifier.run is not None:
             self._explainers = Pool(
@@ -201,12 +202,13 @@ class Service:
     def describe(self) -> dict[str, Any]:
         """The model as a page or a program needs to know it."""
         classifier, limits = self.classifier, self.limits
+        form = classifier.preprocessing
         return {
             "name": classifier.name,
             "classes": list(classifier.class_names),
-            "image_size": list(classifier.image_size),
-            "channels": classifier.channels,
-            "fit": classifier.fit,
+            "image_size": list(form.image_size),
+            "channels": form.channels,
+            "fit": form.fit,
             "engine": classifier.engine,
             "calibrated": classifier.calibrated,
             "temperature": classifier.temperature,
@@ -261,7 +263,8 @@ class Service:
             raise Refusal(422, f"cannot read this picture: {refused}") from None
         except Lost:
             raise Refusal(422, "cannot read this picture: it takes too much to decode") from None
-        shape = (*self.classifier.image_size, self.classifier.channels)
+        form = self.classifier.preprocessing
+        shape = (*form.image_size, form.channels)
         return np.frombuffer(pixels, np.uint8).reshape(shape)
 
     async def _probabilities(self, pixels: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vitlab.config import Config
 from vitlab.data import Dataset
 from vitlab.errors import ConfigError, RunError
-from vitlab.models.weights import load_weights
+from vitlab.models.weights import LoadReport, load_weights
 from vitlab.pretrained.weights import data_of, read_class_names, read_weights, trained_on
 
 
