@@ -4,7 +4,7 @@
 """
 
 from vitlab.data.dataset import ARRAYS, Data, Dataset, load_test, open_dataset
-from vitlab.data.find import locate, relocate
+from vitlab.data.find import Root, locate, relocate
 from vitlab.data.images import decode
 from vitlab.data.known import KNOWN
 from vitlab.data.labelled import LabelledImages, class_counts, from_arrays, statistics
@@ -16,6 +16,7 @@ __all__ = [
     "Data",
     "Dataset",
     "LabelledImages",
+    "Root",
     "class_counts",
     "decode",
     "from_arrays",
