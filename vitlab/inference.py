@@ -116,7 +116,7 @@ def open_model(run: Run, checkpoint: Checkpoint, device: torch.device) -> nn.Mod
     with torch.random.fork_rng(devices=[]):
         model = build_model(config)
     size = checkpoint.state["image_size"]
-    model.resize(tuple(size))
+    model.resize(size)
     weights = checkpoint.average if config.optim.average_decay else checkpoint.model
     try:
         model.load_state_dict(read_tensors(weights))
