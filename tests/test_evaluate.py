@@ -113,7 +113,7 @@ def test_logits_labels_and_indices_are_kept(run):
     result = evaluate(run)
     examples = load_train(run.config.data)
     with np.load(run.predictions("validation"), allow_pickle=False) as kept:
-        expected = run.split.indices[1]
+        expected = run.split.index[1]
         assert np.array_equal(kept["indices"], expected)
         assert np.array_equal(kept["labels"], examples.labels[expected])
         assert kept["logits"].shape == (len(expected), 10) and kept["logits"].dtype == np.float32

@@ -163,7 +163,9 @@ class SplitRecord(NamedTuple):
         return np.union1d(self.keys[self.part == TRAINED], self.before)
 
     @property
-    def indices(self) -> "tuple[np.ndarray, np.ndarray]":
+    def index(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+    ) -> "tuple[np.ndarray, np.ndarray]":
         """Index of the training and of the validation images into the examples."""
         import numpy as np
 
