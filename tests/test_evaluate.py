@@ -103,7 +103,7 @@ def test_validation_repeats_what_training_ended_with_and_keeps_its_logits(run):
     assert run.results == {"validation": result}
     assert evaluate(str(run.path)) == result
     assert ledger(run) == []
-    examples, expected = open_dataset(run.config.data).examples, run.split.indices[1]
+    examples, expected = open_dataset(run.config.data).examples, run.split.index[1]
     with np.load(run.predictions("validation"), allow_pickle=False) as kept:
         assert np.array_equal(kept["indices"], expected)
         assert np.array_equal(kept["labels"], examples.labels[expected])

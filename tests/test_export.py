@@ -302,7 +302,7 @@ def test_the_shipped_model_loses_nothing_on_real_images(cifar10, tmp_path, monke
     monkeypatch.setenv("VITLAB_RUNS", str(tmp_path))
     run = open_run("cpu")
     examples = open_dataset(run.config.data, root=cifar10).examples
-    places = run.split.indices[1][:2000]
+    places = run.split.index[1][:2000]
     images, labels = examples.images[places], examples.labels[places]
 
     def accuracy(classifier) -> float:

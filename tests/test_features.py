@@ -80,7 +80,7 @@ def test_every_layer_is_measured_and_only_a_vit_has_a_cls_token(found):
 
 
 def test_numbers_are_those_of_the_models_own_tokens_on_validation_images(found, trained, examples):
-    _, validation = trained["vit"].split.indices
+    _, validation = trained["vit"].split.index
     model = vitlab.load(trained["vit"], device="cpu")
     trace: dict = {}
     model.module(model.prepare(examples.images[validation]), trace)

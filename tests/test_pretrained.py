@@ -46,7 +46,7 @@ def test_the_card_says_what_the_stored_results_say_and_names_no_machine(run):
 
 def test_it_is_as_accurate_on_real_images_as_its_card_says(run, cifar10):
     examples = open_dataset(run.config.data, root=cifar10).examples
-    index = run.split.indices[1][:1000]
+    index = run.split.index[1][:1000]
     logits = vitlab.predict(run, examples.images[index], device="cpu")
     accuracy = (logits.argmax(1) == examples.labels[index]).mean()
     stated = run.results["validation"]["accuracy"]

@@ -154,7 +154,7 @@ def _sample(runs: Sequence[Run], examples: LabelledImages) -> tuple[np.ndarray, 
                 f"{runs[0].name} and {run.name} were trained on different images: "
                 "only runs of the same data.* can be compared"
             )
-        splits.append(run.split.indices)
+        splits.append(run.split.index)
     train, validation = splits[0]
     same = (np.array_equal(train, a) and np.array_equal(validation, b) for a, b in splits)
     if not all(same):

@@ -49,7 +49,7 @@ def open_split(
         examples = _test(run, data, data_root)
         return examples, np.arange(len(examples.labels))
     examples = open_examples(run, data, data_root)
-    _, index = run.split.indices
+    _, index = run.split.index
     if not len(index):
         raise RunError(f"{run.path} has no validation split: data.validation_fraction=0")
     return examples, index

@@ -1,7 +1,7 @@
 """What recipes were measured to reach, as data, so that a run can be compared with it.
 
-measured.json is made from the committed records by `make results`. A measurement speaks of its own
-config, whatever the seed, and of no other.
+measured.json is made from the committed records by `make results`. A measurement holds for
+its own config with any seed, and for no other.
 """
 
 from dataclasses import dataclass

@@ -5,7 +5,7 @@
 Every share is a fraction from 0 to 1. A class without images has no recall, no F1 and no
 AUC: these are NaN in arrays and null in JSON, and a mean over classes is a mean over the
 classes that have images. A class with images that is never predicted has precision and F1 0.
-In scikit-learn's words: average="macro" over the labels that have images, zero_division=0.
+In terms of scikit-learn: average="macro" over the labels that have images, zero_division=0.
 Logits that are not finite give NaN, which no comparison calls good.
 """
 
@@ -185,7 +185,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def certainty(probability: float) -> str:
-    """How sure a model is of an answer, in words."""
+    """How sure a model is of an answer: sure, fairly sure or unsure."""
     return "sure" if probability > 0.9 else "fairly sure" if probability > 0.7 else "unsure"
 
 
@@ -244,7 +244,7 @@ def top_confusions(
     wrong = matrix - np.diag(np.diag(matrix))
     errors = wrong.sum()
     order = np.argsort(-wrong, axis=None, kind="stable")[:count]
-    places = [divmod(place, len(matrix)) for place in order.tolist()]
+    places: list[tuple[int, int]] = [divmod(place, len(matrix)) for place in order.tolist()]
     return [
         {
             "true": class_names[true],

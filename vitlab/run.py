@@ -34,7 +34,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from vitlab.config import Config
 from vitlab.errors import ConfigError, RunError
@@ -71,8 +71,8 @@ CONFIG, PROVENANCE, METRICS = "config.json", "provenance.json", "metrics.jsonl"
 FINISHED, RESULTS, TIMING = "finished.json", "results.json", "timing.json"
 LOCK = ".lock"
 
-STUDY = "study.json"
-"""The plan of a study, in the study's folder."""
+STUDY, SUMMARY = "study.json", "summary.json"
+"""The plan of a study and what was found, in the study's folder."""
 
 KEEP = 2
 """Newest checkpoints kept beside the best: two, so that a damaged one has a predecessor."""
@@ -170,7 +170,9 @@ class SplitRecord(NamedTuple):
         return np.union1d(self.keys[self.part == TRAINED], self.before)
 
     @property
-    def indices(self) -> "tuple[np.ndarray, np.ndarray]":
+    def index(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+    ) -> "tuple[np.ndarray, np.ndarray]":
         """Index of the training and of the validation images into the examples."""
         import numpy as np
 
@@ -614,11 +616,11 @@ def _file_hash(path: Path) -> str:
 
 
 def _entries(manifest: str) -> dict[str, Any]:
-    """Size and hash of each file of a checkpoint; ValueError for a text that is not ours."""
-    entries: Any = json.loads(manifest)
-    if type(entries) is not dict or manifest != as_json(entries):
+    """Size and hash of each file of a checkpoint; ValueError unless it is as it was written."""
+    entries = json.loads(manifest)
+    if not isinstance(entries, dict) or manifest != as_json(entries):
         raise ValueError("not a manifest")
-    return entries
+    return cast(dict[str, Any], entries)
 
 
 @contextmanager

@@ -1,11 +1,11 @@
-"""What measured accuracies are worth: intervals, tests, corrections and the words of a verdict.
+"""What measured accuracies are worth: intervals, tests, corrections and verdicts.
 
     images of one model    -> wilson       an interval of its accuracy
     images of two models   -> mcnemar      which of the two; nothing of their recipes, one seed each
     seeds of two recipes   -> Difference   over a family of comparisons: holm, then its verdict
     seeds and images       -> bootstrap    a second opinion, which decides nothing
 
-Accuracies and differences are fractions from 0 to 1; words speak of percentage points, pp.
+Accuracies and differences are fractions from 0 to 1; sentences give percentage points, pp.
 """
 
 import math
@@ -23,7 +23,7 @@ POWER = 0.8
 """Chance of finding what is there, where we say how much could have been seen."""
 
 LEAST = 0.001
-"""Smallest difference worth a word: gaps below 0.1 pp are not meaningful on test sets we know."""
+"""Smallest difference worth reporting: gaps below 0.1 pp mean nothing on test sets we know."""
 
 FEWEST = 3
 """Seeds an arm needs for a verdict; five are better."""
@@ -223,7 +223,7 @@ class Difference:
     def paired(self) -> bool:
         """Whether seeds are paired: the correlation is above 0.2, and not by chance.
 
-        At exactly 1, as of an arm with itself, no noise would be left to judge by.
+        At exactly 1, as of an arm with itself, no noise would be left to test against.
         """
         if not self.correlation < 1 - 1e-9 or len(self.arm) <= 3:
             return False
@@ -269,7 +269,7 @@ class Difference:
     def verdict(
         self, adjusted: float | None = None, *, comparisons: int = 1, margin: float | None = None
     ) -> str:
-        """Say what may be said of the arm against its baseline.
+        """Whether the arm is better or worse than its baseline, or why that cannot be said.
 
         Args:
             adjusted: the p after Holm's correction in its family; None where it stands alone.
@@ -282,18 +282,18 @@ class Difference:
         p = self.p if adjusted is None else adjusted
         low, high = self.interval
         if p < LEVEL and (low > 0 or high < 0) and abs(self.value) > LEAST - 1e-9:
-            words = "better" if self.value > 0 else "worse"
+            verdict = "better" if self.value > 0 else "worse"
         elif margin is not None and self.equivalence(margin) < LEVEL:
-            words = f"equal within {points(margin)} pp"
+            verdict = f"equal within {points(margin)} pp"
         else:
             seen = math.ceil(1e4 * self.detectable(comparisons) - 1e-6) / 1e4
-            words = f"no evidence of a difference (could have seen >= {points(seen)} pp)"
+            verdict = f"no evidence of a difference (could have seen >= {points(seen)} pp)"
         lost = [
             f"{sample.failed} of {sample.planned} seeds of {whose} failed"
             for whose, sample in (("the arm", self.arm), ("the baseline", self.baseline))
             if sample.failed
         ]
-        return "; ".join([words, *lost])
+        return "; ".join([verdict, *lost])
 
     @cached_property
     def refusal(self) -> str | None:
@@ -308,7 +308,7 @@ class Difference:
             if 5 * sample.failed > sample.planned:
                 return f"{sample.failed} of {sample.planned} seeds of {whose} failed"
         if not self._spread[0]:
-            return "accuracy is the same for every seed, so there is no noise to judge by"
+            return "accuracy is the same for every seed, so there is no noise to compare with"
         return None
 
 

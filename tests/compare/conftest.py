@@ -4,13 +4,11 @@ There are no weights in them. Who is right about which image is written down, so
 that follows can be counted.
 """
 
-import io
 import os
 
 import numpy as np
 import pytest
 
-from vitlab.files import write_bytes, write_json
 from vitlab.metrics import galleries, summarize
 from vitlab.recipes import recipe
 from vitlab.run import Run
@@ -121,7 +119,7 @@ class Runs:
                 "conditions": conditions,
             }
         if results:
-            write_json(run.path / "results.json", results)
+            run.write_results(results)
         return run
 
     def save_answers(self, run, part, labels, predicted):
@@ -133,9 +131,9 @@ class Runs:
             "-gallery": {"places": places, "images": images},
         }
         for tail, arrays in kept.items():
-            file = io.BytesIO()
-            np.savez_compressed(file, allow_pickle=False, **arrays)
-            write_bytes(run.predictions(part + tail), file.getvalue())
+            file = run.predictions(part + tail)
+            file.parent.mkdir(exist_ok=True)
+            np.savez_compressed(file, **arrays)
 
     def seeds(self, name, errors, **more):
         """Runs of one recipe: as many wrong images as asked for, seed by seed."""

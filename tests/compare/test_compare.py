@@ -98,7 +98,7 @@ def test_every_disagreement_is_listed_with_both_predictions(runs):
 @pytest.mark.parametrize(
     ("difference", "reason"),
     [
-        ({"split": "6" * 64}, "splits hold different images"),
+        ({"split": "6" * 64}, "splits have different images"),
         ({"fingerprint": "e" * 64}, "different data"),
         ({"evaluated": ()}, "`vitlab evaluate"),
     ],

@@ -47,7 +47,7 @@ def test_a_run_is_explained_on_validation_images_and_only_its_own_folder_is_writ
     before = files(run.path)
     found = explain(run, methods=FEW, count=1)
     examples = open_dataset(run.config.data).examples
-    index = run.split.indices[1]
+    index = run.split.index[1]
     (picture,) = found["pictures"]
     place = int(picture["name"].removeprefix("validation-"))
     assert place in index

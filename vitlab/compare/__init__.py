@@ -94,7 +94,7 @@ def default_folder(runs: Sequence[Run]) -> Path:
 
 
 def _entries(runs: Sequence[AnyRun], split: Split) -> list[RunFacts]:
-    """The runs under names that tell them apart."""
+    """The runs under names of which no two are equal."""
     opened = [open_run(run) for run in runs]
     if len(opened) < 2:
         raise RunError("a comparison takes two runs or more")

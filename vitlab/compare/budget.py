@@ -1,4 +1,4 @@
-"""Where one run had more or other means than another, so that a difference is not read as merit."""
+"""Where one run had a larger or another budget, so that a difference is not read as merit."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -24,7 +24,7 @@ TOLERANCE = 0.01
 
 
 def unequal(one: RunFacts, other: RunFacts) -> list[str]:
-    """What the budget of a run differs in from another's, in words; empty where it is equal.
+    """What the budget of a run differs in from another's, as sentences; empty where it is equal.
 
     Images, batches, augmentation, schedule, precision, validation split and tuning are means;
     parameters and multiply-adds are named even where they are what is compared.
@@ -96,6 +96,6 @@ def _circumstances(one: RunFacts, other: RunFacts) -> Iterator[str]:
 
 
 def _costs(one: RunFacts, other: RunFacts) -> Iterator[str]:
-    for fact, words in COSTS.items():
+    for fact, name in COSTS.items():
         if one[fact] and other[fact] and abs(one[fact] / other[fact] - 1) > TOLERANCE:
-            yield f"{one[fact] / other[fact]:.3g} x the {words}"
+            yield f"{one[fact] / other[fact]:.3g} x the {name}"

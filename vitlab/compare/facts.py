@@ -88,7 +88,7 @@ SOURCES: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "checkpoint_sha256": ((RESULTS, "{split}.checkpoint_sha256"),),
 }
-"""Facts that stand in a file as they are: where they are looked for, the first that is there."""
+"""Facts that are read from a file as they are: the fields to try, of which the first counts."""
 
 
 class RunFacts:

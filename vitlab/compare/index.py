@@ -66,7 +66,7 @@ def write_index(folder: str | os.PathLike[str]) -> list[Line]:
     root = Path(folder)
     found = None
     try:
-        with _turn(root) if root.is_dir() else nullcontext():
+        with _lock(root) if root.is_dir() else nullcontext():
             found = lines(root)
             rows = ([line.values[name] for name in COLUMNS] for line in found)
             write_text(root / INDEX, csv_text([COLUMNS, *rows]))
@@ -79,17 +79,17 @@ def select(found: Sequence[Line], where: Sequence[str]) -> list[Line]:
     """The lines whose config has the given values: FIELD=VALUE, all of them.
 
     Raises:
-        ConfigError: a field that no config has, or a word without =.
+        ConfigError: a field that no config has, or one without =.
     """
     known = set(fields_of(Config())) | {"recipe"}
     for line in found:
         known |= set(fields_of(line.config)) if line.config else set()
     problems: list[str] = []
     asked: dict[str, str] = {}
-    for words in where:
-        name, sign, value = words.partition("=")
+    for condition in where:
+        name, sign, value = condition.partition("=")
         if not sign:
-            problems.append(f"--where {words!r}: say FIELD=VALUE, as in model.kind=vit")
+            problems.append(f"--where {condition!r}: say FIELD=VALUE, as in model.kind=vit")
         elif name not in known:
             problems.append(unknown(name, known))
         asked[name] = value
@@ -99,7 +99,7 @@ def select(found: Sequence[Line], where: Sequence[str]) -> list[Line]:
 
 
 def ranked(found: Sequence[Line], column: str = "accuracy") -> list[Line]:
-    """The lines by a column: numbers from the highest, words from A, what is unknown last.
+    """The lines by a column: numbers from the highest, text from A, what is unknown last.
 
     Losses, costs, gaps and errors begin with the lowest. ConfigError for an unknown column.
     """
@@ -145,7 +145,7 @@ def _as_written(value: str, stored: Any) -> str:
 
 
 def _runs(root: Path) -> Iterator[Path]:
-    """Folders with a config.json; a run may hold another, its teacher, which is not looked for."""
+    """Folders with a config.json; a run may hold another, its teacher, which is not listed."""
     for place, folders, files in os.walk(root):
         if CONFIG in files:
             folders.clear()
@@ -154,8 +154,8 @@ def _runs(root: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _turn(folder: Path) -> Generator[None]:
-    """Wait for the right to write the index of a folder."""
+def _lock(folder: Path) -> Generator[None]:
+    """Be the only process that writes the index of a folder, after those that came before."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)

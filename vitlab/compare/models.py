@@ -1,6 +1,6 @@
 """Two trained models on the same images: who is right where, and what their difference is worth.
 
-This speaks of two sets of weights. Of the recipes that made them it says nothing: each is one seed.
+This compares two sets of weights, not the recipes that made them: each is one seed.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ GROUPS = ("only the run", "only the other", "neither")
 
 @dataclass(frozen=True)
 class Answers:
-    """What a run's model said of a split: predictions, confidence and truth, each (N,)."""
+    """A run's stored predictions on a split: classes, confidence and truth, each (N,)."""
 
     indices: np.ndarray
     labels: np.ndarray
@@ -54,7 +54,7 @@ def incomparable(one: RunFacts, other: RunFacts) -> str | None:
     if one["data_fingerprint"] != other["data_fingerprint"]:
         return "they were trained and evaluated on different data"
     if one["split_sha256"] != other["split_sha256"]:
-        return f"their {one['split']} splits hold different images"
+        return f"their {one['split']} splits have different images"
     return None
 
 
@@ -155,7 +155,7 @@ def _disagreements(mine: Answers, theirs: Answers, names: list[str]) -> list[dic
 
 
 def right_one(one: dict[str, Any]) -> str:
-    """Who is right about an image on which two models disagree: a word of GROUPS."""
+    """Who is right about an image on which two models disagree: one of GROUPS."""
     if one["predicted"] == one["true"]:
         return GROUPS[0]
     return GROUPS[1] if one["against_predicted"] == one["true"] else GROUPS[2]

@@ -1,4 +1,4 @@
-"""A comparison in words: sentences computed from its numbers, tables, a Markdown page."""
+"""A comparison as sentences computed from its numbers, as tables and as a Markdown page."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -33,10 +33,10 @@ def _accuracy(fact: Facts) -> str:
     if fact("accuracy") is None:
         return "-"
     interval = fact("accuracy_interval")
-    told = percent(fact("accuracy")) + (f" ({between(interval)})" if interval else "")
+    accuracy = percent(fact("accuracy")) + (f" ({between(interval)})" if interval else "")
     if fact("validation_seen") and fact("split") == "validation":
-        told += f", {_text(fact('validation_seen'))} of the images trained on before"
-    return told
+        accuracy += f", {_text(fact('validation_seen'))} of the images trained on before"
+    return accuracy
 
 
 def _worst(fact: Facts) -> str:
@@ -194,16 +194,16 @@ def model_finding(one: Comparison) -> str:
         f"{p_value(one['adjusted_p'])})"
     )
     if one["verdict"] == "no evidence of a difference":
-        words = (
+        verdict = (
             f"No evidence that this trained model, {one['run']}, is better or worse than the "
             f"trained model {one['against']}: {numbers}"
         )
     else:
-        words = (
+        verdict = (
             f"This trained model, {one['run']}, is {one['verdict']} than the trained model "
             f"{one['against']}: {numbers}"
         )
-    return f"{words}. That holds for these weights, not for their recipes.{_budget(one)}"
+    return f"{verdict}. That holds for these weights, not for their recipes.{_budget(one)}"
 
 
 def recipe_facts(one: Comparison) -> Iterator[str]:
@@ -212,9 +212,9 @@ def recipe_facts(one: Comparison) -> Iterator[str]:
         spread = f", standard deviation {points(one['std'])} pp" if one["std"] is not None else ""
         within = f", 95 % interval {between(one['interval'])}" if one["interval"] else ""
         lost = "".join(
-            f"; {number} of {one['planned']} {word}"
-            for word in ("failed", "pending")
-            if (number := one[word])
+            f"; {number} of {one['planned']} {status}"
+            for status in ("failed", "pending")
+            if (number := one[status])
         )
         mean = f"a mean of {percent(one['mean'])} over " if one["n"] else "nothing yet from "
         yield (
@@ -265,12 +265,12 @@ def markdown(found: Comparison, drawn: list[str]) -> str:
              for row in rows(found)]  # fmt: skip
     parts = [
         f"# {', '.join(names)}",
-        f"Held against {names[0]}, on the {found['split']} split, last step.",
+        f"Compared with {names[0]} on the {found['split']} split, last step.",
         "## Findings",
         bullets(map(markdown_name, found["findings"])),
         "## Numbers",
         table(("", *names), facts),
-        "`-` was never measured. Epochs to an accuracy are as exact as the training judged "
+        "`-` was never measured. Epochs to an accuracy are as exact as the training was evaluated "
         "often. The generalisation gap is the accuracy on clean training images less that on the "
         "split.",
         *picture(drawn, "curves", "cost"),

@@ -76,7 +76,7 @@ def group(entries: Iterable[RunFacts]) -> list[Recipe]:
 
 
 def _name(own: list[RunFacts], groups: Iterable[list[RunFacts]]) -> str:
-    """The recipe's name, and where another is called the same, the fields that tell them apart."""
+    """The recipe's name, and where another is called the same, the fields in which they differ."""
     run = own[0].run
     alike = [one[0].run for one in groups if one[0].run.config.recipe == run.config.recipe]
     apart = {
@@ -94,7 +94,7 @@ def compare_recipes(entries: list[RunFacts]) -> dict[str, Any]:
     """Every recipe against that of the first run, over seeds: a family corrected by Holm."""
     first, *others = recipes = group(entries)
     differences = [Difference(one.sample, first.sample) for one in others]
-    # A recipe that cannot be judged stays in the family, or others would gain from its loss.
+    # A recipe that cannot be compared stays in the family, or its absence would favour the others.
     p = [math.nan if one.refusal else one.p for one in differences]
     adjusted = holm([1.0 if math.isnan(value) else value for value in p])
     return {

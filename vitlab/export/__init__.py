@@ -87,7 +87,7 @@ def write_onnx(job: Job, folder: Path) -> dict[str, Logits]:
 def write_int8(job: Job, folder: Path) -> dict[str, Logits]:
     """Write int8 ONNX, calibrated on training images."""
     examples = open_examples(job.model.run, job.data, job.data_root)
-    train, _ = job.model.run.split.indices
+    train, _ = job.model.run.split.index
     places = np.random.default_rng(CALIBRATION_SEED).permutation(train)[:CALIBRATION_IMAGES]
     images = job.model.prepare(examples.images[np.sort(places)])
     exact = folder / "exact.onnx"

@@ -35,9 +35,8 @@ from vitlab.report.document import (
 from vitlab.report.drawing import LOOKS
 from vitlab.report.inside import BESIDE, parts
 from vitlab.report.subject import address, plainly, read_existing, without_folders
-from vitlab.run import STUDY
+from vitlab.run import STUDY, SUMMARY
 from vitlab.study import page
-from vitlab.study.summary import SUMMARY
 
 TOLD_APART = 6
 """Most arms that have a colour of their own."""

@@ -1,4 +1,4 @@
-"""What became of a study: its plan together with the runs of its trials.
+"""A study folder, read: its plan together with the runs of its trials.
 
 Accuracy is that of the validation images at the last step; nothing here opens the test split.
 """
@@ -44,7 +44,7 @@ class Outcome:
 
     @classmethod
     def read(cls, folder: Path, trial: Trial) -> "Outcome":
-        """Look up what became of a trial; a run that stopped before its first step is none."""
+        """Read a trial of a study; a run that stopped before its first step is none."""
         path = folder / trial.run
         run = Run(path) if Run.exists(path) and Run(path).has_provenance else None
         return cls(trial, *status(folder, trial), run)
@@ -123,7 +123,7 @@ def count_spikes(losses: Sequence[float]) -> int:
 
 @dataclass(frozen=True)
 class ArmResult:
-    """An arm and what became of its trials."""
+    """An arm and the outcomes of its trials."""
 
     arm: Arm
     outcomes: tuple[Outcome, ...]

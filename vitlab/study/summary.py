@@ -22,15 +22,14 @@ from vitlab.fields import text
 from vitlab.figures import study as figures
 from vitlab.figures.style import numbers as write_csv
 from vitlab.files import write_json, write_text
+from vitlab.run import SUMMARY
 from vitlab.stats import Difference
 from vitlab.study import page, scaling
 from vitlab.study.define import ALL_PAIRS
 from vitlab.study.record import PENDING, ArmResult, Outcome, StudyRecord
 
-SUMMARY = "summary.json"
-
 SCHEMA = 1
-"""Number of its layout."""
+"""Number of the summary.json layout."""
 
 UNSEEN = ("train.seed", "train.log_steps", "train.evaluate_epochs", "train.checkpoint_epochs")
 """Fields that may differ without making budgets unequal."""
