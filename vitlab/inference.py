@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from vitlab.card import card
-from vitlab.data import ARRAYS, LabelledImages, find_again, from_arrays, load_train
+from vitlab.data import ARRAYS, Data, LabelledImages, find_again, from_arrays, load_train
 from vitlab.device import autocast, choose_device, choose_precision, multiplies_bf16
 from vitlab.errors import DataError, RunError
 from vitlab.metrics import certainty, log_softmax, require_finite
@@ -31,8 +31,6 @@ from vitlab.preprocessing import Pictures, Preprocessing, preprocess, to_tensor
 from vitlab.pretrained import find_run
 from vitlab.run import Checkpoint, Run, Which
 from vitlab.tensors import read_tensors
-
-Data = LabelledImages | tuple[np.ndarray, np.ndarray] | None
 
 BATCH = 500
 """Images that are classified at once, as far as `at_once` allows."""

@@ -13,10 +13,10 @@ from typing import Literal
 
 import numpy as np
 
-from vitlab.data import ARRAYS, KNOWN, LabelledImages, find_again, from_arrays, load_test
+from vitlab.data import ARRAYS, KNOWN, Data, LabelledImages, find_again, from_arrays, load_test
 from vitlab.data.sources import draws_test
 from vitlab.errors import DataError, RunError
-from vitlab.inference import Data, open_examples
+from vitlab.inference import open_examples
 from vitlab.run import Checkpoint, Run
 
 Split = Literal["validation", "test"]

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vitlab.data import ARRAYS, KNOWN
+from vitlab.data import ARRAYS, KNOWN, Data
 from vitlab.data.images import convert
 from vitlab.data.sources import locate
 from vitlab.errors import VitlabError
-from vitlab.inference import Data, TrainedModel
+from vitlab.inference import TrainedModel
 from vitlab.ledger import open_split
 from vitlab.metrics import accuracy
 from vitlab.preprocessing import Preprocessing
