@@ -206,8 +206,8 @@ def test_of_contradicting_labels_those_that_weigh_more_are_learned():
         (["heavy"] * 60, "no array of numbers"),
     ],
 )
-def test_what_cannot_be_weights_is_refused(data, weights, words):
-    with pytest.raises(DataError, match=words):
+def test_what_cannot_be_weights_is_refused(data, weights, reason):
+    with pytest.raises(DataError, match=reason):
         tiny().fit(*data, weights)
 
 

@@ -16,9 +16,8 @@ import numpy as np
 
 from vitlab.classifier import Classifier, is_source
 from vitlab.data.folder import list_files
-from vitlab.errors import ConfigError, DataError, PartialError, VitlabError
+from vitlab.errors import ConfigError, DataError, PartialError
 from vitlab.formatting import count, csv_text, plain
-from vitlab.run import Run
 
 BATCH = 64
 """Pictures that are classified at once."""
@@ -187,10 +186,3 @@ class Tally:
                 f"{self.failed:,} of {self.failed + len(self.read):,} files could not be read; "
                 "the others are answered"
             )
-
-
-def explainable(classifier: Classifier) -> Run:
-    """The run whose maps can be drawn; VitlabError if there is only an export of it."""
-    if classifier.run is None:
-        raise VitlabError(f"an export of {classifier.name} has no maps: give the run itself")
-    return classifier.run

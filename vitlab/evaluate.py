@@ -22,13 +22,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from vitlab.data import LabelledImages, index_sha256
+from vitlab.data import Data, LabelledImages, index_sha256
 from vitlab.data.batches import DeviceImages
 from vitlab.device import choose_device, enough_memory
 from vitlab.figures import evaluation, training
 from vitlab.files import write_bytes
 from vitlab.formatting import csv_text
-from vitlab.inference import BATCH, WORKING, Data, TrainedModel
+from vitlab.inference import BATCH, WORKING, TrainedModel
 from vitlab.ledger import Split, open_split, record_opening
 from vitlab.metrics import (
     GALLERY_SEED,
@@ -118,10 +118,10 @@ def evaluate(
         VitlabError: logits that are not finite, or too little memory.
     """
     run = open_run(run)
-    place = Place(run, split, checkpoint, run.checkpoint(checkpoint))
-    stored = place.find_result()
-    if stored == place and (_is_drawn(run, place.name) or not pictures):
-        return place.result
+    target = StoredResult(run, split, checkpoint, run.checkpoint(checkpoint))
+    stored = target.find()
+    if stored == target and (_is_drawn(run, target.name) or not pictures):
+        return target.result
     images = None
     if stored is None:
         images = open_split(run, split, data, data_root)
@@ -130,15 +130,15 @@ def evaluate(
             evaluate(run, checkpoint=checkpoint, pictures=pictures, **where)
     with run.evaluating():
         if images is not None:
-            facts = _compute_logits(place, split, images, device)
+            facts = _compute_logits(target, split, images, device)
         else:
             assert stored is not None
-            place.copy_predictions(stored)
+            target.copy_predictions(stored)
             facts = {fact: stored.result[fact] for fact in FACTS if fact in stored.result}
-        result = {**facts, **_summarize(place)}
+        result = {**facts, **_summarize(target)}
         if pictures:
-            draw(run, place.name, result)
-        place.write(result)
+            draw(run, target.name, result)
+        target.write(result)
     return result
 
 
@@ -163,26 +163,26 @@ def evaluate_robustness(
         the facts of `evaluate`.
     """
     run = open_run(run)
-    place = Place(run, f"{split}-robustness", checkpoint, run.checkpoint(checkpoint))
-    stored = place.find_result()
-    if stored == place and (run.figures / f"{place.name}.png").exists():
-        return place.result
+    target = StoredResult(run, f"{split}-robustness", checkpoint, run.checkpoint(checkpoint))
+    stored = target.find()
+    if stored == target and (run.figures / f"{target.name}.png").exists():
+        return target.result
     images = open_split(run, split, data, data_root) if stored is None else None
     with run.evaluating():
         if images is not None:
-            result = _classify_damaged(place, split, images, device)
+            result = _compute_robustness(target, split, images, device)
         else:
             assert stored is not None
-            place.copy_predictions(stored)
+            target.copy_predictions(stored)
             result = stored.result
-        title = f"{run.name}, {place.title}: {result['images']:,} images, 95 % intervals; "
+        title = f"{run.name}, {_title(target.name)}: {result['images']:,} images, 95 % intervals; "
         title += f"attacks move a pixel by at most {255 * result['epsilon']:g}/255"
-        evaluation.robustness(result["conditions"], run.figures / place.name, title=title)
-        place.write(result)
+        evaluation.robustness(result["conditions"], run.figures / target.name, title=title)
+        target.write(result)
     return result
 
 
-class Place(NamedTuple):
+class StoredResult(NamedTuple):
     """Where a run keeps a result of one of its checkpoints, and the predictions it is made of."""
 
     run: Run
@@ -197,40 +197,31 @@ class Place(NamedTuple):
         return self.key if self.which == "last" else f"best-{self.key}"
 
     @property
-    def title(self) -> str:
-        """The same for the title of a picture."""
-        return _title(self.name)
-
-    @property
     def result(self) -> dict[str, Any]:
         """The stored result; empty where there is none."""
         results = self.run.results
         return (results if self.which == "last" else results.get("best", {})).get(self.key, {})
 
-    def find_result(self, key: str | None = None) -> "Place | None":
+    def find(self, key: str | None = None) -> "StoredResult | None":
         """Where there is a result of exactly this checkpoint with its predictions, here first.
 
         The best checkpoint may be the last: it is no reason to open the test split again.
-        `key` asks for another result than that of this place.
+        `key` asks for another result than this one.
         """
         last, best = (self._replace(key=key or self.key, which=w) for w in ("last", "best"))
-        for place in (last, best) if self.which == "last" else (best, last):
-            same = place.result.get("checkpoint_sha256") == self.checkpoint.sha256
-            if same and self.run.predictions(place.name).exists():
-                return place
+        for stored in (last, best) if self.which == "last" else (best, last):
+            same = stored.result.get("checkpoint_sha256") == self.checkpoint.sha256
+            if same and self.run.predictions(stored.name).exists():
+                return stored
         return None
 
-    def load(self, suffix: str = "") -> dict[str, np.ndarray]:
-        """Stored predictions, or the images of the galleries."""
-        return _load(self.run, self.name + suffix)
-
     def save(self, suffix: str = "", **arrays: np.ndarray) -> None:
-        """Store what `load` reads."""
+        """Store predictions, or the images of the galleries."""
         file = io.BytesIO()
         np.savez_compressed(file, allow_pickle=False, **arrays)
         write_bytes(self.run.predictions(self.name + suffix), file.getvalue())
 
-    def copy_predictions(self, other: "Place") -> None:
+    def copy_predictions(self, other: "StoredResult") -> None:
         """Copy the predictions of an equal checkpoint here."""
         for suffix in ("", "-gallery"):
             theirs = self.run.predictions(other.name + suffix)
@@ -277,7 +268,7 @@ def _numbers(result: dict[str, Any]) -> Iterator[tuple[str, str, float | None]]:
 
 @contextmanager
 def _open_model(
-    place: Place, split: Split, images: tuple[LabelledImages, np.ndarray], device: str
+    target: StoredResult, split: Split, images: tuple[LabelledImages, np.ndarray], device: str
 ) -> Iterator[tuple[TrainedModel, dict[str, Any]]]:
     """The run's model, and the facts of the result to come.
 
@@ -294,28 +285,28 @@ def _open_model(
         )
 
     with enough_memory(too_large):
-        model = TrainedModel(place.run, place.checkpoint, where)
+        model = TrainedModel(target.run, target.checkpoint, where)
         facts = {
-            "step": place.checkpoint.step,
-            "checkpoint_sha256": place.checkpoint.sha256,
+            "step": target.checkpoint.step,
+            "checkpoint_sha256": target.checkpoint.sha256,
             "data_fingerprint": examples.fingerprint,
             "index_sha256": index_sha256(index),
             "precision": model.precision,
         }
-        seen = place.run.provenance["data"].get("validation_seen", 0)
+        seen = target.run.provenance["data"].get("validation_seen", 0)
         if split == "validation" and seen:
             facts["validation_seen"] = seen
         if split == "test":
-            facts["test_openings"] = record_opening(place.run, place.checkpoint)
+            facts["test_openings"] = record_opening(target.run, target.checkpoint)
         yield model, facts
 
 
 def _compute_logits(
-    place: Place, split: Split, images: tuple[LabelledImages, np.ndarray], device: str
+    target: StoredResult, split: Split, images: tuple[LabelledImages, np.ndarray], device: str
 ) -> dict[str, Any]:
     """Classify a split, store its logits and the images that are shown, and return the facts."""
     examples, index = images
-    with _open_model(place, split, images, device) as (model, facts):
+    with _open_model(target, split, images, device) as (model, facts):
         pixels = DeviceImages(examples, index, model.device)
         starts = range(0, len(index), BATCH)
         logits = torch.cat([model(pixels[s : s + BATCH]) for s in starts]).cpu().numpy()
@@ -324,14 +315,14 @@ def _compute_logits(
         "inference_ms": 1000 * seconds,
         "device": str(pixels.device),
         "threads": torch.get_num_threads(),
-        "step": place.checkpoint.step,
+        "step": target.checkpoint.step,
     }
-    place.run.write_timing(timing)
+    target.run.write_timing(timing)
     require_finite(logits)
     labels = examples.labels[index]
     shown = np.unique(np.concatenate(list(galleries(logits, labels).values())))
-    place.save(logits=logits, labels=labels, indices=index)
-    place.save("-gallery", places=shown, images=examples.images[index[shown]])
+    target.save(logits=logits, labels=labels, indices=index)
+    target.save("-gallery", places=shown, images=examples.images[index[shown]])
     return facts
 
 
@@ -347,18 +338,19 @@ def _latency(model: TrainedModel, pixels: DeviceImages) -> float:
     return float(np.median(seconds[WARM_UP:]))
 
 
-def _summarize(place: Place) -> dict[str, Any]:
+def _summarize(target: StoredResult) -> dict[str, Any]:
     """What stored logits, metrics and final numbers say."""
-    run, arrays = place.run, place.load()
+    run = target.run
+    arrays = _load(run, target.name)
     # The temperature is always that of validation logits, of just this checkpoint.
-    validation = place if place.key == "validation" else place.find_result("validation")
+    validation = target if target.key == "validation" else target.find("validation")
     temperature = None
     if validation is not None:
-        fitted = validation.load()
+        fitted = _load(run, validation.name)
         temperature = fit_temperature(fitted["logits"], fitted["labels"])
     names = run.provenance["data"]["class_names"]
     summary = summarize(arrays["logits"], arrays["labels"], names, temperature)
-    lines = [line for line in run.metrics if line["step"] <= place.checkpoint.step]
+    lines = [line for line in run.metrics if line["step"] <= target.checkpoint.step]
     clean = [line["accuracy"] for line in lines if line["split"] == "train_clean"]
     finished = run.finished or {}
     return {
@@ -371,15 +363,15 @@ def _summarize(place: Place) -> dict[str, Any]:
     }
 
 
-def _classify_damaged(
-    place: Place, split: Split, images: tuple[LabelledImages, np.ndarray], device: str
+def _compute_robustness(
+    target: StoredResult, split: Split, images: tuple[LabelledImages, np.ndarray], device: str
 ) -> dict[str, Any]:
     """Classify corrupted and attacked images; store the predictions and return the result."""
     examples, index = images
     drawn = np.random.default_rng(ROBUSTNESS_SEED).random(len(index)).argsort()
     index = np.sort(index[drawn[:ROBUSTNESS_IMAGES]])
     pixels, labels = np.ascontiguousarray(examples.images[index]), examples.labels[index]
-    with _open_model(place, split, (examples, index), device) as (model, facts):
+    with _open_model(target, split, (examples, index), device) as (model, facts):
         found = list(predictions(model, pixels, labels, index))
     conditions = []
     for condition, severity, predicted in found:
@@ -395,7 +387,7 @@ def _classify_damaged(
             }
         )
     corrupted = [one["accuracy"] for one in conditions if one["severity"]]
-    place.save(indices=index, labels=labels, predicted=np.array([x[2] for x in found]))
+    target.save(indices=index, labels=labels, predicted=np.array([x[2] for x in found]))
     return {
         **facts,
         "images": len(index),

@@ -20,14 +20,14 @@ import torch
 from torch import Tensor
 
 from vitlab.config import ViTConfig
-from vitlab.data import LabelledImages, index_sha256
+from vitlab.data import Data, LabelledImages, index_sha256
 from vitlab.data.splits import draw
 from vitlab.embeddings import linear_probe, neighbor_accuracy, pca, separation, tsne
 from vitlab.errors import RunError
 from vitlab.figures import features as figures
 from vitlab.figures.maps import Map, maps
 from vitlab.files import write_json
-from vitlab.inference import Data, TrainedModel, at_once, load, open_examples
+from vitlab.inference import TrainedModel, at_once, load, open_examples
 from vitlab.pretrained import open_run
 from vitlab.records import CheckpointChoice
 from vitlab.run import Run

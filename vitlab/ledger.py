@@ -16,6 +16,7 @@ import numpy as np
 from vitlab.data import (
     ARRAYS,
     KNOWN,
+    Data,
     LabelledImages,
     from_arrays,
     load_test,
@@ -23,7 +24,7 @@ from vitlab.data import (
     relocate,
 )
 from vitlab.errors import DataError, RunError
-from vitlab.inference import Data, open_examples
+from vitlab.inference import open_examples
 from vitlab.run import Checkpoint, Run
 
 Split = Literal["validation", "test"]

@@ -3,12 +3,12 @@
 from argparse import Namespace
 
 from vitlab.cli.printing import note, print_json, tracked
-from vitlab.errors import ConfigError
+from vitlab.errors import ConfigError, VitlabError
 
 
 def predict(args: Namespace) -> int:
     """Classify pictures, with calibrated probabilities."""
-    from vitlab.answers import FORMATS, Tally, answers, explainable, find_pictures, split_source
+    from vitlab.answers import FORMATS, Tally, answers, find_pictures, split_source
     from vitlab.classifier import open_classifier
 
     if args.json and args.csv:
@@ -16,7 +16,8 @@ def predict(args: Namespace) -> int:
     source, names = split_source(args.pictures)
     # By torch: for ONNX a run would have to be exported first.
     classifier = open_classifier(source, "torch", device=args.device)
-    run = explainable(classifier) if args.explain else None
+    if args.explain and classifier.run is None:
+        raise VitlabError(f"an export of {classifier.name} has no maps: give the run itself")
     if source is None:
         note(f"no run was named: the shipped model {classifier.name} answers")
     note(classifier.introduction, *classifier.notes)
@@ -26,10 +27,10 @@ def predict(args: Namespace) -> int:
     form = "json" if args.json else "csv" if args.csv else "lines"
     for piece in FORMATS[form](found, classifier, paths, args.top):
         print(piece, end="")
-    if run is not None and tally.read:
+    if args.explain and classifier.run is not None and tally.read:
         from vitlab.explain import explain
 
-        folder = explain(run, tally.read, device=args.device)["folder"]
+        folder = explain(classifier.run, tally.read, device=args.device)["folder"]
         note(f"maps in {folder}")
     elif tally.unsure:
         note(f"unsure of {tally.unsure:,}: look at the map, with --explain")

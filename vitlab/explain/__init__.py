@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from vitlab.data import LabelledImages, index_sha256
+from vitlab.data import Data, LabelledImages, index_sha256
 from vitlab.data.images import decode, header
 from vitlab.device import enough_memory
 from vitlab.errors import ConfigError, RunError
@@ -30,7 +30,7 @@ from vitlab.figures import explanation
 from vitlab.figures.style import short
 from vitlab.files import write_json, write_text
 from vitlab.formatting import plain
-from vitlab.inference import Data, TrainedModel, load
+from vitlab.inference import TrainedModel, load
 from vitlab.ledger import Split, open_split, record_opening
 from vitlab.models import ViT, build_model
 from vitlab.pretrained import open_run

@@ -23,12 +23,13 @@ import torch
 from torch import nn
 
 from vitlab import __version__
+from vitlab.data import Data
 from vitlab.errors import RunError, VitlabError
 from vitlab.export import hub, parity, timm
 from vitlab.export.onnx import Session, needed, to_int8, to_onnx
 from vitlab.export.parity import Logits, Sample
 from vitlab.files import Lock, sha256, write_json
-from vitlab.inference import Data, TrainedModel, open_examples
+from vitlab.inference import TrainedModel, open_examples
 from vitlab.preprocessing import Preprocessing
 from vitlab.pretrained import open_run
 from vitlab.run import Checkpoint, Run

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vitlab.data import ARRAYS, KNOWN, locate
+from vitlab.data import ARRAYS, KNOWN, Data, locate
 from vitlab.data.images import convert
 from vitlab.errors import VitlabError
-from vitlab.inference import Data, TrainedModel
+from vitlab.inference import TrainedModel
 from vitlab.ledger import open_split
 from vitlab.metrics import accuracy
 from vitlab.preprocessing import Preprocessing
