@@ -1,4 +1,4 @@
-"""The example in one file is the plain ViT of the package: equal names, logits and a loss that falls."""
+"""The example in one file is the plain ViT of the package: equal names, equal logits."""
 
 import importlib.util
 from pathlib import Path
