@@ -1,4 +1,4 @@
-"""Attention is the same thing whichever way it is computed, and the way is chosen where it says."""
+"""Attention is the same whichever backend computes it, and the backend is the one that was set."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def attend(module: Attention, tokens: torch.Tensor, trace=None) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("fields", [{}, {"qk_norm": True}, {"lsa": True}], ids=str)
-def test_both_ways_agree_forward_and_backward(fields):
+def test_both_backends_agree_forward_and_backward(fields):
     tokens = torch.randn(3, 17, 32)
     found = {}
     for way in ("fused", "explicit"):
@@ -61,3 +61,20 @@ def test_weights_are_dropped_while_it_trains_whatever_the_way():
     assert not torch.equal(attend(module, tokens), attend(module, tokens))
     module.eval()
     assert torch.equal(attend(module, tokens), attend(module, tokens))
+
+
+def test_locality_attention_is_softmax_over_a_temperature_without_the_diagonal():
+    module, tokens, trace = layer(lsa=True), torch.randn(3, 17, 32), {}
+    assert torch.equal(module.temperature, torch.full((4, 1, 1), 8**0.5))
+    torch.nn.init.uniform_(module.temperature, 0.5, 2.0)
+    parts = module.qkv(tokens).chunk(3, dim=-1)
+    q, k, v = (part.unflatten(-1, (4, 8)).transpose(1, 2) for part in parts)
+    scores = (q @ k.mT / module.temperature).exp() * (1 - torch.eye(17))
+    weights = scores / scores.sum(-1, keepdim=True)
+    expected = module.proj((weights @ v).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(attend(module, tokens), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(attend(module, tokens, trace), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(trace["block00.attention"], weights)
+    module.resize((2, 3))
+    assert attend(module, tokens[:, :7]).shape == (3, 7, 32)
+    assert "attn_mask" not in module.state_dict()

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from vitlab.config import CNN6Config, Config, DataConfig, ResNet18Config
 from vitlab.errors import ConfigError
-from vitlab.models import build_model, describe_parts
+from vitlab.models import build_model
 
 SMALL = {"resnet18": ResNet18Config(width=8), "cnn6": CNN6Config(width=4)}
 
@@ -96,8 +96,3 @@ def test_cnn6_refuses_images_it_cannot_halve_three_times():
 def test_controls_compile_without_a_break(kind):
     compiled = torch.compile(network(SMALL[kind]), fullgraph=True, backend="eager")
     assert compiled(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
-
-
-def test_controls_are_explained_with_their_papers():
-    assert "(He et al., 2016)" in describe_parts(SMALL["resnet18"])["kind"]
-    assert "(Simonyan & Zisserman, 2015)" in describe_parts(SMALL["cnn6"])["kind"]

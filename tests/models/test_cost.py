@@ -1,4 +1,4 @@
-"""The count of parameters and multiply-adds, held against torch's own counter and by hand."""
+"""The count of parameters and multiply-adds is that of torch's counter, and that by hand."""
 
 import pytest
 import torch
@@ -51,6 +51,9 @@ def test_the_count_is_that_of_torchs_counter(name):
     counted = cost(config)
     assert 2 * counted.macs == counter.get_total_flops()
     assert counted.parameters == sum(parameter.numel() for parameter in model.parameters())
+    rows = [(row.parameters, row.macs) for row in summary(config)]
+    for parts in (rows, counted.components.values()):
+        assert tuple(map(sum, zip(*parts, strict=True))) == (counted.parameters, counted.macs)
 
 
 def test_components_of_a_vit_follow_the_formulas():
@@ -96,18 +99,6 @@ def test_components_of_a_convnet_are_its_stages():
     assert counted.macs == 555_422_720
 
 
-@pytest.mark.parametrize("name", ["pool=seqpool", "patch=cct", "post", "hybrid", "cnn6"])
-def test_components_and_rows_add_up_to_the_whole(name):
-    config = Config(data=CIFAR, model=MODELS[name])
-    whole, rows = cost(config), summary(config)
-    assert sum(row.parameters for row in rows) == whole.parameters
-    assert sum(row.macs for row in rows) == whole.macs
-    assert tuple(map(sum, zip(*whole.components.values(), strict=True))) == (
-        whole.parameters,
-        whole.macs,
-    )
-
-
 def test_the_summary_reproduces_the_published_table():
     vit = ViTConfig(width=256, depth=6, heads=8, ffn_ratio=2.0, position_on_cls=True)
     rows = summary(Config(data=CIFAR, model=vit))
@@ -123,15 +114,8 @@ def test_the_summary_reproduces_the_published_table():
 def test_the_summary_of_a_convnet_lists_its_layers():
     rows = summary(Config(data=CIFAR, model=CNN6Config()))
     assert sum(row.megabytes for row in rows) == pytest.approx(23.409, abs=5e-4)
-    convolutions = [row.output for row in rows if row.type == "Conv2d"]
-    assert convolutions == [
-        (32, 32, 32),
-        (64, 32, 32),
-        (128, 16, 16),
-        (128, 16, 16),
-        (256, 8, 8),
-        (256, 8, 8),
-    ]
+    widths = [row.output[0] for row in rows if row.type == "Conv2d"]
+    assert widths == [32, 64, 128, 128, 256, 256]
 
 
 def test_counting_draws_no_random_numbers_and_wants_a_resolved_config():

@@ -1,4 +1,4 @@
-"""Masks are as random as they claim, and a function of their address alone."""
+"""Masks are as random as they claim, and a function of their seed alone."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def kept(layer: Dropout, rows: int = ROWS, columns: int = COLUMNS) -> torch.Tens
     return (layer(torch.ones(rows, columns)) != 0).float()
 
 
-def addressed(rate: float, seed: int = 0) -> Dropout:
+def seeded(rate: float, seed: int = 0) -> Dropout:
     layer = Dropout(rate)
     seed_masks(dropouts(layer), seed)
     return layer
@@ -31,7 +31,7 @@ def addressed(rate: float, seed: int = 0) -> Dropout:
 
 @pytest.mark.parametrize("rate", [0.1, 0.2, 0.5, 0.75])
 def test_every_row_and_column_keeps_its_share(rate):
-    mask = kept(addressed(rate))
+    mask = kept(seeded(rate))
     for axis, count in ((0, ROWS), (1, COLUMNS)):
         counts = mask.sum(axis)
         statistic = ((counts - count * (1 - rate)) ** 2 / (count * rate * (1 - rate))).sum()
@@ -39,7 +39,7 @@ def test_every_row_and_column_keeps_its_share(rate):
 
 
 def test_runs_of_eight_neighbours_are_as_frequent_as_chance_has_it():
-    mask = kept(addressed(0.5), COLUMNS, ROWS)
+    mask = kept(seeded(0.5), COLUMNS, ROWS)
     patterns = (mask.view(-1, 8) @ 2.0 ** torch.arange(8)).long()
     expected = mask.numel() / 8 / 256
     statistic = ((patterns.bincount(minlength=256) - expected) ** 2 / expected).sum()
@@ -47,7 +47,7 @@ def test_runs_of_eight_neighbours_are_as_frequent_as_chance_has_it():
 
 
 def test_rows_and_columns_do_not_depend_on_each_other():
-    mask = kept(addressed(0.1))
+    mask = kept(seeded(0.1))
     for vectors in (mask, mask.T):
         found = torch.corrcoef(vectors[:500])
         others = found[~torch.eye(len(found), dtype=torch.bool)] * vectors.shape[1] ** 0.5
@@ -71,8 +71,8 @@ def test_masks_of_other_seeds_steps_layers_and_calls_do_not_depend_on_each_other
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
-def test_equal_addresses_give_equal_masks_in_every_type(dtype):
-    one, again = addressed(0.1, 7), addressed(0.1, 7)
+def test_equal_seeds_give_equal_masks_in_every_type(dtype):
+    one, again = seeded(0.1, 7), seeded(0.1, 7)
     mask = kept(one)
     assert torch.equal(mask, kept(again))
     seed_masks(dropouts(again), 7)
@@ -115,14 +115,14 @@ def test_the_probability_to_keep_is_the_one_that_is_stated(rate):
 
 
 def test_what_is_kept_is_scaled_so_that_the_mean_stays():
-    dropped = addressed(0.25)(torch.ones(ROWS, COLUMNS))
+    dropped = seeded(0.25)(torch.ones(ROWS, COLUMNS))
     assert dropped.unique().tolist() == pytest.approx([0, 1 / 0.75])
     assert dropped.mean().item() == pytest.approx(1, abs=0.003)
 
 
 def test_gradients_flow_through_what_was_kept_alone():
     tokens = torch.ones(50, 20, requires_grad=True)
-    dropped = addressed(0.5)(tokens)
+    dropped = seeded(0.5)(tokens)
     dropped.sum().backward()
     assert torch.equal(tokens.grad, dropped.detach())
 
@@ -141,5 +141,5 @@ def test_evaluation_drops_nothing_and_draws_nothing(kind):
 
 def test_torchs_own_random_numbers_stay_where_they_were():
     before = torch.get_rng_state()
-    addressed(0.5)(torch.ones(3, 3))
+    seeded(0.5)(torch.ones(3, 3))
     assert torch.equal(torch.get_rng_state(), before)

@@ -10,9 +10,20 @@ from vitlab.config import Config, DataConfig, HybridConfig, TrainConfig, ViTConf
 from vitlab.errors import ConfigError
 from vitlab.models import build_model
 from vitlab.models.position import NoPosition
+from vitlab.models.stage import ConvBlock
 from vitlab.models.vit import BLOCKS, DropPath
 
 SMALL = {"width": 16, "depth": 2, "heads": 2}
+TORCH_NAMES = {
+    "attn.qkv.": "self_attn.in_proj_",
+    "attn.proj.": "self_attn.out_proj.",
+    "mlp.fc1.": "linear1.",
+    "mlp.fc2.": "linear2.",
+    "norm1.": "norm1.",
+    "norm2.": "norm2.",
+}
+"""Parts of a block, and what torch's encoder layer calls them."""
+
 IMAGES = torch.linspace(-2, 2, 2 * 3 * 16 * 16).sin().view(2, 3, 16, 16)
 
 
@@ -121,22 +132,14 @@ def test_torchs_start_is_that_of_its_own_encoder():
     encoder = torch.nn.TransformerEncoder(layer, 3, enable_nested_tensor=False)
     model = vit(width=64, depth=3, heads=2, ffn_ratio=2, norm_place="post", init="torch_encoder")
     theirs = dict(encoder.layers[1].named_parameters())
-    pairs = {
-        "attn.qkv": "self_attn.in_proj_",
-        "attn.proj": "self_attn.out_proj.",
-        "mlp.fc1": "linear1.",
-        "mlp.fc2": "linear2.",
-        "norm1": "norm1.",
-        "norm2": "norm2.",
-    }
     first, second = (dict(model.blocks[place].named_parameters()) for place in (0, 1))
-    assert len(first) == len(theirs) == 2 * len(pairs)
-    for ours, name in pairs.items():
+    assert len(first) == len(theirs) == 2 * len(TORCH_NAMES)
+    for ours, name in TORCH_NAMES.items():
         for kind in ("weight", "bias"):
-            mine, other = second[f"{ours}.{kind}"].detach(), theirs[f"{name}{kind}"].detach()
+            mine, other = second[f"{ours}{kind}"].detach(), theirs[f"{name}{kind}"].detach()
             torch.testing.assert_close(mine.std(), other.std(), rtol=0.2, atol=1e-6)
             torch.testing.assert_close(mine.abs().max(), other.abs().max(), rtol=0.1, atol=1e-6)
-            assert torch.equal(mine, first[f"{ours}.{kind}"])  # clones, as theirs are
+            assert torch.equal(mine, first[f"{ours}{kind}"])  # clones, as theirs are
     plain = vit(width=64, depth=2, heads=2, init="torch")
     weights = [block.mlp.fc1.weight for block in plain.blocks]
     assert not torch.equal(*weights)
@@ -216,17 +219,13 @@ def test_a_block_is_torchs_encoder_layer(norm_place):
     )
     for parameter in theirs.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    names = {
-        "attn.qkv.": "self_attn.in_proj_",
-        "attn.proj.": "self_attn.out_proj.",
-        "mlp.fc1.": "linear1.",
-        "mlp.fc2.": "linear2.",
-        "norm1.": "norm1.",
-        "norm2.": "norm2.",
-    }
     weights = theirs.state_dict()
     ours.load_state_dict(
-        {new + end: weights[old + end] for new, old in names.items() for end in ("weight", "bias")}
+        {
+            new + end: weights[old + end]
+            for new, old in TORCH_NAMES.items()
+            for end in ("weight", "bias")
+        }
     )
     tokens = torch.randn(2, 7, 32)
     mine = ours(tokens, NoPosition(cfg, (2, 3)), None)
@@ -259,22 +258,17 @@ def test_post_norm_ends_without_a_second_norm():
 # Distillation
 
 
-@pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("fields", [{}, {"cls_token": False, "pool": "mean"}])
-def test_a_distilled_model_answers_with_the_mean_of_its_two_heads(training, fields):
-    model = vit(distill_token=True, registers=1, **fields).train(training)
+def test_a_distilled_model_answers_with_the_mean_of_its_two_heads(fields):
+    model = vit(distill_token=True, registers=1, **fields)
     labels, teacher = model.head_logits(IMAGES)
     torch.testing.assert_close(model(IMAGES), (labels + teacher) / 2)
     tokens = model.features(IMAGES)
     assert tokens.shape[1] == model.cfg.prefix + 16
     torch.testing.assert_close(labels, model.head(model.pool(tokens)))
     torch.testing.assert_close(teacher, model.head_dist(tokens[:, model.cfg.prefix - 2]))
-
-
-def test_a_model_without_a_distillation_token_has_one_head():
-    model = vit()
-    (logits,) = model.head_logits(IMAGES)
-    assert torch.equal(logits, model(IMAGES))
+    (logits,) = vit().head_logits(IMAGES)
+    assert torch.equal(logits, vit()(IMAGES))
 
 
 def test_cls_comes_first_then_the_distillation_token_then_registers_then_patches():
@@ -285,12 +279,65 @@ def test_cls_comes_first_then_the_distillation_token_then_registers_then_patches
     torch.testing.assert_close(trace["patches"][:1], torch.cat(tokens, dim=1))
 
 
-def test_what_the_teacher_says_moves_its_own_head_and_the_blocks_but_not_the_head_of_labels():
+def test_a_teacher_moves_its_own_head_and_the_blocks_but_not_the_head_of_labels():
     model = vit(distill_token=True)
     model.head_logits(IMAGES)[1].square().sum().backward()
     assert model.head.weight.grad is None
     assert model.head_dist.weight.grad.any() and model.dist_token.grad.any()
     assert model.blocks[0].attn.qkv.weight.grad.any()
+
+
+# The stage of a hybrid
+
+
+@pytest.mark.parametrize("stage_size, patch_size", [(1, 4), (2, 2), (2, 6), (4, 8), (8, 8)])
+@pytest.mark.parametrize("patch", ["linear", "overlap"])
+def test_a_token_spans_patch_size_pixels_whatever_the_stage(stage_size, patch_size, patch):
+    sizes = {"stage_size": stage_size, "patch_size": patch_size, "patch": patch}
+    model = vit((24, 48), kind=HybridConfig, stage_width=8, **sizes)
+    images = torch.zeros(1, 3, 24, 48)
+    stage = model.patch_embed.proj.stage(images)
+    assert stage.shape == (1, 8, 24 // stage_size, 48 // stage_size)
+    tokens = model.patch_embed(images)
+    assert tokens.shape == (1, (24 // patch_size) * (48 // patch_size), 16)
+    assert model(images).shape == (1, 10)
+
+
+def test_a_block_of_the_stage_adds_a_branch_that_sees_seven_by_seven_places():
+    block = ConvBlock(HybridConfig(stage_width=8))
+    maps = torch.randn(1, 8, 11, 11, generator=torch.Generator().manual_seed(0))
+    other = maps.clone()
+    other[0, 0, 5, 5] += 1
+    changed = (block(other) - block(maps))[0].abs().amax(0) > 0
+    assert changed[2:9, 2:9].all() and changed.sum() == 49
+    torch.nn.init.zeros_(block.fc2.weight)
+    torch.nn.init.zeros_(block.fc2.bias)
+    assert torch.equal(block(maps), maps)
+
+
+@pytest.mark.parametrize(
+    "fields, problem",
+    [
+        ({"patch_size": 6, "stage_size": 4}, "patch_size=6 is not a multiple of stage_size=4"),
+        ({"patch_size": 6, "stage_size": 3}, "stage_size=3: the stage halves"),
+        ({"stage_size": 0}, "stage_size=0"),
+        ({"patch": "whitened"}, "patch='whitened' whitens pixels"),
+        ({"patch": "cct", "patch_size": 2}, "patch_size is 4, 8 or 16, not 2"),
+        ({"patch": "spt", "patch_size": 2}, "4 must divide patch_size=2"),
+    ],
+)
+def test_impossible_stages_are_refused_by_name(fields, problem):
+    with pytest.raises(ConfigError, match=problem):
+        HybridConfig(**fields)
+
+
+def test_a_hybrid_is_resized_traced_and_calibrated_like_a_vit():
+    model = vit((32, 32), kind=HybridConfig).eval()
+    model.calibrate([torch.zeros(2, 3, 32, 32)])
+    model.resize((16, 24))
+    images, trace = torch.randn(2, 3, 16, 24), {}
+    torch.testing.assert_close(model(images, trace), model(images), atol=1e-4, rtol=0)
+    assert trace["block00.attention"].shape == (2, 2, 25, 25)
 
 
 # What only happens in training
@@ -369,5 +416,5 @@ def test_training_compiles_without_a_break(fields):
 
 
 def test_both_heads_compile_without_a_break():
-    heads = torch.compile(vit(distill_token=True).head_logits, fullgraph=True, backend="eager")
-    assert [logits.shape for logits in heads(IMAGES)] == [(2, 10), (2, 10)]
+    both = torch.compile(vit(distill_token=True).head_logits, fullgraph=True, backend="eager")
+    assert [logits.shape for logits in both(IMAGES)] == [(2, 10), (2, 10)]
