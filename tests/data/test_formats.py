@@ -111,8 +111,9 @@ def test_what_systems_leave_is_no_class_and_no_image(here):
     folders(here, "__MACOSX/ant", "ant/.ipynb_checkpoints", ".git")
     for name in ("ant/Thumbs.db", "desktop.ini", "bee/._0.png"):
         (here / name).touch()
+    (here / "ant" / "LOUD.PNG").write_bytes(png())
     source = Folder(here)
-    assert source.class_names == ABC and len(source.read("train")[0]) == 6
+    assert source.class_names == ABC and len(source.read("train")[0]) == 7
     assert "hidden or left by the system" in source.notes[0] and len(source.notes) == 1
 
 
@@ -260,10 +261,13 @@ def test_a_folder_of_something_else_says_what_to_do(here, file, message):
         train_of()
 
 
-def test_an_archive_says_unpack(here):
+def test_what_is_no_set_at_all_is_refused(here):
     (here.parent / "photos.zip").touch()
     with pytest.raises(DataError, match="unpack an archive and give its folder"):
         train_of("photos.zip")
+    classes(here, "", "test")
+    with pytest.raises(DataError, match="no folder 'train'"):
+        train_of()
 
 
 def pipe(path):
@@ -333,13 +337,6 @@ def test_an_own_folder_called_like_a_known_set_is_told_of(here, monkeypatch):
     with pytest.raises(DataError, match=r"For a folder of class folders give \./cifar10"):
         train_of("cifar10", ".")
     assert train_of("./cifar10").class_names == ABC
-
-
-def test_unpacked_batches_given_by_path_say_how_to_ask_for_them(here):
-    (here / "cifar-10-batches-py").mkdir()
-    (here / "cifar-10-batches-py" / "test_batch").touch()
-    with pytest.raises(DataError, match=f"data.dataset=cifar10 and {here} as --data-root"):
-        train_of("photos/cifar-10-batches-py")
 
 
 def test_classes_are_counted_by_name_or_by_their_extremes():

@@ -70,19 +70,14 @@ def test_equal_data_has_equal_fingerprints_and_any_change_shows():
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
-        (np.zeros((2, 4, 4, 3), np.float32), [0, 1], r"float32 \(2, 4, 4, 3\): give uint8"),
-        (np.zeros((2, 4, 4, 2), np.uint8), [0, 1], r"\(2, 4, 4, 2\)"),
-        (np.zeros((2, 16), np.uint8), [0, 1], r"\(2, 16\)"),
         (np.zeros((0, 4, 4, 3), np.uint8), [], r"\(0, 4, 4, 3\)"),
         (np.zeros((3, 4, 4, 3), np.uint8), [0, 1], "each of 3 images"),
-        (np.zeros((2, 4, 4, 3), np.uint8), [0, 3.7], "labels are float64"),
         (np.zeros((9, 4, 4, 3), np.uint8), [0, -1, 1, -1, -1, -1, -2, -1, 0],
          r"6 of 9 labels .*\[-1, -1, -1, -1, -2\] at \[1, 3, 4, 5, 6\]"),
         (np.zeros((3, 4, 4, 3), np.uint8), [0, 1, 10**9],
          "reach 1000000000, but no image is of class 2"),
-        (np.zeros((2, 4, 4, 3), np.uint8), [0, 0], "one class"),
     ],
-    ids=["float", "channels", "flat", "none", "lengths", "fractions", "range", "far", "one class"],
+    ids=["none", "lengths", "range", "far"],
 )  # fmt: skip
 def test_arrays_that_are_no_examples_are_refused(images, labels, message):
     with pytest.raises(DataError, match=message):
@@ -126,12 +121,6 @@ def test_a_folder_without_a_test_split_gives_up_a_stratified_share(tmp_path):
     assert not {image.tobytes() for image in train.images} & {i.tobytes() for i in test.images}
 
 
-def test_a_validation_folder_stands_in_for_a_missing_test_folder(tmp_path):
-    folder(tmp_path, splits=("train", "val"), count=3)
-    assert len(test_of(tmp_path).labels) == 6
-    assert len(train_of(tmp_path).labels) == 6
-
-
 def test_classes_are_numbered_by_code_point_and_found_by_name_below_the_root(tmp_path, monkeypatch):
     names = ("10", "9", "Zebra", "ant", "数据 🐿", "-x")
     folder(tmp_path / "zoo", classes=names, count=2, splits=[""])
@@ -139,15 +128,6 @@ def test_classes_are_numbered_by_code_point_and_found_by_name_below_the_root(tmp
     assert data.open_dataset(config, root=tmp_path).examples.class_names == tuple(sorted(names))
     monkeypatch.setenv("VITLAB_DATA", str(tmp_path))
     assert data.open_dataset(config).config.classes == 6
-
-
-def test_hidden_and_foreign_files_are_passed_over(tmp_path):
-    folder(tmp_path, count=2)
-    (tmp_path / "train" / ".ipynb_checkpoints").mkdir()
-    for name in (".DS_Store", "Thumbs.db", ".hidden.png", "notes.txt"):
-        (tmp_path / "train" / "cat" / name).write_text("x")
-    (tmp_path / "train" / "cat" / "LOUD.PNG").write_bytes(png(pixels(8, 8, 3)))
-    assert np.bincount(train_of(tmp_path).labels).tolist() == [3, 2]
 
 
 def test_a_circle_of_links_ends(tmp_path):
@@ -223,12 +203,6 @@ def test_a_folder_that_cannot_be_learned_from_is_refused(tmp_path, classes, extr
         (tmp_path / "set" / extra).mkdir()
     with pytest.raises(DataError, match=message):
         train_of(tmp_path / "set")
-
-
-def test_a_test_folder_without_a_train_folder_is_no_class(tmp_path):
-    folder(tmp_path, splits=("", "test"))
-    with pytest.raises(DataError, match="no folder 'train'"):
-        train_of(tmp_path)
 
 
 # Parquet

@@ -1,4 +1,4 @@
-"""Arrays that were handed in: whether they are images and labels, and if not, the code that helps.
+"""Arrays given as images and labels: whether they are, and if not, the code that makes them so.
 
 A refusal ends in a line of numpy that makes the array what is wanted, where its shape and values
 leave no doubt, because what has to be guessed is guessed wrong: `reshape` puts the channels of a
@@ -90,18 +90,14 @@ def way_to_images(array: np.ndarray, x: str) -> str:
         return f"If a row is an image: {x}.reshape(-1, H, W), with its height and width"
     if array.ndim != 4:
         return ""
-    if shape[1] in (1, 3):
-        return f"Channels come last: {x}.transpose(0, 2, 3, 1)"
-    if shape[2] in (1, 3):
-        return f"Images come first: {x}.transpose(3, 0, 1, 2)"
-    if shape[3] in (2, 4):
-        return f"If the last channel is transparency: {x}[..., :{shape[3] - 1}]"
-    if shape[1] in (2, 4):
-        return (
-            "Channels come last, without transparency: "
-            f"{x}.transpose(0, 2, 3, 1)[..., :{shape[1] - 1}]"
-        )
-    return ""
+    last = f"{x}.transpose(0, 2, 3, 1)"
+    ways = [
+        (shape[1] in (1, 3), f"Channels come last: {last}"),
+        (shape[2] in (1, 3), f"Images come first: {x}.transpose(3, 0, 1, 2)"),
+        (shape[3] in (2, 4), f"If the last channel is transparency: {x}[..., :{shape[3] - 1}]"),
+        (shape[1] in (2, 4), f"Channels last, without transparency: {last}[..., :{shape[1] - 1}]"),
+    ]
+    return next((way for fits, way in ways if fits), "")
 
 
 def refuse_types(array: np.ndarray, given: Any, name: str) -> None:
@@ -131,7 +127,7 @@ def check_labels(
     Args:
         given: an array, or what numpy makes one of.
         images: N.
-        class_names: names of the classes, or None where the labels tell how many there are: then
+        class_names: names of the classes, or None where the labels say how many there are: then
             every class from 0 to the largest needs an image.
         name: what messages call it.
 

@@ -71,7 +71,7 @@ def read(
 
     Returns:
         uint8 (H, W, 1) or (H, W, 3), or uint16 (H, W, 1) for 16 bits of grey. Only a JPEG of more
-        than LARGE pixels depends on `image_size`, which tells how small it may be decoded.
+        than LARGE pixels depends on `image_size`, which says how small it may be decoded.
     """
     try:
         return _read(source, image_size, max_pixels)
@@ -80,7 +80,7 @@ def read(
 
 
 def header(source: bytes | Path, max_pixels: int = MAX_PIXELS) -> tuple[tuple[int, int], int, int]:
-    """Tell the (height, width), channels (1 or 3) and bits (8 or 16) without decoding an image."""
+    """The (height, width), channels (1 or 3) and bits (8 or 16) without decoding an image."""
     try:
         with _open(source, max_pixels) as image:
             width, height = image.size
@@ -104,8 +104,8 @@ def convert(
 
     if pixels.dtype == np.uint16:
         low, high = grey_range or (0, 65535)
-        share = (pixels.astype(np.float32) - low) / (high - low)
-        pixels = np.rint(255 * share.clip(0, 1)).astype(np.uint8)
+        scaled = (pixels.astype(np.float32) - low) / (high - low)
+        pixels = np.rint(255 * scaled.clip(0, 1)).astype(np.uint8)
     height, width = image_size
     if pixels.shape == (height, width, channels):
         return pixels

@@ -217,7 +217,7 @@ def _each(
 
 
 def _check_file(item: Any) -> None:
-    """Refuse what would be waited for, and what is not there, in words."""
+    """Refuse what is not there, and what reading would wait for."""
     if not isinstance(item, Path):
         return
     try:
@@ -253,7 +253,7 @@ def _size_and_time(path: Path) -> tuple[int, int]:
 
 
 def _from_cache(path: Path, class_names: tuple[str, ...]) -> LabelledImages | None:
-    """Examples whose images stay on the disk until somebody looks at them."""
+    """Examples whose images stay on the disk until they are used."""
     try:
         images = np.load(f"{path}-images.npy", mmap_mode="c", allow_pickle=False)
         facts = np.load(f"{path}-facts.npz", allow_pickle=False)
