@@ -31,7 +31,7 @@ def problems_of(make, *args, **kwargs) -> list[str]:
     return caught.value.problems
 
 
-def test_everything_wrong_with_an_override_is_told_at_once():
+def test_everything_wrong_with_an_override_is_reported_at_once():
     problems = problems_of(
         Config().override,
         {
@@ -44,12 +44,12 @@ def test_everything_wrong_with_an_override_is_told_at_once():
         },
     )
     assert len(problems) == 5
-    told = "\n".join(problems)
-    assert "model.nrom: did you mean model.norm?" in told
-    assert "model.norm='batch' is not one of layer, rms" in told
-    assert "train.epochs='many' is not a whole number" in told
-    assert "optim.lr=-1 must be above 0" in told
-    assert "two crops" in told
+    message = "\n".join(problems)
+    assert "model.nrom: did you mean model.norm?" in message
+    assert "model.norm='batch' is not one of layer, rms" in message
+    assert "train.epochs='many' is not a whole number" in message
+    assert "optim.lr=-1 must be above 0" in message
+    assert "two crops" in message
 
 
 def test_an_error_of_a_config_counts_its_problems_and_exits_with_2():
@@ -73,14 +73,14 @@ def test_reading_json_is_strict():
     del tree["train"]["seed"]
     tree["train"]["speed"] = 1
     tree["modle"] = {}
-    told = "\n".join(problems_of(Config.from_dict, tree))
-    assert "train.seed is missing" in told
-    assert "train.speed: did you mean train.seed?" in told
-    assert "modle: did you mean model?" in told
+    message = "\n".join(problems_of(Config.from_dict, tree))
+    assert "train.seed is missing" in message
+    assert "train.speed: did you mean train.seed?" in message
+    assert "modle: did you mean model?" in message
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         ([], "a config has sections, data, model"),
         ({"model": {"kind": []}}, "model.kind=[] is not one of vit, hybrid"),
@@ -90,9 +90,9 @@ def test_reading_json_is_strict():
     ],
     ids=str,
 )
-def test_json_of_another_shape_or_schema_is_refused(wrong, told):
+def test_json_of_another_shape_or_schema_is_refused(wrong, message):
     tree = {**Config().to_dict(), **wrong} if isinstance(wrong, dict) else wrong
-    assert told in "\n".join(problems_of(Config.from_dict, tree))
+    assert message in "\n".join(problems_of(Config.from_dict, tree))
 
 
 def of_schema_1(config: Config) -> dict:
@@ -195,7 +195,7 @@ SCHEDULED = {"optim.schedule": "plateau", "data.validation_fraction": 0}
 
 
 @pytest.mark.parametrize(
-    ("start", "wrong", "told", "ways_out"),
+    ("start", "wrong", "message", "ways_out"),
     [
         ("digits", {"model.heads": 3}, "width=64 is not a multiple of heads=3", []),
         ("digits", {"model.width": 24, "model.position": "rope"}, "width/heads=6 must be", []),
@@ -275,14 +275,14 @@ SCHEDULED = {"optim.schedule": "plateau", "data.validation_fraction": 0}
     ],
     ids=str,
 )  # fmt: skip
-def test_the_way_out_that_an_error_names_is_one(start, wrong, told, ways_out):
-    assert told in "\n".join(problems_of(recipe(start).override, wrong))
+def test_the_way_out_that_an_error_names_is_one(start, wrong, message, ways_out):
+    assert message in "\n".join(problems_of(recipe(start).override, wrong))
     for way_out in ways_out:
         recipe(start).override({**wrong, **way_out})
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "told"),
+    ("path", "value", "message"),
     [
         ("model.depth", 1_000_000, "at most 256"),
         ("model.ffn_ratio", 1e13, "at most 1000000000000"),
@@ -292,9 +292,9 @@ def test_the_way_out_that_an_error_names_is_one(start, wrong, told, ways_out):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_no_experiment_needs_is_refused_by_name_and_limit(path, value, told):
+def test_what_no_experiment_needs_is_refused_by_name_and_limit(path, value, message):
     (problem,) = problems_of(Config().override, {path: value})
-    assert problem.startswith(f"{path}=") and told in problem
+    assert problem.startswith(f"{path}=") and message in problem
 
 
 def test_derived_numbers_follow_an_override():

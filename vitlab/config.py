@@ -326,7 +326,7 @@ class AugmentConfig(Section):
     crop_padding: Annotated[int, Bounds(ge=0, le=4_096)] = 0
     """Pixels of padding on each side before a random crop back to size; 0 is off."""
     crop_fill: Literal["zero", "reflect"] = "zero"
-    """What the padding holds."""
+    """What the padding is filled with."""
     resized_crop: Probability = 0.0
     """Smallest area share of a random crop scaled back to size (ratio 0.9 to 1.1); 0 is off."""
     flip: Literal["none", "random", "alternating"] = "none"
@@ -395,7 +395,7 @@ class OptimConfig(Section):
     plateau_factor: Fraction = 0.1
     """What schedule='plateau' multiplies the rate with."""
     plateau_patience: NonNegativeInt = 10
-    """Epochs without a lower validation loss that schedule='plateau' endures."""
+    """Epochs without a lower validation loss that schedule='plateau' waits for."""
     clip_norm: NonNegativeFloat = 0.0
     """Largest gradient norm; 0 is off."""
     layer_decay: Share = 1.0
@@ -442,7 +442,7 @@ class TrainConfig(Section):
     weights: str | None = None
     """Weights to start from (`--from`): a run, a shipped model, a safetensors file, or hf:NAME."""
     overlap: Literal["refuse", "allow"] = "refuse"
-    """Validation images that `weights` were trained on: refused, or allowed and told everywhere."""
+    """Validation images that `weights` were trained on: refused, or allowed and reported."""
     teacher: str | None = None
     """Recipe of a teacher, trained first and in the same run, for `model.distill_token`."""
     teacher_epochs: Epochs | None = None
@@ -462,7 +462,7 @@ class TrainConfig(Section):
     layout: Literal["auto", "channels_last", "contiguous"] = "auto"
     """Order of numbers in images and convolutions. auto: on a CPU, what a trial finds faster."""
     compile: Literal["auto", "on", "graph", "off"] = "auto"
-    """on: torch.compile; graph: steps replayed as a CUDA graph; auto: what repays itself."""
+    """on: torch.compile; graph: steps replayed as a CUDA graph; auto: what saves time."""
     deterministic: bool = False
     """Refuse kernels whose result depends on timing. A CPU is deterministic without it."""
     stop_accuracy: Probability = 0.0

@@ -344,17 +344,16 @@ def command(config: Config) -> str | None:
     """The command line that makes this config, or None if it does not start from a recipe."""
     if config.recipe not in ALL_RECIPES:
         return None
-    start, epochs = fields_of(recipe(config.recipe)), {"train.epochs": config.train.epochs}
-    start = {
-        **fields_of(recipe(config.recipe).override(epochs)),
-        "train.epochs": start["train.epochs"],
-    }
-    words = [
+    whole = recipe(config.recipe)
+    # Fields that follow the number of epochs need no option of their own.
+    start = fields_of(whole.override({"train.epochs": config.train.epochs}))
+    start["train.epochs"] = whole.train.epochs
+    options = [
         f"--{name} {shlex.quote(text(value))}"
         for name, value in fields_of(config).items()
         if name not in start or start[name] != value
     ]
-    return " ".join(["vitlab train", config.recipe, *words])
+    return " ".join(["vitlab train", config.recipe, *options])
 
 
 def shortened(config: Config) -> dict[str, tuple[Any, Any]]:
