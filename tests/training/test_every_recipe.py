@@ -2,6 +2,7 @@
 
 import pytest
 
+from vitlab.experiments import EXPERIMENTS
 from vitlab.inference import predict
 from vitlab.ledger import open_split
 from vitlab.recipes import ALL_RECIPES, recipe
@@ -24,7 +25,10 @@ LARGE = ("strong-conv", "strong-cnn", "strong-plain", "strong-plain-distilled", 
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else []) for name in ALL_RECIPES],
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in EXPERIMENTS else [])
+        for name in ALL_RECIPES
+    ],
 )
 def test_a_recipe_trains_on_real_images_resumes_and_evaluates(name, cifar10, tmp_path, cut):
     values = {**SMALL}
