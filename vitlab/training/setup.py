@@ -104,7 +104,7 @@ class TrainingSetup:
         set_attention_backend(model, settings.attention.value)
         layout = LAYOUTS[settings.layout.value]
         model.to(device).to(memory_format=layout).train()  # type: ignore[call-overload]
-        calibrate = getattr(model, "calibrate", None) or getattr(model, "start", None)
+        calibrate = getattr(model, "calibrate", None)
         if calibrate is not None:
             calibrate(calibration_images(batches))
         if weights is not None:  # only now: they bring their own whitening
