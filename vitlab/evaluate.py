@@ -17,7 +17,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -236,7 +236,7 @@ class StoredResult(NamedTuple):
         for which, stored in (("last", results), ("best", results.get("best", {}))):
             for name, one in stored.items():
                 if name != "best":
-                    rows += ((which, name, *row) for row in _numbers(one))
+                    rows += ((which, name, *row) for row in _numbers(cast(dict[str, Any], one)))
         self.run.write_results(results, csv_text(rows))
 
 

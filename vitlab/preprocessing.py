@@ -78,7 +78,7 @@ class Preprocessing:
             mean=tuple(statistics["mean"]),
             std=tuple(statistics["std"]),
             input_size=checkpoint.image_size,
-            grey_range=tuple(grey_range) if grey_range else None,
+            grey_range=(grey_range[0], grey_range[1]) if grey_range else None,
             max_pixels=config.max_pixels,
         )
 

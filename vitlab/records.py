@@ -72,6 +72,8 @@ class Provenance(TypedDict):
     """What was tried to choose settings, with its seconds."""
     weights: NotRequired[dict[str, Any]]
     """Which weights it started from, and what of them fitted."""
+    teacher: NotRequired[str]
+    """Name of the folder of its teacher's run, beside its own."""
 
 
 class Evaluation(TypedDict):

@@ -104,8 +104,7 @@ class Checkpoint:
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width in pixels of what the model takes."""
-        height, width = self.state["image_size"]
-        return height, width
+        return self.state["image_size"]
 
     @property
     def model(self) -> Path:
@@ -374,7 +373,7 @@ class Run:
         inside = self.path / "teacher"
         if inside.is_dir():
             return inside
-        name = self.provenance.get("teacher") if self.provenance_file.exists() else None
+        name = self.provenance.get("teacher") if self.has_provenance else None
         return self.path.resolve().with_name(name or f"{self.name}-teacher")
 
     @property

@@ -9,7 +9,7 @@ import copy
 import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -87,7 +87,7 @@ def rules(config: Config, device: torch.device) -> Settings:
     return Settings(precision, attention, layout)
 
 
-def stored_settings(provenance: dict[str, Any], device: torch.device) -> Settings | None:
+def stored_settings(provenance: Mapping[str, Any], device: torch.device) -> Settings | None:
     """How a run has been computed so far; None if that was on another type of device.
 
     Before there was a choice, attention was fused and channels came last.

@@ -213,7 +213,7 @@ class TrainState:
     def load(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint of a run with the same config."""
         readable = checkpoint.state
-        self.resize(tuple(readable["image_size"]))
+        self.resize(checkpoint.image_size)
         try:
             self.model.load_state_dict(read_tensors(checkpoint.model))
             if self.average is not None:
