@@ -71,6 +71,9 @@ class Classifier(ABC):
         self.notes: tuple[str, ...] = () if self.calibrated else (not_calibrated(run),)
         """What its user should know, a sentence each."""
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, {', '.join(self.class_names)})"
+
     @property
     def name(self) -> str:
         """Name of the run."""
