@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 import vitlab
-from vitlab.data import load_train
+from vitlab.data import open_dataset
 from vitlab.errors import DataError, RunError
 
 
@@ -49,7 +49,7 @@ def test_files_and_arrays_of_any_size_become_the_same_images(model, photo):
 
 
 def test_probabilities_are_those_of_the_logits_at_the_temperature(model, trained_on_digits):
-    images = load_train(trained_on_digits.config.data).images[:5]
+    images = open_dataset(trained_on_digits.config.data).examples.images[:5]
     logits = model.logits(images)
     expected = torch.from_numpy(logits).double().div(model.temperature).softmax(dim=1).numpy()
     np.testing.assert_allclose(model.probabilities(images), expected, atol=1e-12)

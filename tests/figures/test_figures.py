@@ -252,8 +252,8 @@ def test_robustness_draws_a_line_per_corruption_from_clean_on_and_a_bar_per_atta
 def test_a_gallery_says_what_was_predicted_how_surely_and_what_is_true(tmp_path, last_figure):
     evaluation.gallery(PIXELS, SHOWN, tmp_path / "gallery")
     wrong, right = last_figure().axes[:2]
-    assert wrong.get_title("left") == "dog, 99 %\ntrue: cat"
-    assert right.get_title("left") == "dog, 50 %\nright"
+    assert wrong.get_title("left") == "dog, 99 %\ntrue class: cat"
+    assert right.get_title("left") == "dog, 50 %\ncorrect"
     assert np.array_equal(wrong.images[0].get_array(), PIXELS[0])
     assert rows(tmp_path / "gallery.csv")[1] == ["7", "cat", "dog", "0.987"]
 

@@ -193,10 +193,10 @@ def test_ranges_read_what_they_print():
     assert Range.read("rms") is None and Range.read("..") is None
 
 
-def test_a_study_needs_images_to_judge_by():
+def test_a_study_needs_images_to_compare_by():
     fields = {"data.validation_fraction": "0"}
     study = from_words(["model.norm=rms"], "digits").with_overrides(fields)
-    with pytest.raises(ConfigError, match="nothing to judge by"):
+    with pytest.raises(ConfigError, match="nothing to compare by"):
         prepare(study, threads=1)
 
 

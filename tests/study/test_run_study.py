@@ -14,7 +14,7 @@ import pytest
 
 from vitlab.errors import ConfigError, Interrupted, PartialError, RunError, VitlabError
 from vitlab.files import Lock
-from vitlab.recipes import RECIPES, command
+from vitlab.recipes import ALL_RECIPES, command
 from vitlab.run import Run
 from vitlab.study.define import Definition, Word, from_words, read
 from vitlab.study.engines import ENGINES, Processes, build_engine
@@ -256,8 +256,8 @@ def test_a_recipe_that_changes_later_changes_no_trial_that_was_planned(tmp_path,
     plan = norms(tiny)
     plan.save(tmp_path)
     before = [plan.config(trial) for trial in plan.trials]
-    digits = RECIPES["digits"]
-    monkeypatch.setitem(RECIPES, "digits", lambda: digits().override({"model.init_std": 0.7}))
+    digits = ALL_RECIPES["digits"]
+    monkeypatch.setitem(ALL_RECIPES, "digits", lambda: digits().override({"model.init_std": 0.7}))
     later = Plan.load(tmp_path)
     assert [later.config(trial) for trial in later.trials] == before
     assert f"--model.init_std {digits().model.init_std}" in command(before[0])

@@ -23,6 +23,7 @@ from vitlab.study.define import Definition, Range, follow_up, written
 from vitlab.study.plan import Arm, Plan, accuracy, arm_config, left_out
 from vitlab.study.summary import best_arms
 from vitlab.training.setup import CLEAN_IMAGES, TrainingSetup
+from vitlab.training.step import StepResults
 
 STEP_MACS, FEWEST_IMAGES = 20e9, 16
 """Multiply-adds that a timed step on a CPU may take, and images it has at least.
@@ -264,12 +265,13 @@ class TimeEstimate:
                 if size in per_image:
                     continue
                 training_step.resize(size)
-                batch = batches.batch(step)
+                batch, results = batches.batch(step), StepResults(training_step)
                 seconds = []
                 for _ in range(TIMED_STEPS):
                     start = time.perf_counter()
                     training_step.set_scalars(1e-3, seed=0)
-                    training_step(*batch).tolist()  # waits for the device
+                    results.add(training_step(*batch))
+                    results.read()  # waits for the device, and refuses what diverged
                     seconds.append(time.perf_counter() - start)
                 per_image[size] = min(seconds[1:]) / len(batch[0])
         sizes = list(per_image.values())
