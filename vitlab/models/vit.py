@@ -111,7 +111,7 @@ class ViT(nn.Module):
         self.pool = POOLS[cfg.pool](cfg)
         self.head = nn.Linear(self.pool.width, classes)
         self.head_dist = nn.Linear(cfg.width, classes) if cfg.distill_token else None
-        INITS[cfg.init](self)
+        INITS[cfg.init](self, cfg.init_std)
 
     def forward(self, images: Tensor, trace: Trace = None) -> Tensor:
         """Images (B, C, height, width) to logits (B, K): with two heads, the mean of theirs.
