@@ -41,6 +41,7 @@ def test_all_can_build_the_architecture_that_is_compared():
         assert model(torch.randn(2, 3, 32, 32)).shape == (2, 10), name
 
 
+@pytest.mark.slow
 def test_training_is_measured_beside_every_peer_or_the_peer_is_named(tiny, monkeypatch):
     module = sys.modules[training.__module__]
     monkeypatch.setattr(module, "multiplies_bf16", lambda device: True)
