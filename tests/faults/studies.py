@@ -28,7 +28,7 @@ def definition(folder: Path, fates: dict[str, str], words: tuple[str, ...] = COM
     """A study of digits whose arms have the given fields."""
     pairs = zip(words[::2], words[1::2], strict=True)
     fields = {name[2:].replace("-", "_"): value for name, value in pairs}
-    common = "\n".join(f"{name} = {value}" for name, value in fields.items())
+    common = "\n".join(f"{name} = {json.dumps(value)}" for name, value in fields.items())
     arms = "\n".join(f"[vary.fate.{json.dumps(name)}]\n{text}" for name, text in fates.items())
     file = folder / "fates.toml"
     head = 'question = "?"\nrecipe = "digits"\nseeds = 1'

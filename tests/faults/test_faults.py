@@ -1,6 +1,7 @@
 """The short form of the catalogue of faults; `make faults` runs the long one."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -47,3 +48,12 @@ def test_a_case_that_fails_dies_or_hangs_has_failed_and_one_that_lacks_something
     assert figures[0] == "2 of 2" and figures[1].startswith("AssertionError")
     assert figures[2:4] == ["needs a moon", "its process died"]
     assert figures[4] == "not over after 0.02 minutes"
+
+
+def test_cases_that_rest_on_a_test_name_one_that_exists():
+    for file in FOLDER.glob("*.py"):
+        # Names of two lines are one string.
+        text = re.sub(r'"\n\s+"', "", file.read_text())
+        for path, name in re.findall(r"(tests/[\w/]+\.py)::(\w+)", text):
+            tests = (FOLDER.parents[1] / path).read_text()
+            assert f"def {name}(" in tests, f"{file.name}: {path}::{name}"
