@@ -29,7 +29,7 @@ from vitlab.figures import evaluation, training
 from vitlab.files import write_bytes
 from vitlab.formatting import csv_text
 from vitlab.inference import BATCH, WORKING, TrainedModel
-from vitlab.ledger import Split, open_split, record_opening
+from vitlab.ledger import open_split, record_opening
 from vitlab.metrics import (
     GALLERY_SEED,
     epochs_to_accuracy,
@@ -41,7 +41,7 @@ from vitlab.metrics import (
     summarize,
 )
 from vitlab.pretrained import open_run
-from vitlab.records import CheckpointChoice, Timing
+from vitlab.records import CheckpointChoice, Split, Timing
 from vitlab.robustness import EPSILON, predictions
 from vitlab.run import Checkpoint, Run
 from vitlab.stats import wilson

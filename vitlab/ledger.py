@@ -9,7 +9,6 @@ import json
 import os
 import time
 import warnings
-from typing import Literal
 
 import numpy as np
 
@@ -25,9 +24,8 @@ from vitlab.data import (
 )
 from vitlab.errors import DataError, RunError
 from vitlab.inference import open_examples
+from vitlab.records import Split
 from vitlab.run import Checkpoint, Run
-
-Split = Literal["validation", "test"]
 
 LEDGER = "test-ledger.jsonl"
 

@@ -31,9 +31,10 @@ from vitlab.figures.style import short
 from vitlab.files import write_json, write_text
 from vitlab.formatting import plain
 from vitlab.inference import TrainedModel, load
-from vitlab.ledger import Split, open_split, record_opening
+from vitlab.ledger import open_split, record_opening
 from vitlab.models import ViT, build_model
 from vitlab.pretrained import open_run
+from vitlab.records import Split
 from vitlab.run import Run
 
 __all__ = ["METHODS", "choose", "compute_maps", "explain"]
