@@ -33,7 +33,7 @@ EXTRAS = {
     "cluster": ("submitit",),
     "explain": ("captum",),
     "pretrained": ("transformers",),
-    "serve": ("fastapi", "starlette", "uvicorn"),
+    "serve": ("fastapi", "pebble", "starlette", "uvicorn"),
     "export": ("onnx", "onnxruntime", "onnxscript"),
 }
 """Optional extras and the packages each brings."""

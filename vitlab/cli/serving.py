@@ -1,16 +1,18 @@
 """The verb that answers over HTTP: serve."""
 
 import os
+import signal
 import sys
 from argparse import Namespace
 
 
 def serve(args: Namespace) -> int:
     """Serve a page and an API over one model, on this machine only by default."""
-    from vitlab.serve.stopping import on_stop
-
     # Until requests are heard there is nothing to finish, and imports take seconds.
-    put_back = on_stop(lambda: os._exit(0))
+    handlers = {number: lambda *_: os._exit(0) for number in (signal.SIGTERM, signal.SIGINT)}
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # else it outlives its terminal: nohup
+        handlers[signal.SIGHUP] = lambda *_: signal.raise_signal(signal.SIGTERM)
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         from vitlab.serve.limits import Limits
         from vitlab.serve.server import serve
@@ -25,9 +27,11 @@ def serve(args: Namespace) -> int:
             tell=tell,
         )
     except BaseException:
-        put_back()
+        for number, handler in before.items():
+            signal.signal(number, handler)
         raise
-    return 0
+    # A thread inside native code can neither be stopped nor left behind: Python would wait for it.
+    os._exit(0)
 
 
 def tell(line: str) -> None:

@@ -8,8 +8,7 @@ GET  /health/ready  the model answers
 GET  /  /docs       pages for people; /openapi.json for programs
 """
 
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Iterable
 from importlib.resources import files
 from typing import Annotated, Any, Literal
 
@@ -76,6 +75,9 @@ class Method(BaseModel):
 
     name: str
     shows: str = Field(description="what it shows, in a sentence")
+    faithful: bool | None = Field(
+        description="whether its maps passed the test of `vitlab explain`; null if not tested"
+    )
 
 
 class Upload(BaseModel):
@@ -99,7 +101,9 @@ class Model(BaseModel):
     engine: str = Field(description="what computes: onnx or torch")
     calibrated: bool = Field(description="whether the temperature was measured")
     temperature: float
-    methods: list[Method] = Field(description="ways to make a map; empty until they are loaded")
+    methods: list[Method] = Field(
+        description="ways to make a map, faithful ones first; empty until they are loaded"
+    )
     explains: bool = Field(description="whether there are maps at all")
     notes: list[str]
     card: dict[str, Any] = Field(description="what was measured; null for what was not")
@@ -153,7 +157,7 @@ UNTOLD: Any = {"tracing": False, "metrics": False, "logs": False, "auto_configur
 """FastAPI would tell OpenTelemetry of every request where a program has set that up."""
 
 
-def build_app(service: Service, hosts: frozenset[str], root: str = "") -> Guard:
+def build_app(service: Service, hosts: Iterable[str], root: str = "") -> Guard:
     """The application: all routes, guarded.
 
     Args:
@@ -225,15 +229,7 @@ def build_app(service: Service, hosts: frozenset[str], root: str = "") -> Guard:
 
     for address, (name, kind) in PAGES.items():
         app.add_route(address, static(name, kind, root), include_in_schema=False)
-    return Guard(app, hosts, root, [getattr(route, "path", "") for route in app.routes])
-
-
-@asynccontextmanager
-async def file_of(request: Request, service: Service, explains: bool) -> AsyncIterator[bytes]:
-    """The picture of a request that has a place inside."""
-    with service.inside(explains=explains):
-        async with picture(request, service) as file:
-            yield file
+    return Guard(app, hosts, root)
 
 
 async def answered(
@@ -244,8 +240,9 @@ async def answered(
 ) -> Response:
     """The response to a picture."""
     try:
-        async with file_of(request, service, explains) as file:
-            return JSONResponse(await while_connected(request, ask(file)))
+        with service.inside(explains=explains):
+            async with picture(request, service) as file:
+                return JSONResponse(await while_connected(request, ask(file)))
     except Gone:
         return Response(status_code=400)  # which nobody will see
 
@@ -261,7 +258,7 @@ def static(name: str, kind: str, root: str) -> Callable[[Request], Coroutine[Any
         content = content.replace(b'="./', f'="{root}/'.encode())
 
     async def page(request: Request) -> Response:
-        return Response(content, media_type=kind, headers={"cache-control": "no-cache"})
+        return Response(content, media_type=kind)
 
     return page
 
@@ -281,7 +278,7 @@ async def unfit(request: Request, error: Exception) -> Response:
 
 
 async def failed(request: Request, error: Exception) -> Response:
-    """Something that should not have happened; the guard tells the terminal, not the client."""
+    """Something that should not have happened; the terminal is shown it, the client is not."""
     return JSONResponse({"error": "something went wrong here"}, 500)
 
 

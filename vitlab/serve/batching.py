@@ -1,9 +1,8 @@
 """Pictures that wait at the same time enter the model together."""
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from typing import NamedTuple
 
 import numpy as np
@@ -20,59 +19,41 @@ class Waiting(NamedTuple):
 
 
 class Batcher:
-    """A queue and one worker. A lone picture is not made to wait for company.
+    """A queue in front of a model. A lone picture is not made to wait for company.
 
     Args:
-        compute: called in a thread, one call at a time.
+        compute: called in `thread`, one call at a time.
         most: pictures of one call.
     """
 
-    def __init__(self, compute: Compute, most: int):
-        self._compute, self._most = compute, most
-        self._queue: deque[Waiting] = deque()
-        self._arrived = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, "vitlab-model")
+    def __init__(self, compute: Compute, most: int, thread: Executor):
+        self._compute, self._most, self._thread = compute, most, thread
+        self._queue: asyncio.Queue[Waiting] = asyncio.Queue()
 
     async def ask(self, pixels: np.ndarray) -> np.ndarray:
-        """Pixels (H, W, C) to probabilities (K,). Whoever is cancelled leaves the queue."""
+        """Pixels (H, W, C) to probabilities (K,). Whoever is cancelled is not computed."""
         answer: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
-        self._queue.append(Waiting(pixels, answer))
-        self._arrived.set()
+        self._queue.put_nowait(Waiting(pixels, answer))
         return await answer
-
-    def stop(self) -> None:
-        """Compute nothing new."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def work(self) -> None:
         """Answer what is in the queue, forever."""
         loop = asyncio.get_running_loop()
         while True:
-            await self._arrived.wait()
-            self._arrived.clear()
-            while batch := self._next():
-                images = np.stack([one.pixels for one in batch])
-                try:
-                    rows = await loop.run_in_executor(self._thread, self._compute, images)
-                except Exception as error:
-                    self._settle(batch, [error] * len(batch))
-                else:
-                    self._settle(batch, list(rows))
-
-    def _next(self) -> list[Waiting]:
-        batch: list[Waiting] = []
-        while self._queue and len(batch) < self._most:
-            one = self._queue.popleft()
-            if not one.answer.done():  # else nobody waits any more
-                batch.append(one)
-        return batch
-
-    @staticmethod
-    def _settle(batch: list[Waiting], outcomes: list[np.ndarray | Exception]) -> None:
-        for one, outcome in zip(batch, outcomes, strict=True):
-            if one.answer.done():
+            taken = [await self._queue.get()]
+            while len(taken) < self._most and not self._queue.empty():
+                taken.append(self._queue.get_nowait())
+            batch = [one for one in taken if not one.answer.done()]  # others have gone (W08)
+            if not batch:
                 continue
-            if isinstance(outcome, Exception):
-                one.answer.set_exception(outcome)
+            images = np.stack([one.pixels for one in batch])
+            try:
+                rows = await loop.run_in_executor(self._thread, self._compute, images)
+            except Exception as error:
+                for one in batch:
+                    if not one.answer.done():
+                        one.answer.set_exception(error)
             else:
-                one.answer.set_result(outcome)
+                for one, row in zip(batch, rows, strict=True):
+                    if not one.answer.done():
+                        one.answer.set_result(row)

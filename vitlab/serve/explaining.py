@@ -1,17 +1,16 @@
-"""A program that says where a run's model looks.
+"""Where a run's model looks, found out by a worker, because some maps take seconds."""
 
-    python -m vitlab.serve.explaining RUN
-
-Pixels uint8 (H, W, C) come in, with a method and a class; the map goes out as float32 (rows,
-columns) from 0 to 1. It is a process of its own because some maps take seconds.
-"""
-
+import functools
+import json
 import os
-import sys
-import warnings
-from typing import Any
+from typing import TYPE_CHECKING
 
-from vitlab.serve.child import Message, attend
+import numpy as np
+
+from vitlab.run import Run
+
+if TYPE_CHECKING:
+    from vitlab.inference import TrainedModel
 
 METHODS = {
     "attention": "Where the last block looks, the mean over its heads.",
@@ -23,29 +22,54 @@ METHODS = {
 }
 """What each of `vitlab.explain.METHODS` shows, for whoever sees the map for the first time."""
 
+PASSED = "beats both"
+"""How the verdict of `vitlab explain` begins on a map that is better than a random one and than
+the centre of the picture."""
 
-def main(run_path: str) -> None:
-    """Answer with maps of a run's model."""
-    import numpy as np
+
+@functools.cache
+def load_model(run_path: str) -> "TrainedModel":
+    """A run's model, loaded once in a process."""
     import torch
 
-    from vitlab.explain import choose, compute_maps
-    from vitlab.figures.explanation import strength
     from vitlab.inference import load
 
-    warnings.simplefilter("ignore")
     os.nice(5)  # answers go before maps
-    model = load(run_path, device="cpu")
-
-    def answer(head: dict[str, Any], body: bytes) -> Message:
-        pixels = np.frombuffer(body, np.uint8).reshape(head["shape"]).copy()
-        image, chosen = model.prepare(pixels), torch.tensor([head["class"]])
-        heat = strength(compute_maps(head["method"], model.module, image, chosen)[0])
-        heat = heat.astype(np.float32)
-        return {"rows": heat.shape[0], "columns": heat.shape[1]}, heat.tobytes()
-
-    attend(answer, {"methods": choose(model.module)})
+    torch.set_num_threads(1)
+    return load(run_path, device="cpu")
 
 
-if __name__ == "__main__":
-    main(sys.argv[1])
+def methods_of(run_path: str) -> list[str]:
+    """Keys of METHODS that a run's model has."""
+    from vitlab.explain import choose
+
+    return list(choose(load_model(run_path).module))
+
+
+def draw_map(run_path: str, method: str, pixels: np.ndarray, label: int) -> np.ndarray:
+    """What of pixels uint8 (H, W, C) speaks for a class, from 0 to 1, (rows, columns)."""
+    import torch
+
+    from vitlab.explain import compute_maps
+    from vitlab.figures.explanation import strength
+
+    model = load_model(run_path)
+    image = model.prepare(pixels)
+    return strength(compute_maps(method, model.module, image, torch.tensor([label]))[0])
+
+
+def tested(run: Run, checkpoint_sha256: str) -> dict[str, bool]:
+    """Whether maps are faithful to a run's checkpoint, by method, the best of those that are first.
+
+    Only what `vitlab explain` has tested is there.
+    """
+    for split in ("validation", "test"):
+        try:
+            found = json.loads(run.faithfulness_file(split).read_text(encoding="utf-8"))
+            if found["checkpoint_sha256"] == checkpoint_sha256:
+                rows = [row for row in found["methods"] if "verdict" in row]
+                passed = {row["method"]: row["verdict"].startswith(PASSED) for row in rows}
+                return dict(sorted(passed.items(), key=lambda item: not item[1]))
+        except (OSError, ValueError, KeyError, TypeError):  # not tested, or by another version
+            continue
+    return {}

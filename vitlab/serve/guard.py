@@ -1,26 +1,22 @@
-"""What holds for every request, whatever it asks for: the host it names, and what goes out.
-
-One ASGI application around all routes, so that none can be forgotten.
-"""
+"""What holds for every request, whatever it asks for: the host it names, and what goes out."""
 
 import ipaddress
-import json
-import logging
 import re
 from collections.abc import Iterable
-from typing import Any
 
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vitlab.errors import ConfigError
-
-LOG = logging.getLogger("vitlab.serve")
 
 HEADERS = {
     # Pictures are shown from the browser's own memory (blob:), everything else comes from here.
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'",
+    "cache-control": "no-store",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
@@ -30,21 +26,22 @@ HEADERS = {
 }
 """Headers of every response. There is none for other origins, so browsers keep them out."""
 
-ENCODED = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
-
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 EVERYWHERE = ("0.0.0.0", "::")
 """Addresses that mean all of a machine's, so that no request can name them."""
 
-
 ROOT = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
 
+OWN = ("api", "docs", "health")
+"""What the service's own paths begin with."""
 
-def host_names(host: str, allowed: Iterable[str]) -> frozenset[str]:
+
+def host_names(host: str, allowed: Iterable[str]) -> list[str]:
     """The names under which a service may be asked: this machine's own, and those allowed."""
     own = () if host in EVERYWHERE else (host,)
-    return frozenset(name.strip("[]").lower() for name in (*LOOPBACK, *own, *allowed))
+    names = {f"[{name}]" if ":" in name and "[" not in name else name for name in (*own, *allowed)}
+    return sorted({name.lower() for name in names} | set(LOOPBACK))
 
 
 def is_loopback(host: str) -> bool:
@@ -61,109 +58,61 @@ def root_of(path: str) -> str:
     ConfigError if it is no path.
     """
     root = f"/{path.strip('/')}".rstrip("/")
-    if root and not ROOT.fullmatch(root):
+    if root and (not ROOT.fullmatch(root) or root.split("/")[1] in OWN):
         raise ConfigError(
             [
                 f"--root-path {path!r}: give the path alone, such as /vit, without host and query; "
-                "it may have letters, digits and - . _ ~"
+                f"it may have letters, digits and - . _ ~, and begins with none of {', '.join(OWN)}"
             ]
         )
     return root
 
 
-def named(value: bytes) -> str:
-    """The name in a Host header, without its port and brackets."""
-    text = value.decode("latin-1").strip().lower()
-    if text.startswith("["):
-        return text[1:].partition("]")[0]
-    return text.partition(":")[0]
-
-
-def error_body(message: str) -> bytes:
-    """The JSON of every error."""
-    return json.dumps({"error": message}).encode()
-
-
 class Guard:
-    """Refuses foreign hosts, gives every response its headers, and hides what went wrong inside.
+    """Refuses foreign hosts, and lets nobody go on sending what is not read.
 
     Args:
         app: what is guarded.
         hosts: names that the Host header may have. They keep a web page elsewhere from asking this
             service under a name of its own (DNS rebinding).
-        root: path before all addresses, as `root_of` has it. Requests come with it or without it:
-            some proxies take it away.
-        own: addresses of the app, without it.
+        root: path before all addresses, as `root_of` has it.
     """
 
-    def __init__(
-        self, app: ASGIApp, hosts: frozenset[str], root: str = "", own: Iterable[str] = ()
-    ):
-        self.app, self.hosts, self.root, self.own = app, hosts, root, frozenset(own)
+    def __init__(self, app: ASGIApp, hosts: Iterable[str], root: str = ""):
+        self.app, self.root = app, root
+        self.hosts = TrustedHostMiddleware(known, list(hosts), www_redirect=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request of the server's."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        headers = dict(scope["headers"])
-        length = headers.get(b"content-length", b"0")
-        unread = length != b"0" or b"transfer-encoding" in headers
-        started = False
+        headers = Headers(scope=scope)
+        unread = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
 
         async def receiving() -> Message:
             nonlocal unread
             message = await receive()
-            if message["type"] == "http.request" and not message.get("more_body", False):
-                unread = False
+            unread = unread and message.get("more_body", False)
             return message
 
         async def sending(message: Message) -> None:
-            nonlocal started
-            if message["type"] == "http.response.start":
-                started = True
-                names = [name for name, _ in message["headers"]]
-                more = [(b"cache-control", b"no-store")] if b"cache-control" not in names else []
-                if unread:  # or whatever is still sent would be taken in for nothing
-                    more.append((b"connection", b"close"))
-                message = {**message, "headers": [*message["headers"], *ENCODED, *more]}
+            if message["type"] == "http.response.start" and unread:
+                # Whatever is still sent would be taken in for nothing (W04).
+                MutableHeaders(scope=message)["connection"] = "close"
             await send(message)
 
-        if named(headers.get(b"host", b"")) not in self.hosts:
-            await refuse(sending, 400, "this host name is not served here: see --allow-host")
+        await self.hosts(scope, receive, unsent)
+        if not scope.get("known"):
+            words = "this host name is not served here: see --allow-host"
+            await JSONResponse({"error": words}, 400)(scope, receiving, sending)
             return
-        if scope["path"] == self.root and self.root not in self.own:
-            await redirect(sending, f"{self.root}/", scope["query_string"])
-            return
-        try:
-            await self.app(self._below(scope), receiving, sending)
-        except Exception:
-            LOG.exception("a request failed")
-            if not started:
-                await refuse(sending, 500, "something went wrong here")
-
-    def _below(self, scope: Scope) -> dict[str, Any]:
-        """A scope whose path begins with the root, as ASGI wants it."""
-        path = scope["path"]
-        if path in self.own or not path.startswith(f"{self.root}/"):
-            path = self.root + path
-        return {**scope, "path": path, "root_path": self.root}
+        if scope["path"] == self.root:
+            scope = {**scope, "path": f"{self.root}/"}
+        await self.app(scope, receiving, sending)
 
 
-async def redirect(send: Send, path: str, query: bytes) -> None:
-    """Send whoever asks to another path of the same host, whatever proxies call that."""
-    location = path.encode() + (b"?" + query if query else b"")
-    headers = [(b"location", location), (b"content-length", b"0")]
-    await send({"type": "http.response.start", "status": 308, "headers": headers})
-    await send({"type": "http.response.body", "body": b""})
+async def known(scope: Scope, receive: Receive, send: Send) -> None:
+    """Mark a request whose host starlette let through."""
+    scope["known"] = True
 
 
-async def refuse(send: Send, status: int, message: str) -> None:
-    """Answer with an error."""
-    body = error_body(message)
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+async def unsent(message: Message) -> None:
+    """Leave out starlette's refusal, which does not say what helps."""

@@ -41,32 +41,28 @@ async def picture(request: Request, service: Service) -> AsyncIterator[bytes]:
     # Long before digits become a number that takes time to read.
     if len(declared) > 15 or int(declared) > most:
         raise too_large
-    parts: list[bytes] = []
-    size = 0
+    file = bytearray()
     try:
-        try:
-            async with asyncio.timeout(service.limits.body_seconds):
-                async for part in request.stream():
-                    if size + len(part) > most:
-                        raise too_large
-                    service.hold(len(part))
-                    size += len(part)
-                    parts.append(part)
-        except TimeoutError:
-            raise Refusal(408, "the picture came in too slowly") from None
-        except ClientDisconnect:
-            raise Gone from None
-        if not size:
+        async with asyncio.timeout(service.limits.body_seconds):
+            async for part in request.stream():
+                if len(file) + len(part) > most:
+                    raise too_large
+                service.hold(len(part))
+                file += part
+        if not file:
             raise Refusal(422, "there is no picture: the body is empty")
-        yield b"".join(parts)
+        yield bytes(file)
+    except TimeoutError:
+        raise Refusal(408, "the picture came in too slowly") from None
+    except ClientDisconnect:
+        raise Gone from None
     finally:
-        service.held -= size
+        service.held -= len(file)
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of some work, which is given up when the client leaves; Gone says that it did.
-
-    The body has to be read before.
+    """The result of some work, which is given up when the client leaves (W08); Gone says that it
+    did. The body has to be read before.
     """
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(left(request))

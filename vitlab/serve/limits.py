@@ -31,22 +31,23 @@ class Limits:
     decoders: int = 2
     """Processes that decode pictures."""
     decoder_memory: int = 1_000_000_000
-    """Address space of a decoder."""
+    """What a decoder may take for a picture."""
     connections: int = 768
-    """Open connections; the next one is told to come back and closed."""
+    """Open connections; with more, every request is told to come back."""
     header: int = 16_384
     """Request line and headers."""
     head_seconds: float = 10
-    """From a connection to its first complete head, and from one request to the next."""
+    """From a connection to its first complete head, from one request to the next, and for a client
+    to take what it is sent."""
     body_seconds: float = 20
     """For a whole body."""
     decode_seconds: float = 5
-    """For decoding one picture, in processor time and by the clock."""
+    """For decoding one picture."""
     answer_seconds: float = 20
     """From a whole body to the answer."""
     explain_seconds: float = 45
     """The same with a map."""
-    drain_seconds: float = 7
+    drain_seconds: float = 6
     """For requests under way when the service is stopped."""
     retry_seconds: int = 1
     """When to come back, as a refusal has it."""

@@ -1,4 +1,4 @@
-"""What the service holds and does, whoever asks: a model, processes to decode and to explain.
+"""What the service holds and does, whoever asks: a model, workers that decode and that explain.
 
 starting -> ready -> draining
 
@@ -9,24 +9,22 @@ here, and so is what becomes of them when the service stops.
 import asyncio
 import contextlib
 import io
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from vitlab.errors import VitlabError
+from vitlab.errors import DataError, VitlabError
+from vitlab.serve import decoding, explaining
 from vitlab.serve.batching import Batcher
-from vitlab.serve.child import Child, Lost, Pool, Refused
-from vitlab.serve.explaining import METHODS
 from vitlab.serve.limits import TYPES, Limits
+from vitlab.serve.workers import Lost, Workers
 
 if TYPE_CHECKING:
     from vitlab.classifier import Classifier
     from vitlab.run import Run
-
-T = TypeVar("T")
 
 State = Literal["starting", "ready", "draining"]
 
@@ -60,14 +58,17 @@ class Service:
         """Of these, those that ask for a map."""
         self.held = 0
         """Bytes of picture files inside."""
-        self.methods: list[str] = []
-        """Words of METHODS that this model has."""
+        self.methods: list[dict[str, Any]] = []
+        """Ways to make a map that this model has, those that passed their own test first."""
         self._open = open_model
+        self._thread = ThreadPoolExecutor(1, "vitlab-model")
+        """Where the model is loaded and computes; nothing waits for it in the end."""
         self._classifier: Classifier | None = None
         self._tasks: list[asyncio.Task[Any]] = []
-        self._pools: list[Pool] = []
-        self._batcher: Batcher | None = None
-        self._explainers: Pool | None = None
+        self._decoders = Workers(
+            limits.decoders, limits.decode_seconds, decoding.limit_memory, limits.decoder_memory
+        )
+        self._explainer: Workers | None = None
 
     @property
     def classifier(self) -> "Classifier":
@@ -83,61 +84,44 @@ class Service:
         def export(run: "Run") -> Path:
             return asyncio.run_coroutine_threadsafe(self._export(run), loop).result()
 
-        classifier = await aside(lambda: self._open(export=export))
-        form, limits = classifier.preprocessing, self.limits
-        height, width = form.image_size
-        words = [
-            str(height), str(width), str(form.channels), form.fit, str(limits.pixels),
-            str(limits.decoder_memory), str(max(1, round(limits.decode_seconds))),
-            *map(str, form.grey_range or (0, 65535)),
-        ]  # fmt: skip
-        self._decoders = Pool(
-            "vitlab.serve.decoding", words, count=limits.decoders, seconds=limits.decode_seconds
+        def load() -> "Classifier":
+            classifier = self._open(export=export)
+            shape = (*classifier.preprocessing.image_size, classifier.preprocessing.channels)
+            classifier.probabilities(np.zeros((self.limits.batch, *shape), np.uint8))
+            return classifier
+
+        classifier = await loop.run_in_executor(self._thread, load)
+        form = classifier.preprocessing
+        self._form = decoding.Form(
+            form.image_size, form.channels, form.fit, form.grey_range, self.limits.pixels
         )
-        self._pools.append(self._decoders)
-        self._batcher = Batcher(classifier.probabilities, limits.batch)
+        self._batcher = Batcher(classifier.probabilities, self.limits.batch, self._thread)
+        self._tasks.append(asyncio.create_task(self._batcher.work()))
         try:
-            await self._decoders.start()
+            pixels = await self._decoders.call(decoding.decode_picture, _example(), self._form)
         except Lost as error:
             raise VitlabError(
                 "the processes that decode pictures do not start: is there memory for them?"
             ) from error
-        self._tasks.append(asyncio.create_task(self._batcher.work()))
-        grey = np.zeros((limits.batch, height, width, form.channels), np.uint8)
-        await aside(lambda: classifier.probabilities(grey))
-        if classifier.run is not None:
-            self._explainers = Pool(
-                "vitlab.serve.explaining",
-                [str(classifier.run.path)],
-                count=1,
-                seconds=limits.explain_seconds,
-            )
-            self._pools.append(self._explainers)
+        await self._batcher.ask(pixels)
         self._classifier = classifier
-        await self._probabilities(await self._decode(_example()))
+        if classifier.run is not None:
+            self._explainer = Workers(1, self.limits.explain_seconds)
+            # Answers do not wait for the process that draws maps.
+            self._tasks.append(asyncio.create_task(self._find_methods(classifier.run)))
         if self.state == "starting":
             self.state = "ready"
-        if self._explainers is not None:
-            # Answers do not wait for the process that draws maps.
-            self._tasks.append(asyncio.create_task(self._meet_explainer(self._explainers)))
 
     async def stop(self) -> None:
-        """End what was started. A thread may still be computing."""
+        """End what was started. The thread may still be computing."""
         self.state = "draining"
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(pool.stop() for pool in self._pools))
-        if self._batcher is not None:
-            self._batcher.stop()
-
-    async def drain(self) -> None:
-        """Take nothing new and wait until what is inside is answered, or for too long."""
-        self.state = "draining"
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.limits.drain_seconds):
-                while self.requests:
-                    await asyncio.sleep(0.02)
+        for workers in (self._decoders, self._explainer):
+            if workers is not None:
+                await workers.stop()
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     # Who may come in
 
@@ -174,30 +158,33 @@ class Service:
     async def predict(self, file: bytes, top: int) -> dict[str, Any]:
         """A picture's file to the likeliest classes and how sure the model is."""
         async with self._within(self.limits.answer_seconds):
-            rows = await self._probabilities(await self._decode(file))
+            rows = await self._batcher.ask(await self._decode(file))
         return self.classifier.answer(rows, top)
 
     async def explain(self, file: bytes, method: str, name: str | None) -> dict[str, Any]:
         """A picture's file to a map of what speaks for a class, by default for the likeliest."""
         classifier = self.classifier
-        self._check(method, name)
+        if classifier.run is None or self._explainer is None:
+            raise Refusal(404, "there are no maps here: they need the run itself")
+        names = [one["name"] for one in self.methods]
+        if names and method not in names:
+            raise Refusal(422, f"this model has no such method: {', '.join(names)}")
+        if name is not None and name not in classifier.class_names:
+            raise Refusal(422, "this model has no such class: GET /api/model lists them")
         async with self._within(self.limits.explain_seconds):
             pixels = await self._decode(file)
-            answer = classifier.answer(await self._probabilities(pixels))
+            answer = classifier.answer(await self._batcher.ask(pixels))
             name = name or answer["top"][0]["class"]
-            head = {
-                "method": method, "class": classifier.class_names.index(name),
-                "shape": pixels.shape,
-            }  # fmt: skip
-            assert self._explainers is not None
-            shape, values = await self._asked(self._explainers, head, pixels.tobytes())
-        heat = np.frombuffer(values, np.float32).reshape(shape["rows"], shape["columns"])
-        return {
-            "method": method,
-            "class": name,
-            "map": [[round(float(value), 4) for value in row] for row in heat],
-            **answer,
-        }
+            label = classifier.class_names.index(name)
+            try:
+                heat = await self._explainer.call(
+                    explaining.draw_map, str(classifier.run.path), method, pixels, label
+                )
+            except VitlabError as error:
+                raise Refusal(422, str(error)) from None
+            except Lost:
+                raise Refusal(503, "the map took too long", self.limits.retry_seconds) from None
+        return {"method": method, "class": name, "map": np.round(heat, 4).tolist(), **answer}
 
     def describe(self) -> dict[str, Any]:
         """The model as a page or a program needs to know it."""
@@ -212,101 +199,63 @@ class Service:
             "engine": classifier.engine,
             "calibrated": classifier.calibrated,
             "temperature": classifier.temperature,
-            "methods": [{"name": word, "shows": METHODS[word]} for word in self.methods],
-            "explains": self._explainers is not None,
+            "methods": self.methods,
+            "explains": self._explainer is not None,
             "notes": list(classifier.notes),
             "card": classifier.card,
             "limits": {"bytes": limits.upload, "pixels": limits.pixels, "types": list(TYPES)},
         }
 
-    def _check(self, method: str, name: str | None) -> None:
-        if self._explainers is None:
-            raise Refusal(404, "there are no maps here: they need the run itself")
-        if self.methods and method not in self.methods:
-            raise Refusal(422, f"this model has no such method: {', '.join(self.methods)}")
-        if name is not None and name not in self.classifier.class_names:
-            raise Refusal(422, "this model has no such class: GET /api/model lists them")
-
     async def _export(self, run: "Run") -> Path:
-        """The folder of a run's ONNX export, written by a process that ends with the service."""
-        from vitlab.export import discard_unfinished
+        """The folder of a run's ONNX export, written by a worker that ends with the service."""
+        from vitlab.export import discard_unfinished, exported
 
         if self.state != "starting":
             raise asyncio.CancelledError  # the thread asks too late
         task = asyncio.current_task()
         assert task
         self._tasks.append(task)
-        child = Child("vitlab.serve.exporting", [str(run.path)], EXPORT_SECONDS)
+        workers = Workers(1, EXPORT_SECONDS)
         try:
-            head, _ = await child.ask({}, b"")
-        except Refused as refused:
-            raise VitlabError(str(refused)) from None
+            return await workers.call(exported, run)
         except Lost:
             raise VitlabError(
                 f"its export ended early: `vitlab export {run.path} --to onnx` tells why"
             ) from None
         finally:
-            await child.stop()
+            await workers.stop()
             discard_unfinished(run)
-        return Path(head["folder"])
 
-    async def _meet_explainer(self, explainers: Pool) -> None:
+    async def _find_methods(self, run: "Run") -> None:
+        assert self._explainer is not None
         try:
-            self.methods = (await explainers.start())["methods"]
-        except Lost:
-            self._explainers = None  # answers do without
+            names = await self._explainer.call(explaining.methods_of, str(run.path))
+        except (Lost, VitlabError):
+            explainer, self._explainer = self._explainer, None  # answers do without
+            await explainer.stop()
+            return
+        tested = explaining.tested(run, self.classifier.card["checkpoint_sha256"])
+        order = [*(name for name in tested if name in names), *names]
+        self.methods = [
+            {"name": name, "shows": explaining.METHODS[name], "faithful": tested.get(name)}
+            for name in dict.fromkeys(order)
+        ]
 
     async def _decode(self, file: bytes) -> np.ndarray:
         try:
-            _, pixels = await self._decoders.ask({}, file)
-        except Refused as refused:
-            raise Refusal(422, f"cannot read this picture: {refused}") from None
+            return await self._decoders.call(decoding.decode_picture, file, self._form)
+        except DataError as error:
+            raise Refusal(422, f"cannot read this picture: {error}") from None
         except Lost:
             raise Refusal(422, "cannot read this picture: it takes too much to decode") from None
-        form = self.classifier.preprocessing
-        shape = (*form.image_size, form.channels)
-        return np.frombuffer(pixels, np.uint8).reshape(shape)
-
-    async def _probabilities(self, pixels: np.ndarray) -> np.ndarray:
-        assert self._batcher is not None
-        return await self._batcher.ask(pixels)
-
-    async def _asked(self, pool: Pool, head: dict[str, Any], body: bytes) -> tuple[Any, bytes]:
-        try:
-            return await pool.ask(head, body)
-        except Refused as refused:
-            raise Refusal(422, str(refused)) from None
-        except Lost:
-            raise Refusal(503, "the map took too long", self.limits.retry_seconds) from None
 
     @contextlib.asynccontextmanager
-    async def _within(self, seconds: float):
+    async def _within(self, seconds: float) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(seconds):
                 yield
         except TimeoutError:
             raise Refusal(503, "it took too long", self.limits.retry_seconds) from None
-
-
-async def aside(work: Callable[[], T]) -> T:
-    """The result of something that takes long, done in a thread that nobody has to wait for."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def tell(settle: Callable[..., None], outcome: Any) -> None:
-        if not done.done():
-            settle(outcome)
-
-    def run() -> None:
-        try:
-            outcome = done.set_result, work()
-        except Exception as error:
-            outcome = done.set_exception, error
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(tell, *outcome)
-
-    threading.Thread(target=run, daemon=True).start()
-    return await done
 
 
 def _example() -> bytes:
