@@ -22,7 +22,7 @@ except ModuleNotFoundError:
     checks = None
 else:
     import checks
-    from asking import Served, draw
+    from client import Served, draw
 
 import vitlab
 

@@ -3,10 +3,8 @@
 The tests call them small, the catalogue of faults in full. W numbers are those of the catalogue.
 """
 
-import asyncio
 import contextlib
 import io
-import json
 import os
 import select
 import socket
@@ -17,29 +15,18 @@ import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
 
+import load
 import numpy as np
-from asking import Served, draw, error, received
+from client import Client, Reply, Served, draw, error, message, received
 
 from vitlab.classifier import open_classifier
 from vitlab.files import sha256
-from vitlab.serve import load
-from vitlab.serve.load import Client, Reply
 
 MEGABYTE = 1_000_000
 CANARY = "canary-7d1f"
-
-T = TypeVar("T")
-
-
-def awaited(work: Coroutine[Any, Any, T]) -> T:
-    """The outcome of asynchronous work, in a thread: the browser's tests leave a loop in theirs."""
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, work).result()
 
 
 def memory(served: Served) -> float:
@@ -68,11 +55,10 @@ def birth(served: Served, patience: float = 1) -> str:
 
 def death(served: Served, patience: float = 1) -> str:
     """A signal with five under way: they are answered, and nothing else is begun."""
-    file = draw()
-    message = Client(served.address).message("/api/predict", file)
+    request = message("/api/predict", draw())
     under_way = [served.connect() for _ in range(5)]
     for one in under_way:
-        one.sendall(message[:-100])
+        one.sendall(request[:-100])
     time.sleep(0.3)
     served.process.terminate()
     begun = time.monotonic()
@@ -80,13 +66,13 @@ def death(served: Served, patience: float = 1) -> str:
         time.sleep(0.01)
     assert draining.status == 503 and error(draining) == "draining"
     assert served.get("/health/live").status == 200
-    late = served.send(file)
+    late = served.send(draw())
     assert late.status == 503 and "retry-after" in late.headers, late
     for one in under_way:
-        one.sendall(message[-100:])
+        one.sendall(request[-100:])
     for one in under_way:
         with one:
-            assert received(one).startswith(b"HTTP/1.1 200")
+            assert received(one).status == 200
     _, complaints = served.process.communicate(timeout=60)
     seconds = time.monotonic() - begun
     assert served.process.returncode == 0, served.process.returncode
@@ -99,13 +85,8 @@ def death(served: Served, patience: float = 1) -> str:
 
 def together(served: Served, run) -> str:
     """64 clients with 20 pictures each; each answer is the model's own to that picture."""
-    model = json.loads(served.get("/api/model").body)
-    exact = open_classifier(run, "torch")
-
-    def expected(files: list[bytes]) -> np.ndarray:
-        return exact.probabilities(files)
-
-    found = awaited(load.together(served.address, expected, model["classes"]))
+    names = served.answer(served.get("/api/model"))["classes"]
+    found = load.together(served.address, open_classifier(run, "torch").probabilities, names)
     assert found["statuses"] == {"200": 1280} and found["same_class"] == 1280, found
     assert found["largest_difference"] <= 1e-5, found
     return f"1,280 of 1,280 equal, probabilities within {found['largest_difference']:.1e}"
@@ -113,6 +94,7 @@ def together(served: Served, run) -> str:
 
 def crowd(served: Served, waves: int = 3, patience: float = 1) -> str:
     """500 at once: answered or told to come back, at once; then all is as before."""
+    served.settle()
     found = load.crowd(served.address, served.process.pid, waves=waves)["waves"]
     for wave in found:
         assert set(wave["statuses"]) <= {"200", "429", "503"}, wave
@@ -133,7 +115,7 @@ def crowd(served: Served, waves: int = 3, patience: float = 1) -> str:
 
 def uploads(served: Served) -> str:
     """Bodies and heads that are too large, or lie; closed before more than the cap is read."""
-    load.settle(served.address)
+    served.settle()
     before, most = memory(served), 0.0
     much = os.urandom(31 * MEGABYTE)
     head = b"POST /api/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
@@ -181,9 +163,7 @@ def uploads(served: Served) -> str:
                 sent += connection.send(body[place : place + 65_536])
         with connection:
             reply = received(connection)
-        assert reply.startswith(b"HTTP/1.1 "), (name, reply[:200])
-        status = int(reply.split()[1])
-        assert status in statuses, (name, reply[:300])
+        assert reply.status in statuses, (name, reply)
         if b"chunked" not in start:  # what the kernel holds on both sides is not read
             assert sent <= 20 * MEGABYTE, (name, sent)
         most = max(most, memory(served) - before)
@@ -204,7 +184,7 @@ def chunks(body: bytes) -> bytes:
 def bombs(served: Served, side_by_side: int = 10, patience: float = 1) -> str:
     """Small files that unfold to much."""
     files = dict(bomb_files())
-    load.settle(served.address)
+    served.settle()
     before, slowest, most = memory(served), 0.0, 0.0
 
     def throw(name: str) -> None:
@@ -335,8 +315,7 @@ def traversal(served: Served, folder: Path) -> str:
         never(served.send(body, kind="multipart/form-data; boundary=x"), {415}, f"form {shown}")
         target = path.split("#")[0] or "x"
         if target.startswith(("http", "file")):
-            message = f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
-            never(served.raw(message), {400, 404}, f"absolute {target}")
+            never(served.get(target), {400, 404}, f"absolute {target}")
     return f"{asked:,} requests, no file and nobody else was asked"
 
 
@@ -370,8 +349,8 @@ def other_models(served: Served, run: Path) -> str:
 
 def slow_clients(served: Served, count: int, within: float, patience: float = 1) -> str:
     """Clients that dribble, say nothing or vanish; the others notice little."""
-    quiet = awaited(load.lone(served.address, 2))
-    message = Client(served.address).message("/api/predict", draw())
+    quiet = load.lone(served.address, 2)
+    request = message("/api/predict", draw())
     over = threading.Event()
     closed: list[float] = []
     begun = time.monotonic()
@@ -392,7 +371,7 @@ def slow_clients(served: Served, count: int, within: float, patience: float = 1)
         closed.append(time.monotonic() - begun)
         connection.close()
 
-    kinds = [(b"", b"GET /" + 99 * b"x"), (message[:-90], message[-90:]), (b"", b""), (b"GET", b"")]
+    kinds = [(b"", b"GET /" + 99 * b"x"), (request[:-90], request[-90:]), (b"", b""), (b"GET", b"")]
 
     def deaf() -> None:
         """Ask for a thousand pages and read none of them."""
@@ -402,7 +381,7 @@ def slow_clients(served: Served, count: int, within: float, patience: float = 1)
         poll = select.poll()
         poll.register(connection, select.POLLHUP | select.POLLERR)
         with contextlib.suppress(ConnectionError):
-            connection.sendall(1000 * Client(served.address).message("/page.js"))
+            connection.sendall(1000 * message("/page.js"))
         while not over.is_set() and not poll.poll(200):
             pass
         closed.append(time.monotonic() - begun)
@@ -416,10 +395,10 @@ def slow_clients(served: Served, count: int, within: float, patience: float = 1)
         one.start()
     for _ in range(count):  # gone before they are answered
         connection = served.connect()
-        connection.sendall(message)
+        connection.sendall(request)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         connection.close()
-    busy = awaited(load.lone(served.address, 2))
+    busy = load.lone(served.address, 2)
     for one in threads:
         one.join(max(0, within * patience + 1 - (time.monotonic() - begun)))
     over.set()
@@ -428,7 +407,7 @@ def slow_clients(served: Served, count: int, within: float, patience: float = 1)
     assert len(closed) == len(threads) and max(closed) <= within * patience, max(closed)
     assert busy["p95_ms"] <= 2 * patience * quiet["p95_ms"], (quiet, busy)
     # Whoever has vanished keeps no place: all places can be taken at once again.
-    found = awaited(load.steady(served.address, 1, clients=32))
+    found = load.steady(served.address, 1, clients=32)
     assert set(found["statuses"]) == {"200"}, found
     return (
         f"{len(closed)} closed within {max(closed):.0f} s, "
@@ -450,20 +429,17 @@ def mutations(served: Served, count: int) -> str:
     files = [mutated(originals[n % len(originals)], draws) for n in range(count)]
     statuses = Counter[int]()
 
-    async def one(mine: list[bytes]) -> None:
-        client = Client(served.address)
-        for file in mine:
-            reply = await client.post("/api/predict", file)
-            assert reply.status in (200, 422), (reply.status, reply.body)
-            if reply.status == 422:
-                error(reply)
-            statuses[reply.status] += 1
-        await client.close()
+    def one(mine: list[bytes]) -> None:
+        with contextlib.closing(Client(served.address)) as client:
+            for file in mine:
+                reply = client.send(message("/api/predict", file))
+                assert reply.status in (200, 422), reply
+                if reply.status == 422:
+                    error(reply)
+                statuses[reply.status] += 1
 
-    async def all_of_them() -> None:
-        await asyncio.gather(*(one(files[number::8]) for number in range(8)))
-
-    awaited(all_of_them())
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(one, [files[number::8] for number in range(8)]))
     assert served.process.poll() is None
     return f"{count:,} files: {statuses[200]:,} answered, {statuses[422]:,} refused, no crash"
 

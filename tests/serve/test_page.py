@@ -1,11 +1,14 @@
 """A person's way through the page, in a real browser."""
 
+import base64
+import json
 import shutil
 from pathlib import Path
 
 import pytest
-from asking import draw
+from client import draw
 from PIL import Image, ImageDraw
+from proxy import proxied
 
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -41,10 +44,10 @@ def browser():
 class Visit:
     """A page that is looked at, and what it asked for and complained of meanwhile."""
 
-    def __init__(self, browser, service, **options):
+    def __init__(self, browser, address: str, **options):
         self.context = browser.new_context(**options)
         self.page = self.context.new_page()
-        self.base = service.address
+        self.base = address
         self.complaints, self.asked = [], []
         self.page.on("console", lambda message: self.complaints.append(message.text))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
@@ -57,8 +60,6 @@ class Visit:
 
     def give(self, file: bytes, event="drop", kind="image/png"):
         """Drop a file onto the page or paste it."""
-        import base64
-
         kinds = {
             "drop": ("DragEvent", "dataTransfer"),
             "paste": ("ClipboardEvent", "clipboardData"),
@@ -71,7 +72,12 @@ class Visit:
         """The map that is shown, as text."""
         return self.page.evaluate("document.getElementById('overlay').toDataURL()")
 
+    def answered(self):
+        self.page.wait_for_selector(".bar >> nth=2")
+        assert self.page.locator(".bar").count() == 3
+
     def mapped(self):
+        self.page.wait_for_selector(".method", timeout=60_000)
         self.page.wait_for_selector("#overlay:not([hidden])")
         self.page.wait_for_function(
             "() => !document.getElementById('shows').textContent.includes('…')"
@@ -100,18 +106,17 @@ def boat(tmp_path) -> Path:
     return path
 
 
-def journey(browser, service, boat, shots=None):
-    """Drop a picture, see bars and map, choose methods, move the slider, make a mistake."""
-    visit = Visit(browser, service, viewport={"width": 1440, "height": 900})
+def test_a_picture_is_dropped_answered_and_explained(browser, served, boat):
+    visit = Visit(browser, served.address, viewport={"width": 1440, "height": 900})
     page = visit.page
     visit.give(boat.read_bytes())
-    page.wait_for_selector(".bar >> nth=2")
-    assert page.locator(".bar").count() == 3
+    visit.answered()
     shares = [float(text.rstrip(" %")) for text in page.locator(".share").all_inner_texts()]
     assert shares == sorted(shares, reverse=True) and sum(shares) <= 100.2
     assert page.locator("#verdict").inner_text().split(":")[0] in ("Sure", "Fairly sure", "Unsure")
-    page.wait_for_selector(".method", timeout=60_000)
     visit.mapped()
+    assert "Here for" in page.locator("#shows").inner_text()
+    assert "Not tested yet" in page.locator("#shows").inner_text()
     first = visit.colours()
     page.get_by_label("occlusion").check()
     page.wait_for_function(
@@ -123,23 +128,43 @@ def journey(browser, service, boat, shots=None):
     assert page.locator("#strength-number").inner_text() == "20 %"
     assert page.locator("#overlay").evaluate("canvas => canvas.style.opacity") == "0.2"
     assert not visit.overflows()
-    if shots:
-        page.screenshot(path=shots / "wide.png", full_page=True)
     visit.leave()
 
 
-def test_a_picture_is_dropped_answered_and_explained(browser, served, boat):
-    journey(browser, served, boat)
+def test_it_opens_with_a_map_that_passed_its_test_and_marks_all(browser, served):
+    model = served.settle()
+    ranked = zip(("rollout", "occlusion"), (True, False), strict=True)
+    model["methods"] = [{"name": name, "shows": "?", "faithful": it} for name, it in ranked]
+    visit = Visit(browser, served.address)
+    visit.page.route("**/api/model", lambda route: route.fulfill(body=json.dumps(model)))
+    visit.page.reload()
+    visit.page.wait_for_selector("#file:enabled", state="attached")
+    visit.give(draw())
+    visit.mapped()
+    assert visit.page.locator(".method").all_inner_texts() == ["rollout ✓", "occlusion"]
+    assert "✓ Tested" in visit.page.locator("#shows").inner_text()
+    visit.page.get_by_label("occlusion").check()
+    visit.mapped()
+    assert "not passed" in visit.page.locator("#shows").inner_text()
+    visit.leave()
 
 
-@pytest.mark.slow
-def test_the_shipped_model_is_asked_the_same_way(browser, plain, boat, tmp_path):
-    journey(browser, plain, boat, tmp_path)
-    assert (tmp_path / "wide.png").stat().st_size > 20_000
+def test_it_works_below_a_path_of_a_proxy(browser, served):
+    with proxied(served.port, "/vit", strips=True) as proxy:
+        visit = Visit(browser, f"{proxy}/vit/")
+        visit.give(draw())
+        visit.answered()
+        visit.mapped()
+        visit.page.get_by_role("link", name="Ask from a program").click()
+        visit.page.wait_for_selector(".api >> nth=4")
+        assert f"{proxy}/vit/api/predict" in visit.page.inner_text("#operations")
+        visit.page.get_by_role("link", name="Back to the page").click()
+        visit.page.wait_for_selector("#file:enabled", state="attached")
+        visit.leave()
 
 
 def test_a_bad_file_is_a_friendly_sentence_and_the_next_picture_works(browser, served, tmp_path):
-    visit = Visit(browser, served)
+    visit = Visit(browser, served.address)
     page = visit.page
     alert = page.get_by_role("alert")
     visit.give(b"this is no picture")
@@ -153,14 +178,14 @@ def test_a_bad_file_is_a_friendly_sentence_and_the_next_picture_works(browser, s
     visit.page.evaluate(LARGE)
     assert "30 MB are the most" in alert.inner_text()
     visit.give(draw(), "paste")
-    page.wait_for_selector(".bar >> nth=2")
+    visit.answered()
     assert not alert.is_visible()
     assert page.locator("b").count() == 0, "a file's name became markup"
     visit.leave()
 
 
 def test_a_proxy_that_answers_in_html_is_told_of_in_words(browser, served):
-    visit = Visit(browser, served)
+    visit = Visit(browser, served.address)
     visit.page.route(
         "**/api/predict*", lambda route: route.fulfill(status=413, body="<html>Too Large</html>")
     )
@@ -173,10 +198,12 @@ def test_a_proxy_that_answers_in_html_is_told_of_in_words(browser, served):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_sticks_out_on_a_phone(browser, served, boat, scheme):
-    visit = Visit(browser, served, viewport={"width": 360, "height": 740}, color_scheme=scheme)
+    visit = Visit(
+        browser, served.address, viewport={"width": 360, "height": 740}, color_scheme=scheme
+    )
     assert not visit.overflows()
     visit.choose(boat)
-    visit.page.wait_for_selector(".bar >> nth=2")
+    visit.answered()
     visit.mapped()
     assert not visit.overflows()
     visit.page.goto(f"{visit.base}/docs")
@@ -186,10 +213,9 @@ def test_nothing_sticks_out_on_a_phone(browser, served, boat, scheme):
 
 
 def test_everything_is_reached_with_the_keyboard_and_has_a_name(browser, served, boat):
-    visit = Visit(browser, served)
+    visit = Visit(browser, served.address)
     page = visit.page
     visit.choose(boat)
-    page.wait_for_selector(".method", timeout=60_000)
     visit.mapped()
     reached = []
     page.locator("body").press("Home")

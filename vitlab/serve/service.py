@@ -106,7 +106,9 @@ class Service:
         await self._batcher.ask(pixels)
         self._classifier = classifier
         if classifier.run is not None:
-            self._explainer = Workers(1, self.limits.explain_seconds)
+            self._explainer = Workers(
+                1, self.limits.explain_seconds, explaining.load_model, str(classifier.run.path)
+            )
             # Answers do not wait for the process that draws maps.
             self._tasks.append(asyncio.create_task(self._find_methods(classifier.run)))
         if self.state == "starting":
@@ -177,14 +179,12 @@ class Service:
             name = name or answer["top"][0]["class"]
             label = classifier.class_names.index(name)
             try:
-                heat = await self._explainer.call(
-                    explaining.draw_map, str(classifier.run.path), method, pixels, label
-                )
+                heat = await self._explainer.call(explaining.draw_map, method, pixels, label)
             except VitlabError as error:
                 raise Refusal(422, str(error)) from None
             except Lost:
                 raise Refusal(503, "the map took too long", self.limits.retry_seconds) from None
-        return {"method": method, "class": name, "map": np.round(heat, 4).tolist(), **answer}
+        return {"method": method, "class": name, "map": np.round(heat.astype(float), 4).tolist(), **answer}
 
     def describe(self) -> dict[str, Any]:
         """The model as a page or a program needs to know it."""
@@ -229,12 +229,12 @@ class Service:
     async def _find_methods(self, run: "Run") -> None:
         assert self._explainer is not None
         try:
-            names = await self._explainer.call(explaining.methods_of, str(run.path))
+            names = await self._explainer.call(explaining.methods)
         except (Lost, VitlabError):
             explainer, self._explainer = self._explainer, None  # answers do without
             await explainer.stop()
             return
-        tested = explaining.tested(run, self.classifier.card["checkpoint_sha256"])
+        tested = explaining.faithful_methods(run, self.classifier.card["checkpoint_sha256"])
         order = [*(name for name in tested if name in names), *names]
         self.methods = [
             {"name": name, "shows": explaining.METHODS[name], "faithful": tested.get(name)}

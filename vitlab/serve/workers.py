@@ -19,8 +19,8 @@ T = TypeVar("T")
 
 pebble.CONSTS.term_timeout = 0.1  # a worker holds nothing that it would have to put in order
 
-GRACE_SECONDS = 10
-"""After a call's own time, the pool itself is not believed any more."""
+START_SECONDS = 120
+"""For a process to start, before a call's own time begins; importing torch may take long."""
 
 
 class Lost(Exception):
@@ -62,7 +62,7 @@ class Workers:
 
     async def _call(self, function: Callable[..., T], arguments: tuple[Any, ...]) -> T:
         try:
-            async with asyncio.timeout(self._seconds + GRACE_SECONDS):
+            async with asyncio.timeout(self._seconds + START_SECONDS):
                 try:
                     return await self._scheduled(function, arguments)
                 except BrokenProcessPool:  # a process died while it had nothing to do

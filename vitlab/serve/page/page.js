@@ -197,11 +197,12 @@ async function display(blob) {
 
 function methods() {
   const legend = at("methods").querySelector("legend");
-  at("methods").replaceChildren(legend, ...model.methods.map(({ name }, place) => {
+  at("methods").replaceChildren(legend, ...model.methods.map(({ name, faithful }, place) => {
     const radio = element("input");
     Object.assign(radio, { type: "radio", name: "method", value: name, checked: !place });
     radio.addEventListener("change", map);
-    return element("label", "method", radio, element("span", "", name.replaceAll("-", " ")));
+    const words = name.replaceAll("-", " ") + (faithful ? " ✓" : "");
+    return element("label", `method${faithful === false ? " doubtful" : ""}`, radio, element("span", "", words));
   }));
   at("looks").hidden = !current || !model.methods.length || picture.hidden;
   if (!at("looks").hidden) map();
@@ -212,18 +213,25 @@ async function map() {
   if (!current || !chosen) return;
   mapping?.abort();
   const mine = (mapping = new AbortController());
-  const said = model.methods.find(({ name }) => name === chosen).shows;
+  const { shows, faithful } = model.methods.find(({ name }) => name === chosen);
   at("shows").textContent = "Drawing the map …";
   try {
     const found = await post(`api/explain?method=${encodeURIComponent(chosen)}`, current.blob, mine.signal);
     if (mine !== mapping) return;
     draw(found.map);
-    at("shows").textContent = `${said} Here for ${found.class}, most at the ${place(found.map)}.`;
+    at("shows").textContent = `${shows} Here for ${found.class}, most at the ${place(found.map)}. ${tested(faithful)}`;
   } catch (error) {
     if (error.name === "AbortError" || mine !== mapping) return;
     overlay.hidden = true;
     at("shows").textContent = friendly(error);
   }
+}
+
+// What the command vitlab explain has found out about a method's maps.
+function tested(faithful) {
+  if (faithful === true) return "✓ Tested: what it marks decides the answer more than random places or the centre do.";
+  if (faithful === false) return "Tested, and not passed: what it marks may not be what the answer rests on.";
+  return "Not tested yet: the command vitlab explain finds out whether it is true.";
 }
 
 // Where a map is brightest, for whoever does not see it.
