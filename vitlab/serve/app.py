@@ -229,7 +229,7 @@ def build_app(service: Service, hosts: Iterable[str], root: str = "") -> Guard:
 
     for address, (name, kind) in PAGES.items():
         app.add_route(address, static(name, kind, root), include_in_schema=False)
-    return Guard(app, hosts, root)
+    return Guard(app, service, hosts, root)
 
 
 async def answered(
@@ -266,8 +266,7 @@ def static(name: str, kind: str, root: str) -> Callable[[Request], Coroutine[Any
 async def refused(request: Request, error: Exception) -> Response:
     """A refusal as a response."""
     assert isinstance(error, Refusal)
-    later = {} if error.retry is None else {"retry-after": str(error.retry)}
-    return JSONResponse({"error": error.message}, error.status, later)
+    return JSONResponse({"error": error.message}, error.status, error.headers)
 
 
 async def unfit(request: Request, error: Exception) -> Response:

@@ -1,4 +1,4 @@
-"""What holds for every request, whatever it asks for: the host it names, and what goes out."""
+"""What holds for every request, whatever it asks for: the host it names, and room for it."""
 
 import ipaddress
 import re
@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vitlab.errors import ConfigError
+from vitlab.serve.service import Service
 
 HEADERS = {
     # Pictures are shown from the browser's own memory (blob:), everything else comes from here.
@@ -69,17 +70,18 @@ def root_of(path: str) -> str:
 
 
 class Guard:
-    """Refuses foreign hosts, and lets nobody go on sending what is not read.
+    """Refuses foreign hosts and more than is taken, and lets nobody go on sending what is not read.
 
     Args:
         app: what is guarded.
+        service: what answers.
         hosts: names that the Host header may have. They keep a web page elsewhere from asking this
             service under a name of its own (DNS rebinding).
         root: path before all addresses, as `root_of` has it.
     """
 
-    def __init__(self, app: ASGIApp, hosts: Iterable[str], root: str = ""):
-        self.app, self.root = app, root
+    def __init__(self, app: ASGIApp, service: Service, hosts: Iterable[str], root: str = ""):
+        self.app, self.service, self.root = app, service, root
         self.hosts = TrustedHostMiddleware(known, list(hosts), www_redirect=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -99,14 +101,18 @@ class Guard:
                 MutableHeaders(scope=message)["connection"] = "close"
             await send(message)
 
+        answer = self.app
         await self.hosts(scope, receive, unsent)
         if not scope.get("known"):
             words = "this host name is not served here: see --allow-host"
-            await JSONResponse({"error": words}, 400)(scope, receiving, sending)
-            return
-        if scope["path"] == self.root:
+            answer = JSONResponse({"error": words}, 400)
+        elif scope["method"] == "POST" and self.service.full:
+            # To look further at what is refused would keep those waiting that are not (W03).
+            refusal = self.service.crowded()
+            answer = JSONResponse({"error": refusal.message}, 429, refusal.headers)
+        elif scope["path"] == self.root:
             scope = {**scope, "path": f"{self.root}/"}
-        await self.app(scope, receiving, sending)
+        await answer(scope, receiving, sending)
 
 
 async def known(scope: Scope, receive: Receive, send: Send) -> None:

@@ -37,7 +37,8 @@ class Refusal(Exception):
 
     def __init__(self, status: int, message: str, retry: int | None = None):
         super().__init__(message)
-        self.status, self.message, self.retry = status, message, retry
+        self.status, self.message = status, message
+        self.headers = {} if retry is None else {"retry-after": str(retry)}
 
 
 class Service:
@@ -127,17 +128,26 @@ class Service:
 
     # Who may come in
 
+    @property
+    def full(self) -> bool:
+        """Whether no more pictures are taken at the moment."""
+        return self.requests >= self.limits.requests
+
+    def crowded(self, what: str = "pictures") -> Refusal:
+        """The answer to one picture too many."""
+        words = f"too many {what} at once: try again in a moment"
+        return Refusal(429, words, self.limits.retry_seconds)
+
     @contextlib.contextmanager
     def inside(self, *, explains: bool) -> Iterator[None]:
         """Be counted as a picture inside; Refusal if there is no place."""
-        retry = self.limits.retry_seconds
         if self.state != "ready":
             why = "being loaded" if self.state == "starting" else "being stopped"
-            raise Refusal(503, f"the service is {why}", retry)
-        if self.requests >= self.limits.requests:
-            raise Refusal(429, "too many pictures at once: try again in a moment", retry)
+            raise Refusal(503, f"the service is {why}", self.limits.retry_seconds)
+        if self.full:
+            raise self.crowded()
         if explains and self.explanations >= self.limits.explanations:
-            raise Refusal(429, "too many maps at once: try again in a moment", retry)
+            raise self.crowded("maps")
         self.requests += 1
         self.explanations += explains
         try:
@@ -149,10 +159,7 @@ class Service:
     def hold(self, size: int) -> None:
         """Count more bytes of picture files as held; Refusal if they are too many together."""
         if self.held + size > self.limits.uploads:
-            raise Refusal(
-                429, "too many large pictures at once: try again in a moment",
-                self.limits.retry_seconds,
-            )  # fmt: skip
+            raise self.crowded("large pictures")
         self.held += size
 
     # What is done
@@ -184,7 +191,12 @@ class Service:
                 raise Refusal(422, str(error)) from None
             except Lost:
                 raise Refusal(503, "the map took too long", self.limits.retry_seconds) from None
-        return {"method": method, "class": name, "map": np.round(heat.astype(float), 4).tolist(), **answer}
+        return {
+            "method": method,
+            "class": name,
+            "map": np.round(heat.astype(float), 4).tolist(),
+            **answer,
+        }
 
     def describe(self) -> dict[str, Any]:
         """The model as a page or a program needs to know it."""
