@@ -8,10 +8,12 @@ from torch import Tensor, nn
 
 from vitlab.bench.measure import interleaved
 from vitlab.config import ViTConfig
-from vitlab.device import autocast
+from vitlab.device import DTYPES, autocast
 from vitlab.models.attention import Attention
 from vitlab.models.dropout import Dropout
 from vitlab.models.position import POSITIONS
+
+CPU = torch.device("cpu")
 
 TOKENS = (16, 36, 65, 101, 145, 197, 257, 577, 1025)
 
@@ -20,7 +22,7 @@ ALL_TOKENS = 8192
 
 
 def attention(
-    words: list[str], rounds: int, seconds: float, counts: tuple[int, ...] = TOKENS
+    precisions: list[str], rounds: int, seconds: float, counts: tuple[int, ...] = TOKENS
 ) -> dict[str, Any]:
     """Milliseconds of an attention layer of DeiT-Tiny's shape by precision and tokens an image.
 
@@ -28,53 +30,49 @@ def attention(
         precision -> tokens -> {"fused", "explicit": forward and backward; "fused, forward",
         "explicit, forward": inference}
     """
-    cfg = ViTConfig(position="none")
-    layer = Attention(cfg, (1, 1), "attention")
-    position = POSITIONS["none"](cfg, (1, 1))
+    config = ViTConfig(position="none")
+    layer = Attention(config, (1, 1), "attention")
+    position = POSITIONS["none"](config, (1, 1))
 
-    def call(way: str, tokens: Tensor, precision: str) -> None:
-        layer.backend = way
-        with autocast(tokens.device, precision):
+    def call(backend: str, precision: str, tokens: Tensor, backward: bool) -> None:
+        layer.backend = backend
+        with autocast(CPU, precision), torch.inference_mode(not backward):
             out = layer(tokens, position)
-        if torch.is_grad_enabled():
+        if backward:
             out.float().sum().backward()
 
-    def forward(way: str, tokens: Tensor, precision: str) -> None:
-        with torch.inference_mode():
-            call(way, tokens, precision)
-
-    device, found = torch.device("cpu"), {}
-    for precision in words:
+    found: dict[str, Any] = {}
+    for precision in precisions:
         found[precision] = {}
         for count in counts:
-            tokens = torch.randn(max(1, ALL_TOKENS // count), count, cfg.width, requires_grad=True)
-            calls = {way: partial(call, way, tokens, precision) for way in ("fused", "explicit")}
-            calls |= {
-                f"{way}, forward": partial(forward, way, tokens, precision) for way in tuple(calls)
+            shape = max(1, ALL_TOKENS // count), count, config.width
+            tokens = torch.randn(shape, requires_grad=True)
+            calls = {
+                f"{backend}{suffix}": partial(call, backend, precision, tokens, backward)
+                for suffix, backward in (("", True), (", forward", False))
+                for backend in ("fused", "explicit")
             }
-            timings = interleaved(calls, device=device, rounds=rounds, seconds=seconds)
+            timings = interleaved(calls, device=CPU, rounds=rounds, seconds=seconds)
             found[precision][str(count)] = {n: 1e3 * t.median for n, t in timings.items()}
     return found
 
 
-def dropout(words: list[str], rounds: int, seconds: float) -> dict[str, Any]:
+def dropout(precisions: list[str], rounds: int, seconds: float) -> dict[str, Any]:
     """Nanoseconds a number of dropout, forward and backward, ours and torch's, by precision.
 
     Returns:
         precision -> {"vitlab", "torch"}
     """
+
+    def call(layer: nn.Module, tokens: Tensor, gradient: Tensor) -> None:
+        layer(tokens).backward(gradient)
+
     found = {}
-    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
-    for precision in words:
-        tokens = torch.randn(ALL_TOKENS, 768, dtype=dtypes[precision], requires_grad=True)
-        gradient = torch.ones_like(tokens)
+    for precision in precisions:
+        tokens = torch.randn(ALL_TOKENS, 768, dtype=DTYPES[precision], requires_grad=True)
         layers = {"vitlab": Dropout(0.1), "torch": nn.Dropout(0.1)}
-        calls = {
-            name: lambda layer=layer, tokens=tokens, gradient=gradient: layer(tokens).backward(
-                gradient
-            )
-            for name, layer in layers.items()
-        }
-        timings = interleaved(calls, device=torch.device("cpu"), rounds=rounds, seconds=seconds)
+        ones = torch.ones_like(tokens)
+        calls = {name: partial(call, layer, tokens, ones) for name, layer in layers.items()}
+        timings = interleaved(calls, device=CPU, rounds=rounds, seconds=seconds)
         found[precision] = {n: 1e9 * t.median / tokens.numel() for n, t in timings.items()}
     return found

@@ -271,7 +271,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "--parts": {
         "metavar": "PART,PART",
         "help": "training, recipes, attention, dropout, pipeline, augmentations, growth, settings, "
-        "memory, inference, accuracy, calibration; default all that takes minutes",
+        "memory, inference, accuracy; default all",
     },
     "--rounds": {"type": int, "default": 6, "help": "turns that contenders take; default 6"},
     "--seconds": {"type": float, "default": 1.0, "help": "length of a turn; default 1"},
