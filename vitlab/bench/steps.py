@@ -173,7 +173,9 @@ def growth(config: Config, device: torch.device, rounds: int, seconds: float) ->
     return found | {"images": batches_growth(config, device, rounds, seconds)}
 
 
-def settings(config: Config, rounds: int, seconds: float) -> dict[str, Any]:
+def settings(
+    config: Config, rounds: int, seconds: float, sizes: tuple[int, ...] = BATCHES
+) -> dict[str, Any]:
     """Measure a config's step on the CPU by the number of threads and by the batch size.
 
     Returns:
@@ -193,11 +195,11 @@ def settings(config: Config, rounds: int, seconds: float) -> dict[str, Any]:
     measured = {"device": device, "rounds": rounds, "seconds": seconds}
     try:
         counts = {str(count): step(config, count) for count in sorted({1, threads})}
-        sizes = {batch: step(cifar(config, batch_size=batch), threads) for batch in BATCHES}
+        batches = {size: step(cifar(config, batch_size=size), threads) for size in sizes}
         return {
             "threads": {n: one.rate(size) for n, one in interleaved(counts, **measured).items()},
             "batch size": {
-                str(n): interleaved({n: one}, **measured)[n].rate(n) for n, one in sizes.items()
+                str(n): interleaved({n: one}, **measured)[n].rate(n) for n, one in batches.items()
             },
         }
     finally:
