@@ -1,11 +1,12 @@
-"""Other libraries beside ours, on this machine: the training step and the input pipeline.
+"""Other libraries beside ours, on this machine: the training step, the input pipeline and kernels.
 
 pip install -r benchmarks/requirements.txt
 vitlab bench --out docs/results/speed            # all that concerns ours alone, first
 python benchmarks/peers.py --out docs/results/speed
 
 The parts `training` and `pipeline` of OUT/bench.json are measured anew, ours and theirs taking
-turns in one process. A library that is not installed is named.
+turns in one process; `attention` and `dropout`, on the CPU, are added. A library that is not
+installed is named.
 """
 
 import argparse
@@ -17,15 +18,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import kernels
 from pipelines import kornia, torchvision
 from vitlab.bench import record
 from vitlab.bench.batches import COMMON, augmented_batches, noise
 from vitlab.bench.measure import interleaved
-from vitlab.bench.steps import OURS, Steps, compared, plain_vit
+from vitlab.bench.steps import OURS, Steps, compared, plain_vit, precisions
 from vitlab.bench.steps import training as our_training
 from vitlab.config import Config
 from vitlab.device import autocast, choose_device
-from vitlab.export.timm import declare_torchvision_operators
 from vitlab.models import build_model
 from vitlab.training import autotune
 from vits import VITS
@@ -135,14 +136,22 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("bench"), help="folder of bench.json")
-    parser.add_argument("--device", default="auto")
+    parser.add_argument("--parts", help="training,pipeline,attention,dropout; default all")
+    parser.add_argument("--device", default="auto", help="of training and pipeline")
     parser.add_argument("--rounds", type=int, default=6, help="turns that contenders take")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a turn")
     args = parser.parse_args()
-    declare_torchvision_operators()
     device = choose_device(args.device)
     how = plain_vit(), device, args.rounds, args.seconds
-    parts = {"training": partial(training, *how), "pipeline": partial(pipeline, *how)}
+    on_cpu = precisions(plain_vit(), torch.device("cpu")), args.rounds, args.seconds
+    parts = {
+        "training": partial(training, *how),
+        "pipeline": partial(pipeline, *how),
+        "attention": partial(kernels.attention, *on_cpu),
+        "dropout": partial(kernels.dropout, *on_cpu),
+    }
+    if args.parts:
+        parts = {part: parts[part] for part in args.parts.split(",")}
     record(args.out, parts, device)
 
 

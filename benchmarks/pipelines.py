@@ -19,6 +19,9 @@ from vitlab.bench.batches import MEAN, STD
 from vitlab.bench.measure import synchronize
 from vitlab.data import LabelledImages
 from vitlab.data.batches import DeviceImages
+from vitlab.export.timm import declare_torchvision_operators
+
+declare_torchvision_operators()
 
 WORKERS = (0, 1, 2, 4, 8, 16)
 

@@ -12,6 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitlab.config import Config, ViTConfig
+from vitlab.export.timm import declare_torchvision_operators
+
+declare_torchvision_operators()  # timm, vit-pytorch and transformers import torchvision
 
 
 def shape(config: Config) -> tuple[ViTConfig, int, int]:

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import peers
+from kernels import attention, dropout
 from vitlab.bench import PARTS, bench
 from vitlab.bench import steps as our_steps
 from vitlab.bench.batches import COMMON, augmented_batches
 from vitlab.bench.inference import inference
-from vitlab.bench.kernels import attention, dropout
 from vitlab.bench.measure import Timing, interleaved
 from vitlab.bench.steps import plain_vit, recipes, settings
 from vitlab.bench.tables import tables

@@ -5,12 +5,17 @@ from pathlib import Path
 from statistics import fmean
 
 from vitlab.compare.facts import RunFacts
+from vitlab.config import Config, shared_fields
 from vitlab.formatting import between, count, minutes, percent
-from vitlab.reproduce.rows import row_of
+from vitlab.recipes import ALL_RECIPES
+from vitlab.reproduce.rows import ROWS, row_config
 from vitlab.run import Run
 from vitlab.stats import t_interval
 
 RECORDS = Path("docs/results")
+
+OF_THE_DATA = ("data.image_size", "data.channels", "data.classes")
+"""Fields that a recipe leaves to the data set."""
 
 CLASS_HEAD = ("class", "accuracy", "precision", "F1", "mean confidence")
 
@@ -26,6 +31,18 @@ def by_row(folder: Path = RECORDS) -> dict[str, list[Run]]:
     for run in sorted(kept(folder), key=lambda run: run.config.train.seed):
         found.setdefault(row_of(run.config) or run.name, []).append(run)
     return found
+
+
+def row_of(config: Config) -> str | None:
+    """The recipe or row that a run's config is, whatever its seed; None if it is none of them."""
+
+    def fields(config: Config) -> dict[str, str]:
+        shared = shared_fields(config)
+        return {name: shared[name] for name in shared if name not in OF_THE_DATA}
+
+    wanted = fields(config)
+    known = (name for name in (*ALL_RECIPES, *ROWS) if fields(row_config(name)) == wanted)
+    return next(known, None)
 
 
 def accuracy(runs: Sequence[Run]) -> str:

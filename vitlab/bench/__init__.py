@@ -2,7 +2,7 @@
 
 Everything is measured in one process and interleaved, on the device at hand. Each part returns
 plain numbers for bench.json; figures/bench.py draws them. Other libraries are measured beside ours
-by benchmarks/peers.py in the repository, into the same file.
+by benchmarks/peers.py in the repository, into the same file, and so are kernels.
 """
 
 import os
@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from vitlab.bench import batches, inference, kernels, steps
+from vitlab.bench import batches, inference, steps
 from vitlab.bench.steps import cifar, plain_vit
 from vitlab.device import choose_device
 from vitlab.errors import ConfigError
@@ -25,8 +25,8 @@ from vitlab.recipes import recipe
 from vitlab.training.provenance import device_name
 
 PARTS = (
-    "training", "recipes", "attention", "dropout", "pipeline", "augmentations", "growth",
-    "settings", "memory", "inference", "accuracy",
+    "training", "recipes", "pipeline", "augmentations", "growth", "settings", "memory",
+    "inference", "accuracy",
 )  # fmt: skip
 
 Measurement = Callable[[], dict[str, Any]]
@@ -47,7 +47,7 @@ def bench(
     Args:
         out: folder; parts measured there before are kept.
         parts: of PARTS; None takes all.
-        device: auto, cpu, cuda, ...; attention, dropout and inference are measured on the CPU.
+        device: auto, cpu, cuda, ...; settings and inference are measured on the CPU.
         data_root: folder of data sets, for `memory` and `accuracy`.
         rounds: how often the contenders take turns.
         seconds: of each turn.
@@ -62,13 +62,10 @@ def bench(
     if problems := [f"parts: {unknown(part, PARTS)}" for part in parts if part not in PARTS]:
         raise ConfigError(problems)
     where, config, turns = choose_device(device), plain_vit(), (rounds, seconds)
-    precisions = steps.precisions(config, torch.device("cpu"))
     small = cifar(config, batch_size=32)
     measurements: dict[str, Measurement] = {
         "training": partial(steps.training, config, where, *turns),
         "recipes": partial(steps.recipes, where),
-        "attention": partial(kernels.attention, precisions, *turns),
-        "dropout": partial(kernels.dropout, precisions, *turns),
         "pipeline": partial(batches.pipeline, config, where, *turns),
         "augmentations": partial(batches.augmentations, config, where, *turns),
         "growth": partial(steps.growth, small, where, *turns),

@@ -5,6 +5,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 import torch
@@ -82,8 +83,9 @@ def synchronize(device: torch.device) -> None:
         torch.accelerator.synchronize(device)
 
 
+@lru_cache
 def matrix_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of this device's best matrix product, measured now: the roof of every share."""
+    """FLOP/s of this device's best matrix product, measured once a process: the roof of shares."""
     side = 8192 if device.type == "cuda" else 1536
     one = torch.randn(side, side, device=device, dtype=dtype)
     timing = interleaved({"product": lambda: one @ one}, device=device, rounds=5, seconds=0.3)

@@ -270,8 +270,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "--pack": {"metavar": "FILE.tar.gz", "help": "pack what is small of every run into a file"},
     "--parts": {
         "metavar": "PART,PART",
-        "help": "training, recipes, attention, dropout, pipeline, augmentations, growth, settings, "
-        "memory, inference, accuracy; default all",
+        "help": "training, recipes, pipeline, augmentations, growth, settings, memory, inference, "
+        "accuracy; default all",
     },
     "--rounds": {"type": int, "default": 6, "help": "turns that contenders take; default 6"},
     "--seconds": {"type": float, "default": 1.0, "help": "length of a turn; default 1"},

@@ -79,7 +79,7 @@ def reproduce(args: Namespace) -> int:
 
 
 def bench(args: Namespace) -> int:
-    """Measure speed on this machine, beside what others offer."""
+    """Measure speed on this machine: training, input pipeline, inference and exports."""
     from vitlab.bench import PARTS, bench
     from vitlab.bench.tables import tables
 

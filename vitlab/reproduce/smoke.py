@@ -137,7 +137,7 @@ def timed(
         act()
         seconds += (time.perf_counter() - begun) * math.ceil(train.epochs / epochs)
     flops = 6 * cost(config).macs * train.batch_size * (2 if config.optim.sam else 1)
-    peak = matrix_peak_once(str(device), setup.settings.precision.value)
+    peak = matrix_peak(device, DTYPES[setup.settings.precision.value])
     return {
         **last,
         "share_of_peak": flops / last["replay_seconds"] / peak,
@@ -173,9 +173,3 @@ def step_seconds(setup: TrainingSetup, step: TrainingStep, first: int) -> dict[s
         eager = per_step(lambda _: take(*batch))
         step.enabled = True
     return {"eager_seconds": eager, "replay_seconds": replay, "step_seconds": whole}
-
-
-@lru_cache
-def matrix_peak_once(device: str, precision: str) -> float:
-    """FLOP/s of the best matrix product of a device, measured once a process."""
-    return matrix_peak(torch.device(device), DTYPES[precision])
