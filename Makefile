@@ -27,7 +27,7 @@ check: $(BUILT)
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 results: $(BUILT)
-	$(BIN)/python -m vitlab.reproduce page
+	$(BIN)/python tools/results.py page
 
 $(BUILT): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

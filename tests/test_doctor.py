@@ -59,4 +59,4 @@ def test_the_doctor_knows_every_extra():
     extras = project["optional-dependencies"]
     for name, packages in doctor.EXTRAS.items():
         assert [words.partition(">")[0] for words in extras[name]] == list(packages)
-    assert set(extras) - set(doctor.EXTRAS) == {"bench", "dev"}
+    assert set(extras) - set(doctor.EXTRAS) == {"dev"}

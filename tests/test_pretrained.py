@@ -8,7 +8,6 @@ import vitlab
 from vitlab import pretrained
 from vitlab.data import open_dataset
 from vitlab.errors import RunError
-from vitlab.reproduce.records import card
 
 
 @pytest.fixture(params=["cpu", "cpu-plain", "cpu-cnn"])
@@ -36,9 +35,9 @@ def test_the_plain_one_is_small_and_has_a_cls_token():
 
 
 def test_the_card_says_what_the_stored_results_say_and_names_no_machine(run):
-    assert (run.path / "README.md").read_text() == card(run)
-    assert f"{100 * run.results['test']['accuracy']:.2f} %" in card(run)
-    assert run.provenance["data"]["fingerprint"][:16] in card(run)
+    card = (run.path / "README.md").read_text()
+    assert f"{100 * run.results['test']['accuracy']:.2f} %" in card
+    assert run.provenance["data"]["fingerprint"][:16] in card
     assert run.provenance["data"]["class_names"][3] == "cat"
     for file in run.path.rglob("*.json*"):
         assert "/home/" not in file.read_text() and "/root/" not in file.read_text()

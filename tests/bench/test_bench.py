@@ -1,25 +1,29 @@
 """Each part of the benchmark measures what it says, names what it lacks, and draws its charts."""
 
 import json
-import sys
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from vitlab.bench import bench, plain_vit
+import peers
+from kernels import attention, dropout
+from vitlab.bench import PARTS, bench
+from vitlab.bench import steps as our_steps
+from vitlab.bench.batches import COMMON, augmented_batches
 from vitlab.bench.inference import inference
-from vitlab.bench.kernels import attention, dropout
-from vitlab.bench.peers import PEERS, missing
-from vitlab.bench.pipeline import COMMON, noise, ours
+from vitlab.bench.measure import Timing, interleaved
+from vitlab.bench.steps import plain_vit, recipes, settings
 from vitlab.bench.tables import tables
-from vitlab.bench.training import recipes, training
 from vitlab.config import AugmentConfig, Config, ConfigError, ViTConfig
 from vitlab.files import write_json
 from vitlab.models.cost import cost
+from vits import VITS
 
 CPU = torch.device("cpu")
+QUICK = {"device": "cpu", "rounds": 1, "seconds": 0.0, "say": lambda _: None}
 
 
 @pytest.fixture
@@ -29,13 +33,29 @@ def tiny() -> Config:
     return replace(start, model=model, train=replace(start.train, batch_size=4))
 
 
+def test_rates_and_ratios_have_median_lowest_and_highest():
+    ours, theirs = Timing((1.0, 2.0, 4.0)), Timing((2.0, 2.0, 2.0))
+    assert ours.rate(8) == {"median": 4.0, "lowest": 2.0, "highest": 8.0}
+    assert ours.ratio(theirs) == {"median": 1.0, "lowest": 0.5, "highest": 2.0}
+
+
+def test_contenders_take_turns_and_a_slower_one_is_told_apart():
+    order = []
+    calls = {
+        "quick": lambda: order.append("quick") or time.sleep(0.002),
+        "slow": lambda: order.append("slow") or time.sleep(0.006),
+    }
+    timings = interleaved(calls, device=CPU, rounds=3, seconds=0.01)
+    assert len(timings["quick"].seconds) == 3
+    assert timings["quick"].ratio(timings["slow"])["median"] == pytest.approx(3, rel=0.5)
+    assert {"quick", "slow"} == set(order[-12:])
+
+
 def test_all_can_build_the_architecture_that_is_compared():
     config = plain_vit()
     assert cost(config).parameters == 5_362_762  # DeiT-Tiny's shape at patch 4
-    for name, (build, _) in PEERS.items():
-        if missing(name):
-            continue
-        model = build(config)
+    for name in set(VITS) - set(peers.missing()):
+        model = VITS[name](config)
         count = sum(parameter.numel() for parameter in model.parameters())
         assert abs(count / 5_362_762 - 1) < 0.01, name
         assert model(torch.randn(2, 3, 32, 32)).shape == (2, 10), name
@@ -43,25 +63,28 @@ def test_all_can_build_the_architecture_that_is_compared():
 
 @pytest.mark.slow
 def test_training_is_measured_beside_every_peer_or_the_peer_is_named(tiny, monkeypatch):
-    module = sys.modules[training.__module__]
-    monkeypatch.setattr(module, "multiplies_bf16", lambda device: True)
-    monkeypatch.setattr(module, "matrix_peak", lambda device, dtype: 1e12)
-    found = training(tiny, CPU, rounds=2, seconds=0.0)
+    monkeypatch.setattr(our_steps, "multiplies_bf16", lambda device: True)
+    monkeypatch.setattr(our_steps, "matrix_peak", lambda device, dtype: 1e12)
+    found = peers.training(tiny, CPU, rounds=2, seconds=0.0)
     assert set(found["variants"]) == {"dropout 0.1", "no dropout"}
+    present = ["vitlab", *(name for name in VITS if name not in found["missing"])]
     for one in found["variants"].values():
-        rows = {f"{name}, {word}" for name in ("vitlab", *PEERS) for word in ("fp32", "bf16")}
-        lacking = {row for row in rows if row.split(",")[0] in found["missing"]}
-        assert set(one["images_per_second"]) == rows - lacking
+        rows = {f"{name}, {precision}" for name in present for precision in ("fp32", "bf16")}
+        assert set(one["images_per_second"]) == set(one["dropouts"]) == rows
         assert one["best"].startswith("vitlab")
-        assert set(one["ratios"]) == set(one["images_per_second"]) - {one["best"]}
-    told = {title: (header, rows) for title, header, rows in tables("training", found)}
-    assert all(len(header) == len(row) for header, rows in told.values() for row in rows)
+        assert set(one["ratios"]) == rows - {one["best"]}
+    shown = {title: (header, rows) for title, header, rows in tables("training", found)}
+    assert all(len(header) == len(row) for header, rows in shown.values() for row in rows)
     best = found["variants"]["no dropout"]["best"]
-    kinds = [row[0] for row in told[f"no dropout: {best} beside the fastest"][1]]
+    kinds = [row[0] for row in shown[f"no dropout: {best} beside the fastest"][1]]
     assert kinds == ["fastest peer in fp32", "fastest peer"]
+    pipelines = peers.pipeline(tiny, CPU, rounds=1, seconds=0.0)
+    assert set(pipelines["images_per_second"]) | set(pipelines["missing"]) == {
+        "vitlab", "torchvision", "kornia"
+    }  # fmt: skip
 
 
-def test_recipes_and_parts_of_a_block_are_measured_in_every_way():
+def test_recipes_settings_and_parts_of_a_block_are_measured_in_every_way(tiny):
     found = recipes(CPU, ("digits",))["digits"]
     assert set(found["images_per_second"]) == {
         "fp32, fused, channels_last", "fp32, explicit, channels_last"
@@ -69,6 +92,10 @@ def test_recipes_and_parts_of_a_block_are_measured_in_every_way():
     ways = attention(["fp32"], rounds=1, seconds=0.0, counts=(4,))["fp32"]["4"]
     assert set(ways) == {"fused", "explicit", "fused, forward", "explicit, forward"}
     assert set(dropout(["fp32"], rounds=1, seconds=0.0)["fp32"]) == {"vitlab", "torch"}
+    threads = torch.get_num_threads()
+    found = settings(tiny, rounds=1, seconds=0.0, sizes=(2, 4))
+    assert set(found["threads"]) == {"1", str(threads)} and set(found["batch size"]) == {"2", "4"}
+    assert torch.get_num_threads() == threads
 
 
 def test_every_path_of_inference_is_measured_and_answers_alike(tiny, monkeypatch):
@@ -80,27 +107,26 @@ def test_every_path_of_inference_is_measured_and_answers_alike(tiny, monkeypatch
 
 
 def test_our_pipeline_of_the_comparison_does_what_its_neighbours_do(tiny):
-    batch = ours(tiny, COMMON, noise(tiny), CPU)()
+    batch = augmented_batches(tiny, COMMON, CPU)()
     assert batch.shape == (4, 3, 32, 32)
     assert batch.dtype == torch.float32
-    plain = ours(tiny, AugmentConfig(), noise(tiny), CPU)()
-    assert not torch.equal(batch, plain)
+    assert not torch.equal(batch, augmented_batches(tiny, AugmentConfig(), CPU)())
 
 
-def test_a_bench_keeps_what_was_measured_before_and_draws_it(tmp_path):
-    bench(tmp_path, ("augmentations",), device="cpu", rounds=1, seconds=0.0, say=lambda _: None)
-    bench(tmp_path, ("pipeline",), device="cpu", rounds=1, seconds=0.0, say=lambda _: None)
+def test_a_bench_keeps_what_was_measured_before_draws_it_and_mixes_no_machines(tmp_path):
+    bench(tmp_path, ("augmentations",), **QUICK)
+    bench(tmp_path, ("pipeline",), **QUICK)
     found = json.loads((tmp_path / "bench.json").read_text())
     assert {"machine", "augmentations", "pipeline"} <= set(found)
     assert (tmp_path / "augmentations.png").exists()
     assert np.isfinite(list(found["augmentations"]["milliseconds_per_batch"].values())).all()
-
-
-def test_measurements_of_two_machines_are_not_mixed(tmp_path):
-    quick = {"device": "cpu", "rounds": 1, "seconds": 0.0, "say": lambda _: None}
-    bench(tmp_path, ("augmentations",), **quick)
-    found = json.loads((tmp_path / "bench.json").read_text())
     write_json(tmp_path / "bench.json", {**found, "machine": {"device": "a Cray-1"}})
     with pytest.raises(ConfigError, match=r"another machine \(a Cray-1\): give another --out"):
-        bench(tmp_path, ("augmentations",), **quick)
+        bench(tmp_path, ("augmentations",), **QUICK)
     assert json.loads((tmp_path / "bench.json").read_text())["machine"] == {"device": "a Cray-1"}
+
+
+def test_an_unknown_part_is_refused_before_anything_is_measured(tmp_path):
+    with pytest.raises(ConfigError, match="did you mean inference"):
+        bench(tmp_path, (PARTS[0], "inferenc"), **QUICK)
+    assert not any(tmp_path.iterdir())

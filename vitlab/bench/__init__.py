@@ -1,24 +1,20 @@
-"""`vitlab bench`: speed, measured beside what a user would pick instead.
+"""`vitlab bench`: how fast training, input pipeline and inference are on this machine.
 
-Everything is measured in one process and interleaved, on the device at hand; a peer that is not
-installed is named. Each part returns plain numbers for bench.json; figures/bench.py draws them.
+Everything is measured in one process and interleaved, on the device at hand. Each part returns
+plain numbers for bench.json; figures/bench.py draws them. Other libraries are measured beside ours
+by benchmarks/peers.py in the repository, into the same file, and so are kernels.
 """
 
 import os
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from vitlab.bench.growth import calibration, growth, memory
-from vitlab.bench.inference import accuracy, inference
-from vitlab.bench.kernels import attention, dropout
-from vitlab.bench.pipeline import augmentations, pipeline
-from vitlab.bench.settings import settings, sized
-from vitlab.bench.training import precisions, recipes, training
-from vitlab.config import Config, DataConfig, ViTConfig
+from vitlab.bench import batches, inference, steps
+from vitlab.bench.steps import cifar, plain_vit
 from vitlab.device import choose_device
 from vitlab.errors import ConfigError
 from vitlab.fields import unknown
@@ -29,9 +25,11 @@ from vitlab.recipes import recipe
 from vitlab.training.provenance import device_name
 
 PARTS = (
-    "training", "recipes", "attention", "dropout", "pipeline", "augmentations", "growth",
-    "settings", "memory", "inference", "accuracy", "calibration",
+    "training", "recipes", "pipeline", "augmentations", "growth", "settings", "memory",
+    "inference", "accuracy",
 )  # fmt: skip
+
+Measurement = Callable[[], dict[str, Any]]
 
 
 def bench(
@@ -46,70 +44,65 @@ def bench(
 ) -> dict[str, Any]:
     """Measure the parts asked for; write OUT/bench.json and its charts.
 
-    ConfigError if the folder holds measurements of another machine.
-
     Args:
         out: folder; parts measured there before are kept.
-        parts: of PARTS; None takes all that this device can measure in minutes.
-        device: auto, cpu, cuda, ...; attention, dropout and inference are measured on the CPU.
+        parts: of PARTS; None takes all.
+        device: auto, cpu, cuda, ...; settings and inference are measured on the CPU.
         data_root: folder of data sets, for `memory` and `accuracy`.
         rounds: how often the contenders take turns.
         seconds: of each turn.
+
+    Returns:
+        What bench.json holds: part -> its numbers, and "machine".
+
+    Raises:
+        ConfigError: a part is unknown, or the folder holds measurements of another machine.
     """
-    where, config, folder = choose_device(device), plain_vit(), Path(out)
-    numbers = precisions(config, torch.device("cpu"))
-    measured: dict[str, Callable[[], dict[str, Any]]] = {
-        "training": lambda: training(config, where, rounds, seconds),
-        "recipes": lambda: recipes(where),
-        "attention": lambda: attention(numbers, rounds, seconds),
-        "dropout": lambda: dropout(numbers, rounds, seconds),
-        "pipeline": lambda: pipeline(config, where, rounds, seconds),
-        "augmentations": lambda: augmentations(config, where, rounds, seconds),
-        "growth": lambda: growth(sized(config, 32), where, rounds, seconds),
-        "settings": lambda: settings(small_cpu(), rounds, seconds),
-        "memory": lambda: memory("cpu", data_root),
-        "inference": lambda: inference(config, rounds, seconds),
-        "accuracy": lambda: accuracy(shipped("cpu"), data_root),
-        "calibration": lambda: calibration(where),
+    parts = PARTS if parts is None else parts
+    if problems := [f"parts: {unknown(part, PARTS)}" for part in parts if part not in PARTS]:
+        raise ConfigError(problems)
+    where, config, turns = choose_device(device), plain_vit(), (rounds, seconds)
+    small = cifar(config, batch_size=32)
+    measurements: dict[str, Measurement] = {
+        "training": partial(steps.training, config, where, *turns),
+        "recipes": partial(steps.recipes, where),
+        "pipeline": partial(batches.pipeline, config, where, *turns),
+        "augmentations": partial(batches.augmentations, config, where, *turns),
+        "growth": partial(steps.growth, small, where, *turns),
+        "settings": partial(steps.settings, cifar(recipe("cpu")), *turns),
+        "memory": partial(steps.memory, "cpu", data_root),
+        "inference": partial(inference.inference, config, *turns),
+        "accuracy": lambda: inference.accuracy(shipped("cpu"), data_root),
     }
+    return record(Path(out), {part: measurements[part] for part in parts}, where, say)
+
+
+def record(
+    folder: Path,
+    measurements: Mapping[str, Measurement],
+    device: torch.device,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Carry out measurements, into FOLDER/bench.json beside those that are there, and draw all.
+
+    ConfigError if the folder holds measurements of another machine.
+    """
     stored = folder / "bench.json"
     found = read_json(stored) if stored.exists() else {}
     machine = {
-        "device": device_name(where),
+        "device": device_name(device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
     }
-    if parts is None:
-        # Twenty steps of recipes made for a GPU would take a CPU hours.
-        parts = tuple(part for part in PARTS if part != "calibration" or where.type != "cpu")
-    if problems := [f"parts: {unknown(part, PARTS)}" for part in parts if part not in PARTS]:
-        raise ConfigError(problems)
     other = found.setdefault("machine", machine) != machine
     # An accuracy is the same everywhere, so it may be measured again on any machine.
-    if other and tuple(parts) != ("accuracy",):
+    if other and set(measurements) != {"accuracy"}:
         theirs = ", ".join(map(str, found["machine"].values()))
         raise ConfigError([f"{stored} is of another machine ({theirs}): give another --out"])
-    for part in parts:
+    for part, measurement in measurements.items():
         say(f"measuring {part}")
-        found[part] = measured[part]()
+        found[part] = measurement()
         write_json(stored, found)
     pictures.draw(found, folder)
     return found
-
-
-def small_cpu() -> Config:
-    """The `cpu` recipe on CIFAR-10's images."""
-    data = DataConfig(image_size=(32, 32), channels=3, classes=10)
-    return replace(recipe("cpu"), data=data)
-
-
-def plain_vit() -> Config:
-    """The architecture all peers can build: DeiT-Tiny's shape on CIFAR-10's images."""
-    start = recipe("vit-tiny")
-    return replace(
-        start,
-        data=DataConfig(image_size=(32, 32), channels=3, classes=10),
-        model=ViTConfig(position_on_cls=True),
-        optim=replace(start.optim, clip_norm=0.0),
-    )

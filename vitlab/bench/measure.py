@@ -3,10 +3,14 @@
 import gc
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeVar
 
 import torch
+
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
@@ -22,36 +26,33 @@ class Timing:
 
     def rate(self, count: int) -> dict[str, float]:
         """How many of `count` things a call are done per second: median, lowest and highest."""
-        return {
-            "median": count / self.median,
-            "lowest": count / max(self.seconds),
-            "highest": count / min(self.seconds),
-        }
+        return spread(count / one for one in self.seconds)
 
     def ratio(self, other: "Timing") -> dict[str, float]:
         """How many times faster than another, round by round: median, lowest and highest."""
         pairs = zip(self.seconds, other.seconds, strict=True)
-        ratios = [theirs / ours for ours, theirs in pairs]
-        return {
-            "median": statistics.median(ratios),
-            "lowest": min(ratios),
-            "highest": max(ratios),
-        }
+        return spread(theirs / ours for ours, theirs in pairs)
+
+
+def spread(numbers: Iterable[float]) -> dict[str, float]:
+    """Median, lowest and highest of some numbers."""
+    found = list(numbers)
+    return {"median": statistics.median(found), "lowest": min(found), "highest": max(found)}
 
 
 def interleaved(
-    contenders: Mapping[str, Callable[[], object]],
+    contenders: Mapping[Key, Callable[[], object]],
     *,
     device: torch.device,
     rounds: int = 6,
     seconds: float = 1.0,
-) -> dict[str, Timing]:
+) -> dict[Key, Timing]:
     """Call each contender for about so many seconds a round, one after another, round by round.
 
     The first calls warm up and are not counted. Which contender begins moves on each round.
     """
     calls = {name: _calls(contender, device, seconds) for name, contender in contenders.items()}
-    taken: dict[str, list[float]] = {name: [] for name in contenders}
+    taken: dict[Key, list[float]] = {name: [] for name in contenders}
     names = list(contenders)
     for turn in range(rounds):
         start = turn % len(names)
@@ -82,8 +83,9 @@ def synchronize(device: torch.device) -> None:
         torch.accelerator.synchronize(device)
 
 
+@lru_cache
 def matrix_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of this device's best matrix product, measured now: the roof of every share."""
+    """FLOP/s of this device's best matrix product, measured once a process: the roof of shares."""
     side = 8192 if device.type == "cuda" else 1536
     one = torch.randn(side, side, device=device, dtype=dtype)
     timing = interleaved({"product": lambda: one @ one}, device=device, rounds=5, seconds=0.3)

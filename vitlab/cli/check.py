@@ -37,8 +37,8 @@ def doctor(args: Namespace) -> int:
 @verb(
     argument(
         "--parts",
-        "training, recipes, attention, dropout, pipeline, augmentations, growth, settings, memory, "
-        "inference, accuracy, calibration; default all that takes minutes",
+        "training, recipes, pipeline, augmentations, growth, settings, memory, inference, "
+        "accuracy; default all",
         metavar="PART,PART",
     ),
     argument("--rounds", "turns that contenders take", type=int, default=6, metavar="N"),
@@ -50,7 +50,7 @@ def doctor(args: Namespace) -> int:
     examples=("vitlab bench", "vitlab bench --parts inference --rounds 3"),
 )
 def bench(args: Namespace) -> int:
-    """Measure speed on this machine, beside what others offer."""
+    """Measure speed here: training, input pipeline, inference, exports."""
     from vitlab.bench import PARTS, bench
     from vitlab.bench.tables import tables
 

@@ -1,4 +1,4 @@
-"""`vitlab reproduce`: rows are trained, tested and judged inside a given time.
+"""`vitlab reproduce`: rows are trained, tested and compared with their source in a given time.
 
 Each row is trained by a worker, a process of its own, so that a crash or an error of CUDA costs
 one row. When the time is up the runs at work write a checkpoint and the queue ends; the same
@@ -12,12 +12,12 @@ their value for each second they take, and none that would not be complete in th
 import io
 import math
 import os
-import queue
 import shutil
 import tarfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ from vitlab.device import choose_device
 from vitlab.files import read_json, write_bytes, write_json
 from vitlab.formatting import between, duration
 from vitlab.reproduce.rows import SYSTEMS, published, row_config
-from vitlab.reproduce.worker import Worker
+from vitlab.reproduce.smoke import smoke_test
+from vitlab.reproduce.worker import Task, Worker, train_row
 from vitlab.run import Run
 from vitlab.study.engines import cores
 from vitlab.training.signals import stop_request
@@ -42,7 +43,7 @@ GRACE_SECONDS = 60.0
 """Seconds that a worker has to write its checkpoint before it is ended."""
 
 POLL_SECONDS = 0.2
-"""Seconds between two looks at the clock."""
+"""Seconds after which the time that is left is looked at again."""
 
 SLACK_SECONDS = 5.0
 """Seconds that a row takes beside its training: its images are read, and it is tested."""
@@ -57,21 +58,12 @@ class Row:
     name: str
     config: Config
     path: Path
-    value: float
+    value: float = 1.0
     """What its result is worth beside that of another row."""
     estimate: float | None = None
     """Seconds it takes, if that is known."""
     shared: bool = False
     """Another row was at work beside it."""
-
-    def line(self) -> dict[str, Any]:
-        """The beginning of what is told of it."""
-        return {"row": self.name, "seed": self.config.train.seed, "run": str(self.path)}
-
-    def task(self, do: str, data_root: str | None) -> dict[str, Any]:
-        """What a worker is told."""
-        config = self.config.to_dict()
-        return {"do": do, "config": config, "path": str(self.path), "data_root": data_root}
 
 
 def reproduce(
@@ -87,7 +79,7 @@ def reproduce(
     data_root: str | None = None,
     say: Callable[[str], None] = print,
 ) -> list[dict[str, Any]]:
-    """Train, test and judge every row with every seed.
+    """Train and test every row with every seed, and compare it with its source.
 
     All rows with the first seed come first; those that were timed by `smoke` in the same folder,
     and are to be done in so many minutes, by value for each second.
@@ -107,35 +99,36 @@ def reproduce(
         "accuracy", "published", "verdict", "expected", "as_expected", "seconds", "shared", "run"}.
     """
     folder = folder_of(out)
-    tried = folder / SMOKE
-    timed = {one["row"]: one for one in read_json(tried)} if tried.exists() else {}
     rows = [
         Row(
             name,
             replace(config, train=replace(config.train, seed=seed)),
             folder / f"{name}-seed{seed}",
-            value=value_of(name, place),
+            # Most where nothing is known yet.
+            value=(1.0 if name in SYSTEMS else 0.25) / 2**place,
         )
         for place, seed in enumerate(seeds)
         for name, config in configs_of(names, overrides).items()
     ]
-    complete = {row.path for row in rows if share_done(row.path, row.config) == 1}
+    complete = {row.path for row in rows if share_done(row) == 1}
+    timed = read_json(folder / SMOKE) if (folder / SMOKE).exists() else []
     for row in rows:
-        if (seconds := timed.get(row.name, {}).get("seconds")) is not None:
-            more = image_ratio(row.config, timed[row.name])
-            row.estimate = more * seconds * (1 - share_done(row.path, row.config))
+        for one in timed:
+            if one["row"] == row.name and "seconds" in one:
+                row.estimate = estimate(row, one)
     lines: dict[Path, dict[str, Any]] = {}
 
-    def told(row: Row, answer: dict[str, Any]) -> None:
-        line = row.line() | answer
+    def record(row: Row, outcome: dict[str, Any]) -> None:
+        line = {"row": row.name, "seed": row.config.train.seed, "run": str(row.path)} | outcome
         if line["status"] == "finished":
-            line |= judge(row.name, line)
-            if row.shared and row.path not in complete:
-                line["shared"] = True
-                mark_shared(row.path)
-            for other in rows:  # what it took is more than an estimate
-                if other.name == row.name and other.estimate and row.path not in complete:
-                    other.estimate = line["seconds"]
+            line |= beside_source(row.name, line["accuracy"])
+            if row.path not in complete:
+                if row.shared:
+                    line["shared"] = True
+                    mark_shared(row.path)
+                for other in rows:  # what it took is more than an estimate
+                    if other.name == row.name and other.estimate:
+                        other.estimate = line["seconds"]
         lines[row.path] = line
         say(sentence(line))
         in_order = [lines[one.path] for one in rows if one.path in lines]
@@ -144,7 +137,7 @@ def reproduce(
             pack_small(folder, [Path(line["run"]) for line in in_order], Path(pack))
 
     where = {"device": device, "data_root": data_root}
-    carry_out("train", rows, told, minutes=minutes, workers=workers, **where)
+    carry_out(train_row, rows, record, minutes=minutes, workers=workers, **where)
     return [lines[row.path] for row in rows]
 
 
@@ -165,21 +158,19 @@ def smoke(
         One line per row, as `smoke_test` finds it; OUT/smoke.json holds the same.
     """
     folder = folder_of(out)
-    rows = [
-        Row(name, config, folder / "smoke" / name, value=1.0)
-        for name, config in configs_of(names, overrides).items()
-    ]
+    configs = configs_of(names, overrides)
+    rows = [Row(name, config, folder / "smoke" / name) for name, config in configs.items()]
     lines = []
 
-    def told(row: Row, answer: dict[str, Any]) -> None:
-        line = {"row": row.name, **answer, **({"shared": True} if row.shared else {})}
+    def record(row: Row, outcome: dict[str, Any]) -> None:
+        line = {"row": row.name, **outcome, **({"shared": True} if row.shared else {})}
         lines.append(line)
         say(smoke_sentence(line))
         write_json(folder / SMOKE, lines)
 
     where = {"device": device, "data_root": data_root}
     try:
-        carry_out("smoke", rows, told, minutes=minutes, workers=workers, **where)
+        carry_out(smoke_test, rows, record, minutes=minutes, workers=workers, **where)
     finally:
         shutil.rmtree(folder / "smoke", ignore_errors=True)
     return lines
@@ -195,31 +186,25 @@ def configs_of(names: Sequence[str], overrides: dict[str, Any] | None) -> dict[s
     return {name: row_config(name, overrides) for name in names}
 
 
-def value_of(name: str, place: int) -> float:
-    """What a row with its first, second, ... seed is worth: most where nothing is known yet."""
-    return (1.0 if name in SYSTEMS else 0.25) / 2**place
-
-
 def carry_out(
-    do: str,
+    task: Task,
     rows: Sequence[Row],
-    told: Callable[[Row, dict[str, Any]], None],
+    record: Callable[[Row, dict[str, Any]], None],
     *,
     minutes: float | None,
     workers: int,
     device: str,
     data_root: str | None,
 ) -> None:
-    """Give every row to a worker, and tell what became of it.
+    """Give every row to a worker, and record what became of it.
 
     A worker that failed is replaced: after an error of CUDA nothing works in its process.
     """
     choose_device(device)
     end = time.monotonic() + 60 * minutes if minutes is not None else math.inf
     threads = max(1, cores() // workers) if workers > 1 else None
-    answers: queue.Queue[tuple[Worker, dict[str, Any] | None]] = queue.Queue()
     waiting, busy, idle = list(rows), dict[Worker, Row](), list[Worker]()
-    asked: float | None = None  # when the workers were asked to stop
+    stopped: float | None = None  # when the workers were asked to stop
     with stop_request() as stop:
         try:
             while True:
@@ -227,42 +212,44 @@ def carry_out(
                 over = stop.signal or now >= end
                 while len(busy) < workers and not over and (row := next_row(waiting, end - now)):
                     waiting.remove(row)
-                    worker = idle.pop() if idle else Worker(device, answers, threads)
-                    worker.give(row.task(do, data_root))
+                    worker = idle.pop() if idle else Worker(device, threads)
+                    worker.give(task, row.config, row.path, data_root)
                     busy[worker] = row
                     for one in busy.values():
                         one.shared |= len(busy) > 1
                 if not busy:
                     break
                 if waiting and not idle and not over:
-                    idle.append(Worker(device, answers, threads))  # makes itself ready meanwhile
-                if over and asked is None:
-                    asked = now
+                    idle.append(Worker(device, threads))  # makes itself ready meanwhile
+                if over and stopped is None:
+                    stopped = now
                     for worker in busy:
                         worker.stop()
-                elif asked is not None and now > asked + GRACE_SECONDS:
+                elif stopped is not None and now > stopped + GRACE_SECONDS:
                     for worker in busy:
                         worker.kill()
-                try:
-                    worker, answer = answers.get(timeout=POLL_SECONDS)
-                except queue.Empty:
-                    continue
-                if (row := busy.pop(worker, None)) is None:
-                    idle = [one for one in idle if one is not worker]
-                    continue
-                if answer is None:
-                    failed = {"status": "failed", "reason": worker.ended()}
-                    answer = failed if asked is None else STOPPED
-                told(row, answer)
-                if answer["status"] in ("finished", "works"):
-                    idle.append(worker)
-                else:
-                    worker.close()
+                ready = wait([one.connection for one in (*busy, *idle)], POLL_SECONDS)
+                for worker in [one for one in (*busy, *idle) if one.connection in ready]:
+                    outcome = worker.answer()
+                    row = busy.pop(worker, None)
+                    if row is None:  # it ended before it was given anything
+                        idle.remove(worker)
+                        worker.close()
+                        continue
+                    if outcome is None:
+                        failed = {"status": "failed", "reason": worker.ended()}
+                        outcome = failed if stopped is None else STOPPED
+                    if outcome["status"] in ("finished", "works"):
+                        idle.append(worker)
+                    else:
+                        worker.close()
+                    record(row, outcome)
         finally:
             for worker in (*busy, *idle):
                 worker.close()
     for row in waiting:
-        told(row, {"status": "waiting", **too_long(row)})
+        reason = {"reason": f"takes about {duration(row.estimate)}"} if row.estimate else {}
+        record(row, {"status": "waiting", **reason})
 
 
 def next_row(waiting: Sequence[Row], seconds: float) -> Row | None:
@@ -276,33 +263,30 @@ def next_row(waiting: Sequence[Row], seconds: float) -> Row | None:
     fitting = [
         row for row in waiting if row.estimate is None or row.estimate + SLACK_SECONDS <= seconds
     ]
-    rate = [row.value / max(1.0, row.estimate or math.inf) for row in fitting]
-    return max(zip(rate, fitting, strict=True), key=lambda pair: pair[0])[1] if fitting else None
+    return max(
+        fitting, key=lambda row: row.value / max(1.0, row.estimate or math.inf), default=None
+    )
 
 
-def too_long(row: Row) -> dict[str, str]:
-    """Why a row was not begun, where its time is known."""
-    if row.estimate is None:
-        return {}
-    return {"reason": f"takes about {duration(row.estimate)}"}
+def estimate(row: Row, tried: dict[str, Any]) -> float:
+    """Seconds that a row still takes, from what the smoke test says of the whole training.
+
+    That may have seen a part of a known data set.
+    """
+    data, images = row.config.data, tried.get("images")
+    if known := KNOWN.get(data.dataset):
+        images = known.train * (1 - data.validation_fraction) * data.train_fraction
+    more = images / tried["images"] if images else 1.0
+    return more * tried["seconds"] * (1 - share_done(row))
 
 
-def image_ratio(config: Config, tried: dict[str, Any]) -> float:
-    """How many times the images of the smoke test a known data set has: that may see a part."""
-    known = KNOWN.get(config.data.dataset)
-    if known is None:
-        return 1.0
-    share = (1 - config.data.validation_fraction) * config.data.train_fraction
-    return known.train * share / tried["images"]
-
-
-def share_done(path: Path, config: Config) -> float:
+def share_done(row: Row) -> float:
     """Share of a training that lies in its folder already."""
-    if Run.is_finished(path):
+    if Run.is_finished(row.path):
         return 1.0
-    if not Run.exists(path) or not (metrics := Run(path).metrics):
+    if not Run.exists(row.path) or not (metrics := Run(row.path).metrics):
         return 0.0
-    return metrics[-1]["epoch"] / config.train.epochs
+    return metrics[-1]["epoch"] / row.config.train.epochs
 
 
 def mark_shared(path: Path) -> None:
@@ -312,6 +296,33 @@ def mark_shared(path: Path) -> None:
     finished["clock"]["shared"] = True
     with Run.lock(path):
         run.finish(finished)
+
+
+def beside_source(name: str, accuracy: float) -> dict[str, Any]:
+    """A row's test accuracy beside what its source reports, if that reports any."""
+    source = published(name)
+    if source is None:
+        return {}
+    above = accuracy - source.accuracy
+    reached = above >= -MARGIN
+    verdict = "reached" if reached else f"not reached: {-100 * above:.2f} points below"
+    return {"published": source.accuracy, "verdict": verdict}
+
+
+def sentence(line: dict[str, Any]) -> str:
+    """A line of the queue for a terminal."""
+    start = f"{line['row']:<24} seed {line['seed']}  {line['status']}"
+    if line["status"] != "finished":
+        return f"{start}  {line.get('reason', '').partition(chr(10))[0]}"
+    words = f"{start}  test {line['accuracy']:.2%} in {line['seconds']:.0f} s"
+    if line.get("shared"):
+        words += " shared with other rows"
+    if "published" in line:
+        words += f"  published {line['published']:.2%}: {line['verdict']}"
+    if "expected" in line:
+        place = "within" if line["as_expected"] else "outside"
+        words += f"  {place} what was measured, {between(line['expected'])}"
+    return words
 
 
 def smoke_sentence(line: dict[str, Any]) -> str:
@@ -330,33 +341,6 @@ def smoke_sentence(line: dict[str, Any]) -> str:
     if line["resumed"]:
         words += f"; resumed weights differ by up to {line['resumed']:.1e}"
     return "; ".join([words, *line["alarms"]])
-
-
-def judge(name: str, line: dict[str, Any]) -> dict[str, Any]:
-    """Compare a row's test accuracy with what its source reports."""
-    source = published(name)
-    if line["status"] != "finished" or source is None:
-        return {}
-    above = line["accuracy"] - source.accuracy
-    reached = above >= -MARGIN
-    verdict = "reached" if reached else f"not reached: {-100 * above:.2f} points below"
-    return {"published": source.accuracy, "verdict": verdict}
-
-
-def sentence(line: dict[str, Any]) -> str:
-    """A line of the queue for a terminal."""
-    start = f"{line['row']:<24} seed {line['seed']}  {line['status']}"
-    if line["status"] != "finished":
-        return f"{start}  {line.get('reason', '').splitlines()[0] if line.get('reason') else ''}"
-    words = f"{start}  test {line['accuracy']:.2%} in {line['seconds']:.0f} s"
-    if line.get("shared"):
-        words += " shared with other rows"
-    if "published" in line:
-        words += f"  published {line['published']:.2%}: {line['verdict']}"
-    if "expected" in line:
-        place = "within" if line["as_expected"] else "outside"
-        words += f"  {place} what was measured, {between(line['expected'])}"
-    return words
 
 
 def pack_small(folder: Path, runs: Sequence[Path], path: Path) -> None:

@@ -5,7 +5,7 @@ A row is a recipe, or a recipe with a few fields changed to train it as its sour
 
 from typing import Any, NamedTuple
 
-from vitlab.config import Config, ViTConfig, fields_of, shared_fields
+from vitlab.config import Config, ViTConfig, fields_of
 from vitlab.errors import ConfigError
 from vitlab.fields import unknown
 from vitlab.recipes import ALL_RECIPES, recipe
@@ -77,9 +77,6 @@ ROWS = SYSTEMS | {
 CADENCE = {"train.checkpoint_epochs": 5.0}
 """An epoch of these takes a large GPU a second, and a checkpoint up to half of one."""
 
-OF_THE_DATA = ("data.image_size", "data.channels", "data.classes")
-"""Fields that a recipe leaves to the data set."""
-
 
 def row_config(name: str, overrides: dict[str, Any] | None = None) -> Config:
     """The config of a row, or of a recipe by its own name; ConfigError suggests the nearest."""
@@ -91,18 +88,6 @@ def row_config(name: str, overrides: dict[str, Any] | None = None) -> Config:
     else:
         raise ConfigError([unknown(name, {**ROWS, **ALL_RECIPES})])
     return recipe(base).override({**changes, **(overrides or {})})
-
-
-def row_of(config: Config) -> str | None:
-    """The recipe or row that a run's config is, whatever its seed; None if it is none of them."""
-
-    def fields(config: Config) -> dict[str, str]:
-        shared = shared_fields(config)
-        return {name: shared[name] for name in shared if name not in OF_THE_DATA}
-
-    wanted = fields(config)
-    known = (name for name in (*ALL_RECIPES, *ROWS) if fields(row_config(name)) == wanted)
-    return next(known, None)
 
 
 def published(name: str) -> Published | None:

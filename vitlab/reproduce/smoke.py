@@ -1,6 +1,6 @@
 """`vitlab reproduce --smoke`: does every row work on this device, how fast, and how long in all?
 
-A few images of the row's data set are trained on, judged and resumed by the row's own model,
+A few images of the row's data set are trained on, evaluated and resumed by the row's own model,
 augmentation and optimiser; then its real step is timed. It is what one runs first on a GPU that
 is lent by the minute.
 """
@@ -32,7 +32,7 @@ from vitlab.training.provenance import peak_memory, reset_peak_memory
 from vitlab.training.setup import TrainingSetup
 from vitlab.training.step import TrainingStep
 
-JUDGED = 200
+VALIDATED = 200
 """Images that are validated."""
 
 BATCHES = 2.5
@@ -46,7 +46,7 @@ SECONDS = 2.0
 
 
 def smoke_test(config: Config, path: Path, device: str, data_root: str | None) -> dict[str, Any]:
-    """Train, judge and resume a row on a few images, then time its step; leaves nothing behind.
+    """Train, evaluate and resume a row on a few images, then time its step; leave nothing behind.
 
     Returns:
         {"status": "works", "precision", "compilation", "alarms", "resumed": largest difference
@@ -59,9 +59,9 @@ def smoke_test(config: Config, path: Path, device: str, data_root: str | None) -
     whole = replace(config.data, validation_fraction=0.0, train_fraction=1.0)
     examples = read(whole, data_root)
     try:
-        lived = live(config, examples, path, device)
+        tried = short_training(config, examples, path, device)
         with deterministic(config.train.deterministic):
-            return {"status": "works", **lived, **timed(config, examples, where, path)}
+            return {"status": "works", **tried, **timed(config, examples, where, path)}
     finally:
         shutil.rmtree(path, ignore_errors=True)
 
@@ -72,16 +72,17 @@ def read(data: DataConfig, data_root: str | None) -> LabelledImages:
     return open_dataset(data, root=data_root).examples
 
 
-def live(config: Config, examples: LabelledImages, path: Path, device: str) -> dict[str, Any]:
-    """Two short epochs, a judgement, and the second epoch once more, resumed."""
-    train_images = int(BATCHES * config.train.batch_size)
+def short_training(
+    config: Config, examples: LabelledImages, path: Path, device: str
+) -> dict[str, Any]:
+    """Two short epochs, an evaluation, and the second epoch once more, resumed."""
     some = np.sort(np.random.default_rng(0).permutation(len(examples.labels)))
-    some = some[: train_images + JUDGED]
+    some = some[: int(BATCHES * config.train.batch_size) + VALIDATED]
     few = replace(examples, images=examples.images[some], labels=examples.labels[some],
                   known_keys=None, weights=None)  # fmt: skip
     short = config.override(
         {
-            "data.validation_fraction": JUDGED / len(some),
+            "data.validation_fraction": VALIDATED / len(some),
             "data.train_fraction": 1.0,
             "train.epochs": 2,
             "train.small_epochs": 1 if config.train.small_size else 0,
@@ -100,55 +101,53 @@ def live(config: Config, examples: LabelledImages, path: Path, device: str) -> d
     shutil.rmtree(run.checkpoints()[-1].path)
     run.finished_file.unlink()
     again = load_file(resume(run.path, data=few, device=device, quiet=True).checkpoint().model)
-    gaps = [(whole[name].double() - again[name].double()).abs().max() for name in whole]
     return {
         "precision": origin["precision"]["value"],
         "compilation": origin["compilation"]["value"],
         "alarms": alarms,
-        "resumed": float(max(gaps)),
+        "resumed": max(float((whole[n].double() - again[n].double()).abs().max()) for n in whole),
     }
 
 
 def timed(
     config: Config, examples: LabelledImages, device: torch.device, path: Path
 ) -> dict[str, Any]:
-    """Time the row's own step, judgement and checkpoint, and add up what all of them take."""
+    """Time the row's own step, evaluation and checkpoint, and add up what all of them take."""
     begun = time.perf_counter()
     reset_peak_memory(device)
-    dataset = open_dataset(config.data, examples)
-    setup = TrainingSetup.build(config, dataset, device, initial=False)
+    setup = TrainingSetup.build(config, open_dataset(config.data, examples), device, initial=False)
     step, batches, train = setup.build_step(), setup.batches, config.train
     seconds, last = time.perf_counter() - begun, {}
     small = train.small_epochs * batches.steps_per_epoch
     for first, steps in ((0, small), (small, batches.steps - small)):
-        if not steps:
-            continue
-        step.resize(batches.size(first))
-        step.set_scalars(1e-3, seed=0)
-        step(*batches.batch(first))  # captures
-        last = rates(setup, step, first)
-        seconds += steps * last["step_seconds"]
+        if steps:
+            step.resize(batches.size(first))
+            step.set_scalars(1e-3, seed=0)
+            step(*batches.batch(first))  # captures
+            last = step_seconds(setup, step, first)
+            seconds += steps * last["step_seconds"]
     seconds += setup.state.clock.capture
-    begun = time.perf_counter()
-    evaluation.evaluate(setup)
-    seconds += (time.perf_counter() - begun) * math.ceil(train.epochs / train.evaluate_epochs)
     with Run.lock(path / "checkpoint"):
         run = Run.create(path / "checkpoint", config)
-    begun = time.perf_counter()
-    setup.state.save(run)
-    seconds += (time.perf_counter() - begun) * math.ceil(train.epochs / train.checkpoint_epochs)
-    precision = setup.settings.precision.value
+    for act, epochs in (
+        (lambda: evaluation.evaluate(setup), train.evaluate_epochs),
+        (lambda: setup.state.save(run), train.checkpoint_epochs),
+    ):
+        begun = time.perf_counter()
+        act()
+        seconds += (time.perf_counter() - begun) * math.ceil(train.epochs / epochs)
     flops = 6 * cost(config).macs * train.batch_size * (2 if config.optim.sam else 1)
+    peak = matrix_peak(device, DTYPES[setup.settings.precision.value])
     return {
         **last,
-        "share_of_peak": flops / last["replay_seconds"] / peak(str(device), precision),
+        "share_of_peak": flops / last["replay_seconds"] / peak,
         "memory_bytes": peak_memory(device),
         "images": len(setup.images),
         "seconds": seconds,
     }
 
 
-def rates(setup: TrainingSetup, step: TrainingStep, first: int) -> dict[str, float]:
+def step_seconds(setup: TrainingSetup, step: TrainingStep, first: int) -> dict[str, float]:
     """Seconds of a step from step `first` on: plain, with its batches, and without."""
     batch = setup.batches.batch(first)
 
@@ -174,9 +173,3 @@ def rates(setup: TrainingSetup, step: TrainingStep, first: int) -> dict[str, flo
         eager = per_step(lambda _: take(*batch))
         step.enabled = True
     return {"eager_seconds": eager, "replay_seconds": replay, "step_seconds": whole}
-
-
-@lru_cache
-def peak(device: str, precision: str) -> float:
-    """FLOP/s of the best matrix product of a device, measured once a process."""
-    return matrix_peak(torch.device(device), DTYPES[precision])

@@ -7,9 +7,9 @@ docs/results/faults.json, from which the page is generated. What was not run say
 from pathlib import Path
 from typing import Any
 
+from pages.runs import RECORDS
 from vitlab.files import read_json
 from vitlab.formatting import minutes, table
-from vitlab.reproduce.records import RECORDS
 
 RECORD = RECORDS / "faults.json"
 PAGE = Path("docs/reliability.md")

@@ -5,7 +5,6 @@ width and the rate of dropout are equal; details that a library fixes (a norm mo
 embedding, no bias on queries, where dropout is) stay as it has them.
 """
 
-import importlib.util
 from collections.abc import Callable
 
 import torch
@@ -14,6 +13,8 @@ from torch import Tensor, nn
 
 from vitlab.config import Config, ViTConfig
 from vitlab.export.timm import declare_torchvision_operators
+
+declare_torchvision_operators()  # timm, vit-pytorch and transformers import torchvision
 
 
 def shape(config: Config) -> tuple[ViTConfig, int, int]:
@@ -25,7 +26,6 @@ def shape(config: Config) -> tuple[ViTConfig, int, int]:
 
 def timm(config: Config) -> nn.Module:
     """timm's VisionTransformer."""
-    declare_torchvision_operators()
     from timm.models.vision_transformer import VisionTransformer  # pyright: ignore[reportMissingImports]
 
     model, side, classes = shape(config)
@@ -43,7 +43,6 @@ def timm(config: Config) -> nn.Module:
 
 def vit_pytorch(config: Config) -> nn.Module:
     """vit-pytorch's ViT."""
-    declare_torchvision_operators()
     from vit_pytorch.vit import ViT  # pyright: ignore[reportMissingImports]
 
     model, side, classes = shape(config)
@@ -62,7 +61,6 @@ def vit_pytorch(config: Config) -> nn.Module:
 
 def transformers(config: Config) -> nn.Module:
     """Hugging Face's ViTForImageClassification."""
-    declare_torchvision_operators()
     from transformers import ViTConfig as TheirConfig
     from transformers import ViTForImageClassification
 
@@ -105,20 +103,14 @@ def tutorial(config: Config) -> nn.Module:
     return Around(config, nn.Sequential(*(LoopBlock(model) for _ in range(model.depth))))
 
 
-PEERS: dict[str, tuple[Callable[[Config], nn.Module], str | None]] = {
-    "timm": (timm, "timm"),
-    "vit-pytorch": (vit_pytorch, "vit_pytorch"),
-    "transformers": (transformers, "transformers"),
-    "nn.TransformerEncoder": (torch_encoder, None),
-    "tutorial loop": (tutorial, None),
+VITS: dict[str, Callable[[Config], nn.Module]] = {
+    "timm": timm,
+    "vit-pytorch": vit_pytorch,
+    "transformers": transformers,
+    "nn.TransformerEncoder": torch_encoder,
+    "tutorial loop": tutorial,
 }
-"""How each peer is built, and the package it comes from."""
-
-
-def missing(name: str) -> str | None:
-    """The package that has to be installed before a peer can be measured, or None."""
-    package = PEERS[name][1]
-    return package if package and importlib.util.find_spec(package) is None else None
+"""How each peer's model is built; ImportError where its package is not installed."""
 
 
 class Logits(nn.Module):
