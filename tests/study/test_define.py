@@ -8,7 +8,7 @@ import pytest
 
 from vitlab.errors import ConfigError
 from vitlab.recipes import command, recipe
-from vitlab.study.define import Range, from_words, read, ready
+from vitlab.study.define import Range, from_options, read, ready
 from vitlab.study.plan import Plan, arm_config, probe
 from vitlab.study.prepare import prepare
 from vitlab.training.optim import lr_schedule
@@ -109,7 +109,7 @@ resnet = { recipe = "cpu-cnn" }
 
 def test_a_grid_has_every_combination_and_its_baseline_once():
     grid = ["model.norm=layer,rms", "model.depth=12,6,4"]
-    plan = prepare(from_words(grid, "vit-tiny", design="grid", seeds=1), threads=1)
+    plan = prepare(from_options(grid, "vit-tiny", design="grid", seeds=1), threads=1)
     assert [arm.name for arm in plan.arms][:3] == [
         "baseline", "model.norm=layer, model.depth=6", "model.norm=layer, model.depth=4",
     ]  # fmt: skip
@@ -136,7 +136,7 @@ def test_a_probe_is_a_tenth_as_long_at_a_multiple_of_the_rate(file):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "line", "told"),
+    ("wrong", "line", "problem"),
     [
         (("model.norm", "model.nrom"), 11, "did you mean model.norm?"),
         (('"rms"', '"rmss"'), 11, "model.norm='rmss' is not one of layer, rms"),
@@ -149,15 +149,15 @@ def test_a_probe_is_a_tenth_as_long_at_a_multiple_of_the_rate(file):
         (('["layer", "rms"]', '"1..3"'), 11, "a range needs a field that is a number"),
     ],
 )
-def test_a_mistake_in_a_file_is_told_with_its_line(file, wrong, line, told):
+def test_a_mistake_in_a_file_is_named_with_its_line(file, wrong, line, problem):
     file.write_text(STUDY.replace(*wrong, 1))
     with pytest.raises(ConfigError, match=rf"matter\.toml:{line}: .*") as error:
         read(str(file))
-    assert told in str(error.value)
+    assert problem in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("vary", "told"),
+    ("vary", "problem"),
     [
         (["model.nrom=layer,rms"], "did you mean model.norm?"),
         (["learnig_rate=1e-3"], "unknown name learnig_rate"),
@@ -165,23 +165,23 @@ def test_a_mistake_in_a_file_is_told_with_its_line(file, wrong, line, told):
         (["optim.betas=0.9,0.98"], "they need a file"),
         (["optim.lr=1e-4..1e-2"], "a range needs --design search"),
         (["optim.lr=log:0..1"], "begins above 0"),
-        (["model.norm=layer"], "every word is what the recipe has already"),
+        (["model.norm=layer"], "every value is what the recipe has already"),
         (["model.heads=5"], "width=192 is not a multiple of heads=5"),
     ],
 )
-def test_a_mistake_on_a_command_line_is_refused(vary, told):
+def test_a_mistake_on_a_command_line_is_refused(vary, problem):
     with pytest.raises(ConfigError) as error:
-        prepare(from_words(vary, "vit-tiny"), threads=1)
-    assert told in str(error.value)
+        prepare(from_options(vary, "vit-tiny"), threads=1)
+    assert problem in str(error.value)
 
 
 def test_a_search_needs_something_to_search():
     with pytest.raises(ConfigError, match="nothing varies"):
-        prepare(from_words([], "vit-tiny", design="search", trials=3), threads=1)
+        prepare(from_options([], "vit-tiny", design="search", trials=3), threads=1)
 
 
 def test_nothing_but_seeds_is_a_study_of_one_arm():
-    plan = prepare(from_words([], "vit-tiny", seeds=10), threads=1)
+    plan = prepare(from_options([], "vit-tiny", seeds=10), threads=1)
     assert [arm.name for arm in plan.arms] == ["baseline"]
     assert plan.seeds == list(range(10)) and plan.name == "vit-tiny-seeds"
     assert "seed alone" in plan.question
@@ -195,7 +195,7 @@ def test_ranges_read_what_they_print():
 
 def test_a_study_needs_images_to_compare_by():
     fields = {"data.validation_fraction": "0"}
-    study = from_words(["model.norm=rms"], "digits").with_overrides(fields)
+    study = from_options(["model.norm=rms"], "digits").with_overrides(fields)
     with pytest.raises(ConfigError, match="nothing to compare by"):
         prepare(study, threads=1)
 

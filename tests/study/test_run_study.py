@@ -16,21 +16,22 @@ from vitlab.errors import ConfigError, Interrupted, PartialError, RunError, Vitl
 from vitlab.files import Lock
 from vitlab.recipes import ALL_RECIPES, command
 from vitlab.run import Run
-from vitlab.study.define import Definition, Word, from_words, read
+from vitlab.study.define import Definition, Value, from_options
 from vitlab.study.engines import ENGINES, Processes, build_engine
-from vitlab.study.plan import Plan, Trial, accuracy, status
-from vitlab.study.prepare import open_follow_up, open_plan, prepare, timed
-from vitlab.study.run import Conductor, check_results, conduct, diagnose
+from vitlab.study.plan import Plan, Trial
+from vitlab.study.prepare import open_plan, prepare, timed
+from vitlab.study.results import accuracy, status
+from vitlab.study.run import Scheduler, check_results, diagnose, open_follow_up, run_study
 
 PETABYTES = 1e12
 """Times the width: a hidden layer that no machine has the memory for."""
 
 FATES = {
-    "fine": Word({"model.norm": "rms"}),
-    "raises": Word({"model.norm_place": "post"}),
-    "diverges": Word({"optim.lr": 1e30}),
-    "needs petabytes": Word({"model.ffn_ratio": PETABYTES}),
-    "is killed": Word({"train.epochs": 40}),
+    "fine": Value({"model.norm": "rms"}),
+    "raises": Value({"model.norm_place": "post"}),
+    "diverges": Value({"optim.lr": 1e30}),
+    "needs petabytes": Value({"model.ffn_ratio": PETABYTES}),
+    "is killed": Value({"train.epochs": 40}),
 }
 
 
@@ -42,13 +43,13 @@ def study(tiny, axes, **more) -> Plan:
 
 def norms(tiny, **more) -> Plan:
     """A study of two arms."""
-    return study(tiny, {"model.norm": {"rms": Word({"model.norm": "rms"})}}, **more)
+    return study(tiny, {"model.norm": {"rms": Value({"model.norm": "rms"})}}, **more)
 
 
 def train(plan: Plan, folder: Path, engine, **more) -> None:
     """Run all trials, without the summary and its pictures."""
     plan.save(folder)
-    Conductor(plan=plan, folder=folder, engine=engine, device="cpu", quiet=True, **more).run(
+    Scheduler(plan=plan, folder=folder, engine=engine, device="cpu", quiet=True, **more).run(
         plan.all
     )
 
@@ -72,9 +73,21 @@ def kill_once_it_has_a_checkpoint(run: Path) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
+class OneProcess(Processes):
+    """Starts a process for what is killed, and runs everything else in this one."""
+
+    def __init__(self, inline):
+        super().__init__(2)
+        self.inline = inline
+
+    def start(self, command: list[str], stem: Path):
+        here = "killed" not in stem.name
+        return self.inline.start(command, stem) if here else super().start(command, stem)
+
+
 @pytest.fixture(scope="module")
-def faulty(tmp_path_factory, tiny) -> tuple[Path, Plan]:
-    """Six trials in processes of their own, two at a time, one of which somebody kills."""
+def faulty(tmp_path_factory, tiny, inline) -> tuple[Path, Plan]:
+    """Six trials, one of which is a process that somebody kills."""
     folder = tmp_path_factory.mktemp("faults")
     plan = study(tiny, {"fate": FATES})
     runs = {trial.arm: folder / trial.run for trial in plan.trials}
@@ -84,7 +97,7 @@ def faulty(tmp_path_factory, tiny) -> tuple[Path, Plan]:
         target=kill_once_it_has_a_checkpoint, args=(runs["fate=is killed"],), daemon=True
     )
     killer.start()
-    conduct(plan, folder, Processes(2), device="cpu", quiet=True)
+    train(plan, folder, OneProcess(inline))
     return folder, plan
 
 
@@ -98,6 +111,9 @@ def test_a_trial_that_fails_takes_no_other_with_it(faulty):
         "fate=needs petabytes": "out of memory",
         "fate=is killed": "killed",
     }
+    assert Run(folder / plan.trials[-1].run).provenance["threads"] == plan.threads == 1
+    assert accuracy(folder, plan.trials[3]) is None
+    assert 0 <= (accuracy(folder, plan.trials[0]) or -1) <= 1
 
 
 def test_every_trial_without_a_result_says_why(faulty):
@@ -121,6 +137,7 @@ def test_a_second_start_touches_nothing_finished_and_goes_on_with_what_was_kille
     killed = plan.trials[-1]
     steps = Run(folder / killed.run).checkpoint().step
     before = touched(folder, plan.trials[:2])
+    inline.started.clear()
     train(Plan.load(folder), folder, inline)
     assert inline.started == [killed.name]
     assert touched(folder, plan.trials[:2]) == before
@@ -132,21 +149,8 @@ def test_a_second_start_touches_nothing_finished_and_goes_on_with_what_was_kille
     assert statuses(folder, plan)[2:5] == ["failed", "diverged", "out of memory"]
 
 
-def test_one_worker_and_two_give_equal_weights(faulty, tmp_path):
-    folder, plan = faulty
-    train(replace(plan, trials=plan.trials[1::-1]), tmp_path, Processes(1))
-    for trial in plan.trials[:2]:
-        one, two = (Run(where / trial.run).checkpoint() for where in (folder, tmp_path))
-        assert one.model.read_bytes() == two.model.read_bytes()
-
-
-def test_a_trial_has_the_threads_of_the_plan_on_any_number_of_workers(faulty):
-    folder, plan = faulty
-    assert Run(folder / plan.trials[0].run).provenance["threads"] == plan.threads == 1
-
-
 @pytest.mark.parametrize(
-    ("code", "log", "told"),
+    ("code", "log", "expected"),
     [
         (1, "vitlab: no such data set", ("failed", "no such data set")),
         (3, "epoch 1\nvitlab: loss nan\n- lower optim.lr", ("diverged", "loss nan\n- lower opt")),
@@ -156,18 +160,18 @@ def test_a_trial_has_the_threads_of_the_plan_on_any_number_of_workers(faulty):
             ("failed", "ValueError: no"),
         ),
         (1, "Traceback (\ntorch.OutOfMemoryError: CUDA out of memory", ("out of memory", "torch.")),
-        (1, "", ("failed", "it said nothing")),
+        (1, "", ("failed", "it printed nothing")),
         (-9, "epoch 1", ("killed", "SIGKILL")),
         (137, "epoch 1", ("killed", "SIGKILL")),
         (255, "vitlab: no such thing", ("failed", "no such thing")),
         (143, "vitlab: stopped at step 3", ("killed", "SIGTERM")),
     ],
 )
-def test_an_exit_code_and_a_log_make_a_status(tmp_path, code, log, told):
+def test_an_exit_code_and_a_log_make_a_status(tmp_path, code, log, expected):
     (tmp_path / "log").write_text(log)
     reached, reason = diagnose(code, tmp_path / "log")
-    assert reached == told[0]
-    assert told[1] in reason
+    assert reached == expected[0]
+    assert expected[1] in reason
 
 
 def test_a_run_that_another_process_trains_is_waited_for(tmp_path, tiny, scored):
@@ -195,7 +199,7 @@ def test_a_plan_that_was_lost_finds_its_trials_again(tmp_path, tiny, scored):
 
 def test_two_processes_do_not_run_one_study(tmp_path, tiny, inline):
     with Lock(tmp_path / ".lock"), pytest.raises(RunError, match="being written by pid"):
-        conduct(norms(tiny), tmp_path, inline, quiet=True)
+        run_study(norms(tiny), tmp_path, inline, quiet=True)
     assert not inline.started
 
 
@@ -224,7 +228,7 @@ class Endless:
 def test_a_signal_lets_trials_write_their_checkpoints_and_fails_none(tmp_path, tiny):
     plan, engine = norms(tiny), Endless()
     with pytest.raises(Interrupted) as error:
-        conduct(plan, tmp_path, engine, quiet=True)
+        run_study(plan, tmp_path, engine, quiet=True)
     assert error.value.exit_code == 143
     assert (engine.asked, engine.killed) == (2, 0)
     assert statuses(tmp_path, plan) == ["planned", "planned"]
@@ -241,7 +245,7 @@ def test_a_plan_is_timed_and_an_arm_that_cannot_take_a_step_keeps_its_place(tiny
 
 
 def test_a_folder_keeps_its_plan_and_refuses_another(tmp_path, tiny):
-    asked = from_words(["model.norm=rms"], "digits", seeds=1).with_overrides(tiny)
+    asked = from_options(["model.norm=rms"], "digits", seeds=1).with_overrides(tiny)
     plan = open_plan(asked, tmp_path, device="cpu")
     plan.save(tmp_path)
     assert open_plan(asked, tmp_path, device="cpu") == plan == Plan.load(tmp_path)
@@ -263,14 +267,14 @@ def test_a_recipe_that_changes_later_changes_no_trial_that_was_planned(tmp_path,
     assert f"--model.init_std {digits().model.init_std}" in command(before[0])
 
 
-def test_the_best_words_meet_the_baseline_with_new_seeds(tmp_path, tiny, scored):
+def test_the_best_values_meet_the_baseline_with_new_seeds(tmp_path, tiny, scored):
     axes = {
-        "model.norm": {"rms": Word({"model.norm": "rms"})},
+        "model.norm": {"rms": Value({"model.norm": "rms"})},
         "width": {
-            "more": Word({"model.width": 32, "model.heads": 4}),
-            "less": Word({"model.width": 8}),
+            "more": Value({"model.width": 32, "model.heads": 4}),
+            "less": Value({"model.width": 8}),
         },
-        "optim.lr": {"0.1": Word({"optim.lr": 0.1})},
+        "optim.lr": {"0.1": Value({"optim.lr": 0.1})},
     }
     plan = study(tiny, axes)
     train(plan, tmp_path / "s", scored(lambda c: c.model.width / 100 - (c.optim.lr == 0.1) / 10))
@@ -285,8 +289,8 @@ def test_the_best_words_meet_the_baseline_with_new_seeds(tmp_path, tiny, scored)
 def test_of_rivals_the_best_of_each_is_an_arm(tmp_path, tiny, scored):
     muon = {"optim.optimizer": "muon"}
     axes = {
-        "AdamW": {"slow": Word({"optim.lr": 1e-4}), "fast": Word({"optim.lr": 1e-2})},
-        "Muon": {"slow": Word({**muon, "optim.muon_lr": 0.01}), "fast": Word(muon)},
+        "AdamW": {"slow": Value({"optim.lr": 1e-4}), "fast": Value({"optim.lr": 1e-2})},
+        "Muon": {"slow": Value({**muon, "optim.muon_lr": 0.01}), "fast": Value(muon)},
     }
     plan = study(tiny, axes, rivals=True)
     train(plan, tmp_path / "s", scored(lambda config: config.optim.lr + config.optim.muon_lr))
@@ -302,28 +306,6 @@ def test_without_a_better_arm_there_is_nothing_to_train_again(tmp_path, tiny, sc
     train(plan, tmp_path, scored(lambda config: 0.9 - (config.model.norm == "rms") / 2))
     with pytest.raises(VitlabError, match="no arm of s was better than its baseline"):
         open_follow_up(plan, tmp_path)
-
-
-def test_a_study_that_ships_runs_on_other_data(tmp_path, tiny, inline):
-    asked = read("randaugment", recipe="digits", seeds=1).with_overrides(tiny)
-    summary = conduct(prepare(asked, threads=1), tmp_path, inline, device="cpu", quiet=True)
-    assert summary["trials"]["finished"] == 2
-    assert "RandAugment" in (tmp_path / "summary.md").read_text()
-
-
-def test_a_lost_seed_is_no_accuracy(faulty):
-    folder, plan = faulty
-    assert accuracy(folder, plan.trials[3]) is None
-    assert 0 <= (accuracy(folder, plan.trials[0]) or -1) <= 1
-
-
-@pytest.mark.slow
-def test_the_local_executor_runs_a_command_line(tmp_path, tiny):
-    pytest.importorskip("submitit")
-    plan = norms(tiny)
-    engine = build_engine("local", tmp_path, size=2, threads=1, device="cpu", workers=1)
-    train(replace(plan, trials=plan.trials[:1]), tmp_path, engine)
-    assert statuses(tmp_path, plan) == ["finished", "planned"]
 
 
 def test_job_parameters_are_for_engines_that_have_jobs(tmp_path):

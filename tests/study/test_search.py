@@ -9,10 +9,11 @@ import pytest
 pytest.importorskip("optuna")
 
 from vitlab.config import Config
-from vitlab.study.define import from_words
-from vitlab.study.plan import Plan, accuracy
+from vitlab.study.define import from_options
+from vitlab.study.plan import Plan
 from vitlab.study.prepare import prepare
-from vitlab.study.run import Conductor
+from vitlab.study.results import accuracy
+from vitlab.study.run import Scheduler
 from vitlab.study.search import open_journal, proposals, tell
 
 RATES = "optim.lr=log:1e-9..1e-1"
@@ -29,7 +30,7 @@ def engine(scored):
 
 
 def search(folder: Path, tiny, vary: list[str], trials: int, **more) -> Plan:
-    asked = from_words(vary, "digits", design="search", trials=trials, **more)
+    asked = from_options(vary, "digits", design="search", trials=trials, **more)
     plan = prepare(asked.with_overrides(tiny), threads=1)
     plan.save(folder)
     return plan
@@ -38,7 +39,7 @@ def search(folder: Path, tiny, vary: list[str], trials: int, **more) -> Plan:
 def run(plan: Plan, folder: Path, engine, count: int | None = None) -> None:
     """Run all that the search proposes, or only so many trials of it."""
     trials = islice(proposals(plan, folder), count)
-    Conductor(plan=plan, folder=folder, engine=engine, device="cpu", quiet=True).run(trials)
+    Scheduler(plan=plan, folder=folder, engine=engine, device="cpu", quiet=True).run(trials)
 
 
 def test_a_search_tries_the_baseline_and_then_as_many_arms_as_asked(tmp_path, tiny, engine):

@@ -1,8 +1,9 @@
 """Runs beside each other: what is known of each, where they differ, and what that is worth.
 
-    RunFacts   one run          -> facts, each with the file and the field it was read from
-    compare    two or more runs -> facts, trained models image by image, recipes over seeds
-    write      two or more runs -> compare.json, compare.csv, compare.md and figures in a folder
+    RunFacts         one run           -> facts, each with the file and the field it was read from
+    compare_groups   groups of seeds   -> differences, tests, verdicts, budgets: recipes and arms
+    compare          two or more runs  -> facts, trained models image by image, recipes over seeds
+    write            two or more runs  -> compare.json, compare.csv, compare.md and figures
 
 The others are compared with the first. Everything is read from the files of the runs: no model
 and no images are loaded, and the test split can only be compared on where all of the runs were
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vitlab.compare import page
+from vitlab.compare.comparison import Comparison, Group, compare_groups
 from vitlab.compare.facts import Fact, RunFacts
 from vitlab.compare.models import compare_models, kept_images, shown
 from vitlab.compare.recipes import compare_recipes
@@ -26,7 +28,16 @@ from vitlab.pretrained import open_run
 from vitlab.records import Split
 from vitlab.run import Run
 
-__all__ = ["Fact", "RunFacts", "compare", "default_folder", "write"]
+__all__ = [
+    "Comparison",
+    "Fact",
+    "Group",
+    "RunFacts",
+    "compare",
+    "compare_groups",
+    "default_folder",
+    "write",
+]
 
 SCHEMA = 1
 """Number of the compare.json layout."""

@@ -22,15 +22,17 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from vitlab.errors import DivergenceError, Interrupted, PartialError
+from vitlab.errors import DivergenceError, Interrupted, PartialError, VitlabError
 from vitlab.files import Lock, write_json
 from vitlab.formatting import duration
 from vitlab.recipes import command
 from vitlab.run import LOCK, STUDY, Run, failure_file
+from vitlab.study.define import follow_up
 from vitlab.study.engines import Engine, Job
-from vitlab.study.plan import Plan, Status, Trial, accuracy, status
+from vitlab.study.plan import Plan, Status, Trial
+from vitlab.study.prepare import open_plan
+from vitlab.study.results import StudyRecord, accuracy, best_arms, status, write_summary
 from vitlab.study.search import proposals
-from vitlab.study.summary import write_summary
 from vitlab.training.signals import stop_request
 
 POLL_SECONDS = 0.1
@@ -40,7 +42,7 @@ OUT_OF_MEMORY = re.compile(r"out of memory|MemoryError|can't allocate memory|not
 
 
 @dataclass(kw_only=True)
-class Conductor:
+class Scheduler:
     """Runs the trials of a study in its folder, each as a command that an engine starts."""
 
     plan: Plan
@@ -131,7 +133,7 @@ class Conductor:
         return ["env", *threads, sys.executable, "-m", "vitlab", *words]
 
     def _ended(self) -> Iterator[tuple[Trial, int]]:
-        """Take leave of the trials that have ended, with their exit codes."""
+        """Forget the trials that have ended; yield them with their exit codes."""
         for trial, job in list(self._running.items()):
             if (code := job.poll()) is not None:
                 del self._running[trial]
@@ -144,46 +146,60 @@ class Conductor:
             write_json(failure_file(self.folder, trial.name), {"status": reached, "reason": reason})
 
 
-def conduct(plan: Plan, folder: Path, engine: Engine, **settings: Any) -> dict[str, Any]:
+def run_study(plan: Plan, folder: Path, engine: Engine, **settings: Any) -> dict[str, Any]:
     """Run a whole study as its design asks, write its summary and return it.
 
-    `settings` are those of a Conductor.
+    `settings` are those of a Scheduler.
     """
-    conductor = Conductor(plan=plan, folder=folder, engine=engine, **settings)
+    scheduler = Scheduler(plan=plan, folder=folder, engine=engine, **settings)
     if not (folder / STUDY).exists():
         plan.save(folder)
     searching = plan.design == "search"
-    trials = proposals(plan, folder, conductor.data_root) if searching else plan.trials
-    conductor.run(itertools.chain(trials, plan.probes))
+    trials = proposals(plan, folder, scheduler.data_root) if searching else plan.trials
+    scheduler.run(itertools.chain(trials, plan.probes))
     return write_summary(folder)
+
+
+def open_follow_up(plan: Plan, folder: Path, **where: Any) -> tuple[Path, Plan]:
+    """The study of a finished study's best, beside it: planned once, whatever is found later.
+
+    VitlabError if no arm was better than the baseline.
+    """
+    beside = folder.with_name(f"{folder.name}-best")
+    if (beside / STUDY).exists():
+        return beside, Plan.load(beside)
+    best = best_arms(StudyRecord(folder))
+    if not best:
+        raise VitlabError(f"no arm of {plan.name} was better than its baseline: nothing to train")
+    return beside, open_plan(follow_up(plan, best), beside, threads=plan.threads, **where)
 
 
 def check_results(plan: Plan, folder: Path) -> None:
     """Raise a PartialError that names every trial without a result, if there is one."""
-    outcomes = {trial: status(folder, trial) for trial in plan.all}
-    lost = {trial: outcome for trial, outcome in outcomes.items() if outcome[0] != "finished"}
+    ended = {trial: status(folder, trial) for trial in plan.all}
+    lost = {trial: end for trial, end in ended.items() if end[0] != "finished"}
     if lost:
         lines = [f"{trial.name}: {now}: {why}" for trial, (now, why) in lost.items()]
         raise PartialError(
-            f"{len(lost)} of {len(outcomes)} trials have no result; the same command goes on with "
+            f"{len(lost)} of {len(ended)} trials have no result; the same command goes on with "
             "what was interrupted, --retry with the others as well\n" + "\n".join(lines)
         )
 
 
 def diagnose(code: int, log: Path) -> tuple[Status, str]:
-    """Why a trial ended without a result, from its exit code and the last words of its log."""
+    """Why a trial ended without a result, from its exit code and the end of its log."""
     number = -code if code < 0 else code - 128
     if number in signal.valid_signals():
         name = signal.Signals(number).name
         memory = ", by somebody or by a system out of memory" if name == "SIGKILL" else ""
         return "killed", f"ended by {name}{memory}: the same command goes on with it"
-    reason = last_words(log)
+    reason = last_error(log)
     if code == DivergenceError.exit_code:
         return "diverged", reason
     return ("out of memory" if OUT_OF_MEMORY.search(reason) else "failed"), reason
 
 
-def last_words(log: Path) -> str:
+def last_error(log: Path) -> str:
     """The error a log ends with: our message, or the last line of a traceback."""
     if not log.exists():
         return "it left no log"
@@ -193,11 +209,11 @@ def last_words(log: Path) -> str:
             return "\n".join(lines[place:]).removeprefix("vitlab: ")
         if lines[place].startswith("Traceback"):
             break
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "it printed nothing"
 
 
 class Display:
-    """One bar for the whole study with the time left, or a line per trial where nobody watches."""
+    """A line for every trial that ends; in a terminal also a bar for the study and the time left."""
 
     def __init__(self, plan: Plan, folder: Path, workers: int, quiet: bool):
         self._plan = plan
