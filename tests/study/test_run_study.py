@@ -21,7 +21,14 @@ from vitlab.study.engines import ENGINES, Processes, build_engine
 from vitlab.study.plan import Plan, Trial
 from vitlab.study.prepare import open_plan, prepare, timed
 from vitlab.study.results import accuracy, status
-from vitlab.study.run import Scheduler, check_results, diagnose, open_follow_up, run_study
+from vitlab.study.run import (
+    Scheduler,
+    check_results,
+    diagnose,
+    evaluate_best,
+    open_follow_up,
+    run_study,
+)
 
 PETABYTES = 1e12
 """Times the width: a hidden layer that no machine has the memory for."""
@@ -306,6 +313,36 @@ def test_without_a_better_arm_there_is_nothing_to_train_again(tmp_path, tiny, sc
     train(plan, tmp_path, scored(lambda config: 0.9 - (config.model.norm == "rms") / 2))
     with pytest.raises(VitlabError, match="no arm of s was better than its baseline"):
         open_follow_up(plan, tmp_path)
+
+
+def test_the_baseline_and_the_best_arm_are_evaluated_on_the_test_split_once(
+    tmp_path, studies, monkeypatch
+):
+    accuracies = {"baseline": (0.5, 0.51, 0.49), "model.norm=rms": (0.6, 0.61, 0.6),
+                  "model.depth=6": (0.7, 0.71, None)}  # fmt: skip
+    changes = {"baseline": {}, "model.norm=rms": {"model.norm": "rms"},
+               "model.depth=6": {"model.depth": 6}}  # fmt: skip
+    studies.write(tmp_path / "s", accuracies, changes=changes)
+    opened = []
+
+    def evaluate(run, split, **_):
+        opened.append(run.name)
+        accuracy = run.finished["validation"]["accuracy"] - 0.02
+        run.write_results({split: {"step": 40, "accuracy": accuracy, "images": 1000}})
+
+    monkeypatch.setattr("vitlab.study.run.evaluate", evaluate)
+    for _ in range(2):
+        (found,) = evaluate_best(tmp_path / "s")["comparisons"]
+        names = [f"{arm}-seed{seed}" for arm in ("00-baseline", "01-model.norm=rms")
+                 for seed in range(3)]  # fmt: skip
+        assert opened == names
+    assert found["recipe"] == "vit-tiny (model.norm=rms)" and found["verdict"] == "better"
+    assert found["difference"] == pytest.approx(0.31 / 3)
+    page = (tmp_path / "s" / "test" / "compare.md").read_text()
+    assert "on the test split" in page
+    studies.write(tmp_path / "t", {"baseline": (0.5,), "model.norm=rms": (None,)})
+    with pytest.raises(RunError, match="have to finish"):
+        evaluate_best(tmp_path / "t")
 
 
 def test_job_parameters_are_for_engines_that_have_jobs(tmp_path):

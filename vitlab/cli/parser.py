@@ -79,8 +79,8 @@ VERBS = {
     "study": Verb(
         study,
         (
-            "[study]", "--recipe", "--vary", "--design", "--seeds", "--trials", "--then", "--out",
-            "--yes", "--retry", "--engine", "--workers", "--threads", "--job", "--device",
+            "[study]", "--recipe", "--vary", "--design", "--seeds", "--trials", "--then", "--test",
+            "--out", "--yes", "--retry", "--engine", "--workers", "--threads", "--job", "--device",
             "--data-root", "--quiet", "--json",
         ),
         fields=SECTIONS,
@@ -196,12 +196,16 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "choices": ("best",),
         "help": "train the best values together with new seeds, against the baseline",
     },
+    "--test": {
+        "action": "store_true",
+        "help": "evaluate the baseline and the best arm on the test split; each use is logged",
+    },
     "--yes": {"action": "store_true", "help": "start without asking"},
     "--retry": {"action": "store_true", "help": "start again what failed or diverged"},
     "--engine": {
         "choices": ("processes", "local", "slurm"),
         "default": "processes",
-        "help": "processes of this machine, or submitit's local or SLURM executor",
+        "help": "processes of this machine, one a GPU (also called local), or jobs of SLURM",
     },
     "--workers": {"type": int, "metavar": "N", "help": "trials or rows side by side"},
     "--threads": {"type": int, "metavar": "N", "help": "CPU threads of a trial; default 1"},

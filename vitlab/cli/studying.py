@@ -28,6 +28,8 @@ def study(args: Namespace) -> int:
         print_plan(best, best_folder, args)
         run_planned(best, best_folder, args)
         check_results(best, best_folder)
+    if args.test:
+        print_test(folder, args)
     check_results(plan, folder)
     return 0
 
@@ -99,6 +101,18 @@ def agreed() -> bool:
         print("to start it, give the same command with --yes", file=sys.stderr)
         return False
     return input("start? [y/N] ").strip().lower() in ("y", "yes")
+
+
+def print_test(folder: Path, args: Namespace) -> None:
+    """Evaluate the baseline and the best arm on the test split, and print what comes out."""
+    from vitlab.study.run import evaluate_best
+
+    found = evaluate_best(folder, device=args.device, data_root=args.data_root)
+    if args.json:
+        print_json(found)
+    else:
+        seeds = found["findings"][len(found["models"]) :]
+        print("\n".join(seeds))
 
 
 def run_planned(plan: Any, folder: Path, args: Namespace) -> None:

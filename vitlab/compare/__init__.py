@@ -152,33 +152,19 @@ def _compare(entries: list[RunFacts], split: Split) -> dict[str, Any]:
 def _draw(entries: list[RunFacts], found: dict[str, Any], folder: Path) -> list[str]:
     """Draw what can be drawn of a comparison; return the names of the pictures."""
     kinds = {entry.name: entry["kind"] for entry in entries}
-    figures.curves({entry.name: entry.run.metrics for entry in entries}, kinds, folder / "curves")
-    figures.cost(
-        [
-            {"name": entry.name}
-            | {
-                fact: entry[fact]
-                for fact in ("kind", "accuracy", "accuracy_interval", *figures.COSTS)
-            }
-            for entry in entries
-        ],
-        folder / "cost",
-        split=found["split"],
-    )
-    drawn = ["curves", "cost"]
-    kept = kept_images(entries)
+    figures.curves({entry.name: entry.metrics for entry in entries}, kinds, folder / "curves")
+    facts = ("kind", "accuracy", "accuracy_interval", *figures.COSTS)
+    costs = [{"name": entry.name, **{fact: entry[fact] for fact in facts}} for entry in entries]
+    figures.cost(costs, folder / "cost", split=found["split"])
+    drawn, kept = ["curves", "cost"], kept_images(entries)
     for number, pair in enumerate(found["models"], 1):
         if pair["reason"] is not None:
             continue
-        names = pair["run"], pair["against"]
+        names, every = (pair["run"], pair["against"]), pair["disagreements"]
         figures.class_differences(pair["classes"], names, folder / f"classes-{number}")
         drawn.append(f"classes-{number}")
-        pictured = shown(pair["disagreements"], kept)
-        if pictured:
+        if pictured := shown(every, kept):
             images = [kept[one["index"]] for one in pictured]
-            total = len(pair["disagreements"])
-            figures.disagreements(
-                images, pictured, names, folder / f"disagreements-{number}", total=total
-            )
             drawn.append(f"disagreements-{number}")
+            figures.disagreements(images, pictured, names, folder / drawn[-1], total=len(every))
     return drawn

@@ -186,7 +186,7 @@ def model_finding(one: Found) -> str:
         )
     told = difference(one["difference"], one["interval"], one["adjusted_p"], "images", "McNemar")
     numbers = (
-        f"{percent(one['accuracy'])} and {percent(one['against_accuracy'])} of {one['images']:,} "
+        f"{percent(one['accuracy'])} against {percent(one['against_accuracy'])} of {one['images']:,} "
         f"{one['split']} images, {told}"
     )
     names = f"The trained model {one['run']}", f"the trained model {one['against']}"

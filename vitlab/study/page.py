@@ -34,33 +34,41 @@ DESIGNS = {
     "search": "a guided search",
 }
 
-ARM_COLUMNS = (
-    "arm", "axis", "baseline", "planned", "n", "failed", "mean", "std", "low", "high", "min", "max",
-    "difference", "difference_low", "difference_high", "bootstrap_low", "bootstrap_high", "p",
-    "adjusted_p", "verdict", "not_equal", "parameters", "macs", "images_seen", "training_macs",
-    "images_per_second", "wall_seconds", "peak_memory_bytes", "largest_gradient_norm",
-    "loss_spikes", "largest_rate",
-)  # fmt: skip
-"""Columns of arms.csv."""
+ACCURACY = ("mean", "std", "low", "high", "min", "max")
+DIFFERENCE = ("difference", "difference_low", "difference_high", "bootstrap_low", "bootstrap_high",
+              "p", "adjusted_p", "verdict")  # fmt: skip
+COSTS = ("parameters", "macs", "images_seen", "training_macs", "images_per_second",
+         "wall_seconds", "peak_memory_bytes")  # fmt: skip
+STABILITY = ("largest_gradient_norm", "loss_spikes", "largest_rate")
+
+ARM_COLUMNS = ("arm", "axis", "baseline", "planned", "n", "failed", *ACCURACY, *DIFFERENCE,
+               "not_equal", *COSTS, *STABILITY)  # fmt: skip
+"""Columns of arms.csv; differences are to the baseline."""
 
 
 def arm_rows(summary: Summary) -> Iterator[list[Any]]:
-    """A row for every arm, in the order of ARM_COLUMNS; differences are to the baseline."""
+    """A row for every arm, in the order of ARM_COLUMNS."""
     baseline = next((arm["name"] for arm in summary["arms"] if arm["baseline"]), None)
     against = {one["arm"]: one for one in summary["comparisons"] if one["against"] == baseline}
+
+    def ends(found: Summary, name: str) -> tuple[Any, Any]:
+        return tuple(found.get(name) or (None, None))
+
     for arm in summary["arms"]:
-        accuracy, cost, stability = arm["accuracy"], arm["cost"], arm["stability"]
-        one = against.get(arm["name"], {})
+        one = dict(against.get(arm["name"], {}))
+        one["difference_low"], one["difference_high"] = ends(one, "interval")
+        one["bootstrap_low"], one["bootstrap_high"] = ends(one, "bootstrap_interval")
+        accuracy = dict(arm["accuracy"])
+        accuracy["low"], accuracy["high"] = ends(accuracy, "interval")
         yield [
-            arm["name"], arm["axis"], arm["baseline"], arm["planned"], arm["n"],
-            len(arm["failures"]), accuracy["mean"], accuracy["std"],
-            *(accuracy["interval"] or (None, None)), accuracy["min"], accuracy["max"],
-            one.get("difference"), *(one.get("interval") or (None, None)),
-            *(one.get("bootstrap_interval") or (None, None)), one.get("p"), one.get("adjusted_p"),
-            one.get("verdict"), "; ".join(arm["unequal"]), *cost.values(),
-            stability["largest_gradient_norm"], stability["loss_spikes"],
-            stability["largest_rate"],
-        ]  # fmt: skip
+            *(arm[name] for name in ("name", "axis", "baseline", "planned", "n")),
+            len(arm["failures"]),
+            *map(accuracy.get, ACCURACY),
+            *map(one.get, DIFFERENCE),
+            "; ".join(arm["unequal"]),
+            *map(arm["cost"].get, COSTS),
+            *map(arm["stability"].get, STABILITY),
+        ]
 
 
 def markdown(summary: Summary) -> str:

@@ -79,12 +79,6 @@ NUMBERS = (
 )  # fmt: skip
 """Numbers of a finished trial."""
 
-COSTS = (
-    "parameters", "macs", "images_seen", "training_macs", "images_per_second", "wall_seconds",
-    "peak_memory_bytes",
-)  # fmt: skip
-"""Those of them that are costs."""
-
 
 @dataclass(frozen=True)
 class TrialResult:
@@ -429,7 +423,7 @@ def arm_numbers(one: ArmResult, record: StudyRecord) -> dict[str, Any]:
     """Everything about an arm that is not a comparison."""
     sample, begun = one.sample, [trial.facts for trial in one.trials if trial.facts]
     gradients = [facts.largest_gradient for facts in begun]
-    cost = {name: one.median(name) for name in COSTS}
+    cost = {name: one.median(name) for name in page.COSTS}
     cost["parameters"] = cost["parameters"] or one.arm.parameters
     cost["macs"] = cost["macs"] or one.arm.macs
     return {

@@ -22,7 +22,9 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from vitlab.errors import DivergenceError, Interrupted, PartialError, VitlabError
+from vitlab import compare
+from vitlab.errors import DivergenceError, Interrupted, PartialError, RunError, VitlabError
+from vitlab.evaluate import evaluate
 from vitlab.files import Lock, write_json
 from vitlab.formatting import duration
 from vitlab.recipes import command
@@ -31,7 +33,14 @@ from vitlab.study.define import follow_up
 from vitlab.study.engines import Engine, Job
 from vitlab.study.plan import Plan, Status, Trial
 from vitlab.study.prepare import open_plan
-from vitlab.study.results import StudyRecord, accuracy, best_arms, status, write_summary
+from vitlab.study.results import (
+    PENDING,
+    StudyRecord,
+    accuracy,
+    best_arms,
+    status,
+    write_summary,
+)
 from vitlab.study.search import proposals
 from vitlab.training.signals import stop_request
 
@@ -90,22 +99,22 @@ class Scheduler:
 
     def _fill(self, queue: Iterator[Trial], locked: deque[Trial]) -> None:
         """Start trials until every worker has one, those first that were locked until now."""
-        for _ in range(len(locked)):
-            trial = locked.popleft()
+        again = [locked.popleft() for _ in range(len(locked))]
+        for trial in itertools.chain(again, self._free(queue)):
+            if self._over(trial):
+                continue
             if len(self._running) >= self.engine.workers or Run.is_locked(self.folder / trial.run):
                 locked.append(trial)
-            elif not self._over(trial):
+            else:
                 self._start(trial)
+
+    def _free(self, queue: Iterator[Trial]) -> Iterator[Trial]:
+        """The next trials, as long as a worker is free."""
         while len(self._running) < self.engine.workers:
             trial = next(queue, None)
             if trial is None:
                 return
-            if self._over(trial):
-                continue
-            if Run.is_locked(self.folder / trial.run):
-                locked.append(trial)
-            else:
-                self._start(trial)
+            yield trial
 
     def _over(self, trial: Trial) -> bool:
         now, _ = status(self.folder, trial)
@@ -174,6 +183,32 @@ def open_follow_up(plan: Plan, folder: Path, **where: Any) -> tuple[Path, Plan]:
     return beside, open_plan(follow_up(plan, best), beside, threads=plan.threads, **where)
 
 
+def evaluate_best(folder: Path, **where: Any) -> dict[str, Any]:
+    """Evaluate the baseline and the best arm on the test split, and compare them there.
+
+    These are the arms of the study that `--then best` trained with new seeds, where there is one.
+    Each of their runs is evaluated once, which enters the ledger; what comes out stands in the
+    study's folder `test`.
+
+    Args:
+        where: device and data_root of `vitlab.evaluate`.
+
+    Returns:
+        `vitlab.compare.compare`.
+    """
+    followed = folder.with_name(f"{folder.name}-best")
+    record = StudyRecord(followed if (followed / STUDY).exists() else folder)
+    complete = [one for one in record.arms if one.complete and not one.arm.baseline]
+    if record.baseline is None or not record.baseline.complete or not complete:
+        raise RunError(f"{record.folder}: the baseline and an arm have to finish before their test")
+    best = max(complete, key=lambda one: one.sample.mean)
+    runs = [run.run for arm in (record.baseline, best) for run in arm.group.runs]
+    for run in runs:
+        if "test" not in run.results:
+            evaluate(run, "test", pictures=False, **where)
+    return compare.write(runs, "test", record.folder / "test")
+
+
 def check_results(plan: Plan, folder: Path) -> None:
     """Raise a PartialError that names every trial without a result, if there is one."""
     ended = {trial: status(folder, trial) for trial in plan.all}
@@ -213,13 +248,12 @@ def last_error(log: Path) -> str:
 
 
 class Display:
-    """A line for every trial that ends; in a terminal also a bar for the study and the time left."""
+    """A line for every trial that ends; in a terminal also a bar, with the time left."""
 
     def __init__(self, plan: Plan, folder: Path, workers: int, quiet: bool):
         self._plan = plan
         self._folder = folder
         self._workers = workers
-        self._epochs: dict[Trial, int] = {}
         self._console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
         self._progress = Progress(
             TextColumn("{task.fields[count]}"),
@@ -246,31 +280,25 @@ class Display:
             return
         self._looked = time.monotonic()
         waiting = f", {locked} trained by another process" if locked else ""
-        done, total = self._work(running)
-        self._progress.update(
-            self._task,
-            completed=done,
-            total=total,
-            count=f"{self._count()}{waiting}",
-            left=self._left(done, total),
-        )
+        (done, total), count = self._work(running), f"{self._count()}{waiting}"
+        left = self._left(done, total)
+        self._progress.update(self._task, completed=done, total=total, count=count, left=left)
 
     def ended(self, trial: Trial, running: Iterable[Trial]) -> None:
         """Print how a trial ended."""
         reached, reason = status(self._folder, trial)
         right = accuracy(self._folder, trial)
         what = f"{trial.rate:g} x the learning rate" if trial.rate else f"seed {trial.seed}"
-        words = f"{reached}: {reason.splitlines()[0]}" if right is None else f"{right:.2%}"
+        end = f"{reached}: {reason.splitlines()[0]}" if right is None else f"{right:.2%}"
         left = self._left(*self._work(running))
-        line = f"{self._count()}  {trial.arm}, {what}: {words}"
+        line = f"{self._count()}  {trial.arm}, {what}: {end}"
         self._console.print(f"{line}; {left}" if left else line, markup=False)
 
     def _count(self) -> str:
-        over = sum(self._is_over(trial) for trial in self._plan.all)
-        return f"{over}/{self._plan.size} trials"
+        return f"{sum(map(self._is_over, self._plan.all))}/{self._plan.size} trials"
 
     def _is_over(self, trial: Trial) -> bool:
-        return status(self._folder, trial)[0] not in ("planned", "interrupted")
+        return status(self._folder, trial)[0] not in PENDING
 
     def _work(self, running: Iterable[Trial]) -> tuple[float, float]:
         """Seconds of the estimates that are done, and that there are in all."""
@@ -287,9 +315,7 @@ class Display:
         """How far a running trial has come, from its last line of metrics."""
         path = self._folder / trial.run
         lines = Run(path).metrics if Run.exists(path) else []
-        if trial not in self._epochs:
-            self._epochs[trial] = self._plan.config(trial).train.epochs
-        return lines[-1]["epoch"] / self._epochs[trial] if lines else 0.0
+        return lines[-1]["epoch"] / Run(path).config.train.epochs if lines else 0.0
 
     def _left(self, done: float, total: float) -> str:
         """The time left, at the speed since this process began, or by the estimates."""
