@@ -1,10 +1,9 @@
-"""What the tests of studies share: tiny studies of digits, engines that train nothing, and runs as
-train leaves them, written by hand.
+"""What the tests of studies share: tiny studies of digits, engines that train nothing, and studies
+written by hand.
 """
 
 import contextlib
-import json
-import math
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,10 +15,10 @@ from vitlab.cli import main, parse
 from vitlab.config import Config
 from vitlab.errors import DivergenceError
 from vitlab.figures import style
-from vitlab.files import write_json, write_text
+from vitlab.files import write_json
 from vitlab.recipes import recipe
 from vitlab.run import Run
-from vitlab.study.plan import AGAINST_BASELINE, Arm, Plan, Trial
+from vitlab.study.plan import AGAINST_BASELINE, Arm, Plan, Trial, arm_config
 
 TINY = {
     "data.train_fraction": 0.1,
@@ -68,8 +67,9 @@ class Inline:
 class Scored(Inline):
     """Gives every trial an accuracy that follows from its config, and trains nothing."""
 
-    def __init__(self, score: Callable[[Config], float]):
+    def __init__(self, write_run, score: Callable[[Config], float]):
         super().__init__()
+        self.write_run = write_run
         self.score = score
 
     def run(self, arguments: list[str]) -> int:
@@ -81,88 +81,18 @@ class Scored(Inline):
             return DivergenceError.exit_code
         path = Path(args.out) / args.name
         with Run.lock(path):
-            write_run(path, config, accuracy)
+            self.write_run(path, config, accuracy)
         return 0
 
 
-IMAGES = 5_000
 FORM = {"data.image_size": (32, 32), "data.channels": 3, "data.classes": 10}
-
-
-def write_run(
-    path: Path, config: Config, accuracy: float, *, cost: float = 1.0, spikes: int = 0,
-    until: float = 1.0, answers: np.ndarray | None = None, origin=None,
-) -> Run:  # fmt: skip
-    """Write a run as train does, four steps an epoch; `until` below 1 breaks off before the end.
-
-    `answers` says which validation image it is right about.
-    """
-    config = config.override(FORM)
-    random = np.random.default_rng(config.train.seed)
-    epochs, per_epoch = config.train.epochs, 4
-    path.mkdir(parents=True, exist_ok=True)
-    run = Run.create(path, config)
-    train_images = round(45_000 * config.data.train_fraction)
-    data = {
-        "fingerprint": "f" * 64,
-        "class_names": list("0123456789"),
-        "train_images": train_images,
-        "validation_images": IMAGES,
-        "split_sha256": {"train": f"{train_images}", "validation": "v" * 64},
-    }
-    run.write_provenance(
-        {
-            "device": "a processor", "threads": 1, "precision": {"value": "fp32"},
-            "determinism": {"value": "on"}, "vitlab": "0.1.0", "commit": None, "torch": "2.13.0",
-            "python": "3.11.7", "data": data, **(origin or {}),
-        }
-    )  # fmt: skip
-    lines = []
-    for step in range(1, round(epochs * per_epoch * until) + 1):
-        epoch = step / per_epoch
-        # Approaches its end like a training does, and ends exactly on the accuracy asked for.
-        share = (1 - math.exp(-3 * epoch / epochs)) / (1 - math.exp(-3))
-        loss = 2.3 - 2 * accuracy * share
-        leap = 1.6 if spikes and step % (per_epoch * 4) == 0 else 1.0
-        lines.append(
-            {"step": step, "epoch": epoch, "split": "train",
-             "loss": (loss + 0.3) * leap * random.normal(1, 0.01), "lr": config.optim.lr,
-             "grad_norm": float(random.lognormal(0, 0.3)) * leap, "images_per_second": 900.0}
-        )  # fmt: skip
-        if step % per_epoch == 0:
-            for split, gap in (("validation", 0.0), ("train_clean", 0.03)):
-                value = 0.1 + (accuracy - 0.1) * share + gap
-                lines.append({"step": step, "epoch": epoch, "split": split, "loss": loss - gap,
-                              "accuracy": value})  # fmt: skip
-    write_text(path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-    if until == 1.0:
-        run.finish(
-            {
-                "step": epochs * per_epoch,
-                "epochs": epochs,
-                "validation": {"loss": 2.3 - 2 * accuracy, "accuracy": accuracy},
-                "train_clean": {"loss": 0.2, "accuracy": accuracy + 0.03},
-                "parameters": round(500_000 * cost),
-                "macs": round(36e6 * cost),
-                "images_per_second": 900.0 / cost,
-                "clock": {"wall_seconds": 500.0 * cost},
-                "peak_memory_bytes": round(1.2e9 * cost),
-                "alarms": [],
-            }
-        )
-    if answers is not None:
-        file = run.predictions("validation")
-        file.parent.mkdir()
-        labels = np.full(len(answers), 3)
-        logits = np.eye(10)[np.where(answers, 3, 4)]
-        np.savez(file, logits=logits, labels=labels, indices=np.arange(len(answers)))
-        source = {"step": epochs * per_epoch, "checkpoint_sha256": "c", "index_sha256": "v" * 64}
-        run.write_results({"validation": source})
-    return run
 
 
 class Studies:
     """Writes studies by hand."""
+
+    def __init__(self, write_run):
+        self.write_run = write_run
 
     @staticmethod
     def plan(arms: dict, *, seeds=(0, 1, 2, 3, 4), axes=None, probes=(), **more) -> Plan:
@@ -191,6 +121,7 @@ class Studies:
                 axis=name.split("=")[0] if alone else None,
                 baseline=name == "baseline",
                 explanation=f"How {name} works. Why it may help.",
+                config=arm_config(plan.recipe, plan.overrides, changes).to_dict(),
             )
             plan.add(arm)
             plan.add_probes(arm, probes)
@@ -200,7 +131,7 @@ class Studies:
         """A study of arms given as name -> accuracies of their seeds, the baseline first.
 
         A seed whose accuracy is None has no run, one whose accuracy is a status has failed.
-        `runs` are options of `write_run` by arm.
+        `runs` are options of `finish` by arm.
         """
         arms = changes or {name: {"model.norm": "rms"} for name in accuracies}
         arms["baseline"] = {}
@@ -216,10 +147,21 @@ class Studies:
                 self.finish(folder, plan, trial, accuracy, **(runs or {}).get(trial.arm, {}))
         return plan
 
-    @staticmethod
-    def finish(folder: Path, plan: Plan, trial: Trial, accuracy: float, **more) -> Run:
-        """Write the run of a trial."""
-        return write_run(folder / trial.run, plan.config(trial), accuracy, **more)
+    def finish(
+        self, folder: Path, plan: Plan, trial: Trial, accuracy: float, *, answers=None, **more
+    ) -> Run:
+        """Write the run of a trial; `answers` says which validation image it is right about."""
+        config = plan.config(trial).override(FORM)
+        run = self.write_run(folder / trial.run, config, accuracy, **more)
+        if answers is not None:
+            file = run.predictions("validation")
+            file.parent.mkdir()
+            labels = np.full(len(answers), 3)
+            logits = np.eye(10)[np.where(answers, 3, 4)]
+            np.savez(file, logits=logits, labels=labels, indices=np.arange(len(answers)))
+            source = {"checkpoint_sha256": "c", "index_sha256": "v" * 64}
+            run.write_results({"validation": source})
+        return run
 
     @staticmethod
     def fail(folder: Path, trial: Trial, status: str, reason: str = "for a | reason") -> None:
@@ -248,10 +190,11 @@ def inline() -> Inline:
 
 
 @pytest.fixture(scope="session")
-def scored() -> type[Scored]:
-    return Scored
+def scored(write_run):
+    """Makes an engine that trains nothing, of a function from a config to an accuracy."""
+    return functools.partial(Scored, write_run)
 
 
 @pytest.fixture(scope="session")
-def studies() -> Studies:
-    return Studies()
+def studies(write_run) -> Studies:
+    return Studies(write_run)

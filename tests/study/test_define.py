@@ -49,31 +49,31 @@ def file(tmp_path) -> Path:
     return path
 
 
-def test_a_file_becomes_arms_around_its_baseline(file):
-    plan = prepare(read(str(file)), threads=1)
-    assert plan.name == "matter"
-    assert [arm.name for arm in plan.arms] == ["baseline", "model.norm=rms", "position=rope"]
-    baseline, rms, rope = plan.arms
+@pytest.fixture(scope="module")
+def matter(tmp_path_factory) -> Plan:
+    """The plan of STUDY."""
+    path = tmp_path_factory.mktemp("matter") / "matter.toml"
+    path.write_text(STUDY)
+    return prepare(read(str(path)), threads=1)
+
+
+def test_a_file_becomes_arms_around_its_baseline_each_with_every_seed(matter):
+    assert matter.name == "matter"
+    assert [arm.name for arm in matter.arms] == ["baseline", "model.norm=rms", "position=rope"]
+    baseline, rms, rope = matter.arms
     assert (baseline.baseline, baseline.axis, rms.axis) == (True, None, "model.norm")
     assert rope.changes == {"model.position": "rope", "model.position_on_cls": False}
     assert (rms.explanation, rope.explanation) == ("It scales.", "It turns.")
-    assert plan.axes == {"model.norm": ["layer", "rms"], "model.heads": [3, 5],
-                         "position": ["rope"]}  # fmt: skip
-    assert plan.config(plan.trials[-1]).train.epochs == 20
+    assert matter.axes == {"model.norm": ["layer", "rms"], "model.heads": [3, 5],
+                           "position": ["rope"]}  # fmt: skip
+    assert matter.config(matter.trials[-1]).train.epochs == 20
     assert baseline.parameters > rope.parameters > 5e6 and baseline.macs > 3e8
-
-
-def test_every_arm_gets_every_seed_and_a_folder_of_its_own(file):
-    plan = prepare(read(str(file), seeds=4), threads=1)
-    assert [(trial.arm, trial.seed) for trial in plan.trials] == [
-        (arm.name, seed) for arm in plan.arms for seed in range(4)
+    assert [(trial.arm, trial.seed) for trial in matter.trials] == [
+        (arm.name, seed) for arm in matter.arms for seed in range(5)
     ]
-    assert len({trial.run for trial in plan.all}) == len(plan.all) == 3 * (4 + 2)
-    assert {plan.config(trial).train.seed for trial in plan.trials} == {0, 1, 2, 3}
-
-
-def test_a_combination_that_cannot_be_is_refused_with_its_reason(file):
-    (refused,) = prepare(read(str(file)), threads=1).refused
+    assert len({trial.run for trial in matter.all}) == len(matter.all) == 3 * (5 + 2)
+    assert {matter.config(trial).train.seed for trial in matter.trials} == {0, 1, 2, 3, 4}
+    (refused,) = matter.refused
     assert refused["name"] == "model.heads=5"
     assert "width=192 is not a multiple of heads=5" in refused["reason"]
 
@@ -124,11 +124,10 @@ def test_an_arm_may_take_another_recipe():
     assert resnet.parameters == 11_173_962
 
 
-def test_a_probe_is_a_tenth_as_long_at_a_multiple_of_the_rate(file):
-    plan = prepare(read(str(file)), threads=1)
-    short = plan.config(plan.probes[1])
+def test_a_probe_is_a_tenth_as_long_at_a_multiple_of_the_rate(matter):
+    short = matter.config(matter.probes[1])
     assert (short.train.epochs, short.optim.lr) == (2, pytest.approx(3e-3))
-    whole = plan.config(plan.trials[0])
+    whole = matter.config(matter.trials[0])
     shape = [lr_schedule(whole.optim, step, 100, 2000) for step in range(0, 2000, 100)]
     shorter = [lr_schedule(short.optim, step, 100, 200) for step in range(0, 200, 10)]
     assert shorter == pytest.approx(shape, abs=0.05)

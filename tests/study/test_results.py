@@ -165,7 +165,7 @@ def pair(small):
         ({}, {"origin": {"precision": {"value": "bf16"}}}, ["bf16 instead of fp32"]),
         ({}, {"cost": 1.5}, ["1.5 x the parameters", "1.5 x the multiply-adds"]),
         ({}, {"origin": {"threads": 2}}, ["times measured on other hardware"]),
-        ({"train.small_size": 16, "train.small_epochs": 5}, {},
+        ({"train.small_size": (16, 16), "train.small_epochs": 5}, {},
          ["0.626 x the multiply-adds of the training"]),
     ],
 )  # fmt: skip
@@ -356,5 +356,5 @@ def test_studies_of_earlier_versions_are_read_and_their_verdicts_found_again(nam
              for one in found["comparisons"]]  # fmt: skip
     adjusted = holm([1.0 if one.refusal else one.p for one in pairs])
     for one, pair, p in zip(found["comparisons"], pairs, adjusted, strict=True):
-        assert pair.value == pytest.approx(one["difference"])
+        assert one["difference"] is None or pair.value == pytest.approx(one["difference"])
         assert one["p"] is None or p == pytest.approx(one["adjusted_p"])

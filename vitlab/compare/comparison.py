@@ -106,7 +106,7 @@ def compare_groups(
     raw = [math.nan if exploratory or one.refusal else one.p for one in found]
     # What cannot be compared stays in the family, or its absence would favour the others.
     adjusted = holm([1.0 if math.isnan(p) else p for p in raw])
-    comparisons = []
+    comparisons: list[Comparison] = []
     for (one, other), difference, p, corrected in zip(pairs, found, raw, adjusted, strict=True):
         verdict = difference.verdict(corrected, comparisons=len(pairs), margin=margin)
         comparison = {

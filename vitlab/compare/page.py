@@ -185,12 +185,10 @@ def model_finding(one: Found) -> str:
             f"image: {one['reason']}."
         )
     told = difference(one["difference"], one["interval"], one["adjusted_p"], "images", "McNemar")
-    numbers = (
-        f"{percent(one['accuracy'])} against {percent(one['against_accuracy'])} of {one['images']:,} "
-        f"{one['split']} images, {told}"
-    )
+    of = f"{one['images']:,} {one['split']} images"
+    accuracies = f"{percent(one['accuracy'])} against {percent(one['against_accuracy'])} of {of}"
     names = f"The trained model {one['run']}", f"the trained model {one['against']}"
-    sentence = verdict_sentence(*names, one["verdict"], numbers)
+    sentence = verdict_sentence(*names, one["verdict"], f"{accuracies}, {told}")
     holds = "That holds for these weights, not for their recipes."
     return f"{sentence} {holds}{unequal_budget(one['unequal'])}"
 

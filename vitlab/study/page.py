@@ -52,7 +52,8 @@ def arm_rows(summary: Summary) -> Iterator[list[Any]]:
     against = {one["arm"]: one for one in summary["comparisons"] if one["against"] == baseline}
 
     def ends(found: Summary, name: str) -> tuple[Any, Any]:
-        return tuple(found.get(name) or (None, None))
+        low, high = found.get(name) or (None, None)
+        return low, high
 
     for arm in summary["arms"]:
         one = dict(against.get(arm["name"], {}))
@@ -129,6 +130,8 @@ def setting(summary: Summary) -> str:
     seeds = summary["seeds"]
     images = summary["validation_images"]
     on = f" on {images:,} images" if images else ""
+    tested = summary.get("tested")  # summaries of earlier versions have none
+    opened = f"opened for {count(tested, 'run')}, afterwards" if tested else "not opened"
     family = (
         "Arms are found by looking at results: there is a ranking, and no p-value."
         if summary["exploratory"]
@@ -141,7 +144,7 @@ def setting(summary: Summary) -> str:
     return (
         f"Recipe `{summary['recipe']}`, {design}, "
         f"{count(len(seeds), 'seed')} for each arm ({', '.join(map(str, seeds))}). Accuracy is "
-        f"that of the validation split at the last step{on}; the test split was not opened. "
+        f"that of the validation split at the last step{on}; the test split was {opened}. "
         f"{family} {progress(summary)}"
     )
 

@@ -275,7 +275,7 @@ class StudyRecord:
         """`model.patch_size=4 (baseline)` where one value sets it apart, or all of a grid do."""
         axes, known = list(self.plan.axes), dict(self._baseline_values)
         baseline = next(arm for arm in self.plan.arms if arm.baseline)
-        if len(axes) == 1 and axes[0] not in known:
+        if len(axes) == 1 and axes[0] not in known and baseline.config:
             value = fields_of(self.plan.arm_config(baseline)).get(axes[0])
             known = {} if value is None else {axes[0]: text(value)}
         if len(known) < len(axes) or not axes or (len(axes) > 1 and self.plan.design != "grid"):
@@ -358,6 +358,7 @@ def summarize(record: StudyRecord) -> dict[str, Any]:
                 "finished": sum(trial.status == "finished" for trial in trials),
                 "pending": sum(trial.status in PENDING for trial in trials),
             },
+            "tested": sum("test" in trial.facts.results for trial in trials if trial.facts),
             "validation_images": validation_images(record),
             "noise": noise(record, 1 if plan.exploratory else max(1, len(compared))),
             "arms": [arm_numbers(one, record) for one in record.arms],

@@ -206,6 +206,7 @@ def evaluate_best(folder: Path, **where: Any) -> dict[str, Any]:
     for run in runs:
         if "test" not in run.results:
             evaluate(run, "test", pictures=False, **where)
+    write_summary(record.folder)  # which says that the test split was opened
     return compare.write(runs, "test", record.folder / "test")
 
 
