@@ -1,13 +1,18 @@
 """What all tests share: folders of their own, and the real CIFAR-10 where there is one."""
 
+import json
+import math
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from vitlab.config import Config
+from vitlab.files import write_text
 from vitlab.run import Run
 
 
@@ -53,3 +58,75 @@ def trained_on_digits(tmp_path_factory) -> Run:
 def digits_run(trained_on_digits, tmp_path) -> Run:
     """A copy of that run in a folder of runs of its own, free to be written into."""
     return Run(shutil.copytree(trained_on_digits.path, tmp_path / "runs" / "tiny"))
+
+
+@pytest.fixture(scope="session")
+def write_run() -> Callable[..., Run]:
+    """Writes a run by hand, as train leaves it but without weights: see `written_run`."""
+    return written_run
+
+
+def written_run(
+    path: Path, config: Config, accuracy: float, *, until: float = 1.0, spikes: int = 0,
+    cost: float = 1.0, data=None, origin=None, numbers=None,
+) -> Run:  # fmt: skip
+    """A run of four steps an epoch that ends on an accuracy.
+
+    Args:
+        until: share of its epochs after which it breaks off.
+        spikes: leap in loss and gradient every four epochs.
+        cost: times the parameters, multiply-adds, seconds and memory.
+        data, origin, numbers: what is otherwise in provenance.data, provenance and finished.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    run = Run.create(path, config)
+    epochs, per_epoch, random = config.train.epochs, 4, np.random.default_rng(config.train.seed)
+    images = round(45_000 * config.data.train_fraction)
+    known = {
+        "fingerprint": "f" * 64,
+        "class_names": list("0123456789"),
+        "train_images": images,
+        "validation_images": 5_000,
+        "split_sha256": {"train": f"{images}", "validation": "v" * 64},
+    }
+    provenance = {
+        "command": "vitlab train", "vitlab": "0.1.0", "commit": None, "python": "3.11.7",
+        "torch": "2.13.0", "device": "a processor", "threads": 1, "precision": {"value": "fp32"},
+        "determinism": {"value": "on"}, "started": "2026-11-21T04:20:26Z",
+        "data": {**known, **(data or {})},
+    }  # fmt: skip
+    run.write_provenance({**provenance, **(origin or {})})
+    lines = []
+    for step in range(1, round(epochs * per_epoch * until) + 1):
+        epoch = step / per_epoch
+        # Approaches its end like a training does, and ends exactly on the accuracy asked for.
+        share = (1 - math.exp(-3 * epoch / epochs)) / (1 - math.exp(-3))
+        loss = 2.3 - 2 * accuracy * share
+        leap = 1.6 if spikes and step % (per_epoch * 4) == 0 else 1.0
+        lines.append(
+            {"step": step, "epoch": epoch, "split": "train",
+             "loss": (loss + 0.3) * leap * random.normal(1, 0.01), "lr": config.optim.lr,
+             "grad_norm": float(random.lognormal(0, 0.3)) * leap, "images_per_second": 900.0}
+        )  # fmt: skip
+        if step % per_epoch == 0:
+            for split, gap in (("validation", 0.0), ("train_clean", 0.03)):
+                value = 0.1 + (accuracy - 0.1) * share + gap
+                lines.append({"step": step, "epoch": epoch, "split": split, "loss": loss - gap,
+                              "accuracy": value})  # fmt: skip
+    write_text(path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    if until == 1.0:
+        measured = {
+            "step": epochs * per_epoch,
+            "epochs": epochs,
+            "validation": {"loss": 2.3 - 2 * accuracy, "accuracy": accuracy},
+            "train_clean": {"loss": 0.2, "accuracy": accuracy + 0.03},
+            "parameters": round(500_000 * cost),
+            "macs": round(36e6 * cost),
+            "seconds_per_epoch": 10.0 * cost,
+            "images_per_second": 900.0 / cost,
+            "clock": {"wall_seconds": 500.0 * cost, "process_seconds": 400.0 * cost},
+            "peak_memory_bytes": round(1.2e9 * cost),
+            "alarms": [],
+        }
+        run.finish({**measured, **(numbers or {})})
+    return run

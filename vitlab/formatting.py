@@ -47,8 +47,8 @@ def csv_text(rows: Iterable[Iterable[Any]]) -> str:
 
 
 def markdown_name(name: str) -> str:
-    """A name as Markdown that shows it letter by letter."""
-    return re.sub(r"([\\`*_\[\]<>&|#~!$])", r"\\\1", plain(name))
+    """A name as Markdown that shows it letter by letter; `_` within a word is only a letter."""
+    return re.sub(r"([\\`*\[\]<>&|#~!$]|(?<!\w)_|_(?!\w))", r"\\\1", plain(name))
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -96,6 +96,55 @@ def between(interval: Sequence[float] | None, form: Callable[[float], str] = per
 def p_value(p: float | None) -> str:
     """A p-value of four decimals."""
     return "-" if p is None else "<0.0001" if p < 1e-4 else f"{p:.4f}"
+
+
+def estimate(value: float | None, interval: Sequence[float] | None, over: str = "") -> str:
+    """A measured share with its interval: 51.41 % (95 % interval over seeds 51.02 % to 51.81 %)."""
+    where = f" over {over}" if over else ""
+    return percent(value) + (f" (95 % interval{where} {between(interval)})" if interval else "")
+
+
+def difference(
+    value: float | None,
+    interval: Sequence[float] | None,
+    p: float | None,
+    over: str = "seeds",
+    *more: str,
+) -> str:
+    """A difference, and what it is worth: +6.56 pp (95 % interval over seeds +5.91 to +7.21,
+    adjusted p 0.0003). `more` stands beside the interval and the p; of nothing known it is "".
+    """
+    if value is None:
+        return ""
+    known = [f"95 % interval over {over} {between(interval, signed)}"] if interval else []
+    known += [f"adjusted p {p_value(p)}"] if p is not None else []
+    words = ", ".join([*known, *more])
+    return f"{signed(value)} pp" + (f" ({words})" if words else "")
+
+
+def verdict_sentence(
+    name: str, against: str, verdict: str, numbers: str, unequal: Sequence[str] = (), mark: str = ""
+) -> str:
+    """What a comparison says: A is better than B: the numbers. Not equal budget: ...
+
+    Args:
+        verdict: that of `vitlab.stats.Difference`; what follows its first `;` becomes a `But`.
+        numbers: as `difference` writes them.
+        unequal: what one side had more or less of.
+        mark: set around the word of a decided verdict, such as `**`.
+    """
+    word, _, but = verdict.partition("; ")
+    if word in ("better", "worse"):
+        sentence = f"{name} is {mark}{word}{mark} than {against}: {numbers}."
+    else:
+        sentence = f"{name} against {against}: {word}{f'; {numbers}' if numbers else ''}."
+    lost = f" But {but}." if but else ""
+    return f"{sentence}{lost}{unequal_budget(unequal)}"
+
+
+def unequal_budget(found: Sequence[str]) -> str:
+    """A sentence on what one side of a comparison had more or less of; begins with a space."""
+    return f" Not equal budget: {', '.join(found)}." if found else ""
 
 
 def scaled(value: float | None, unit: float, name: str, digits: int) -> str:

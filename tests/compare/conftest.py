@@ -4,6 +4,7 @@ There are no weights in them. Who is right about which image is written down, so
 that follows can be counted.
 """
 
+import functools
 import os
 
 import numpy as np
@@ -11,7 +12,6 @@ import pytest
 
 from vitlab.metrics import galleries, summarize
 from vitlab.recipes import recipe
-from vitlab.run import Run
 
 CLASSES = ["cat", "dog", "frog"]
 
@@ -26,76 +26,34 @@ def logits_of(predicted, classes, sure=3.0):
 class Runs:
     """Writes runs into a folder."""
 
-    def __init__(self, folder):
+    def __init__(self, write_run, folder):
+        self.write_run = write_run
         self.folder = folder
 
     def make(
-        self,
-        name,
-        *,
-        wrong=(),
-        base="digits",
-        changes=None,
-        seed=0,
-        classes=CLASSES,
-        finished=True,
-        evaluated=("validation",),
-        fingerprint="f" * 64,
-        split="5" * 64,
-        step=100,
-        alarms=(),
-        robustness=False,
-    ):
+        self, name, *, wrong=(), base="digits", changes=None, seed=0, classes=CLASSES,
+        finished=True, evaluated=("validation",), fingerprint="f" * 64, split="5" * 64,
+        robustness=False, **numbers,
+    ):  # fmt: skip
         """A run that calls the images at the places `wrong` by the name of the next class."""
         labels = np.arange(IMAGES) % len(classes)
         predicted = labels.copy()
         predicted[list(wrong)] = (labels[list(wrong)] + 1) % len(classes)
-        config = recipe(base).override({"train.seed": seed, **(changes or {})})
-        path = self.folder / name
-        path.mkdir(parents=True)
-        run = Run.create(path, config)
-        run.write_provenance(
-            {
-                "command": f"vitlab train {base}",
-                "vitlab": "0.1.0",
-                "commit": None,
-                "python": "3.11",
-                "torch": "2.11",
-                "device": "a processor",
-                "threads": 1,
-                "precision": {"value": "fp32", "reason": ""},
-                "determinism": {"value": "on", "reason": ""},
-                "started": "2026-11-21T04:20:26Z",
-                "data": {
-                    "fingerprint": fingerprint,
-                    "class_names": list(classes),
-                    "train_images": 1000,
-                    "validation_images": IMAGES,
-                    "split_sha256": {"validation": split},
-                },
-            }
+        run = self.write_run(
+            self.folder / name,
+            recipe(base).override({"train.seed": seed, **(changes or {})}),
+            1 - len(wrong) / IMAGES,
+            until=1.0 if finished else 0.5,
+            numbers=numbers,
+            data={
+                "fingerprint": fingerprint,
+                "class_names": list(classes),
+                "train_images": 1000,
+                "validation_images": IMAGES,
+                "split_sha256": {"validation": split},
+            },
         )
-        accuracy = 1 - len(wrong) / IMAGES
-        for split_name, value in (("train_clean", 0.99), ("validation", accuracy)):
-            for epoch in (1.0, 2.0):
-                judged = {"accuracy": value * epoch / 2, "loss": 1 / epoch}
-                run.append_metrics({"step": step, "epoch": epoch, "split": split_name, **judged})
-        if finished:
-            run.finish(
-                {
-                    "step": step,
-                    "epochs": 2,
-                    "train_clean": {"loss": 0.1, "accuracy": 0.99},
-                    "validation": {"loss": 0.5, "accuracy": accuracy},
-                    "parameters": 1000,
-                    "macs": 5000,
-                    "images_per_second": 100.0,
-                    "seconds_per_epoch": 10.0,
-                    "clock": {"wall_seconds": 30.0, "process_seconds": 20.0},
-                    "peak_memory_bytes": 10_000_000,
-                    "alarms": list(alarms),
-                }
-            )
+        step = run.finished["step"] if run.finished else 100
         results = {}
         for part in evaluated:
             results[part] = {
@@ -158,12 +116,12 @@ def unsynced():
 
 
 @pytest.fixture(scope="session")
-def runs_in():
+def runs_in(write_run):
     """Makes runs in a folder of one's own."""
-    return Runs
+    return functools.partial(Runs, write_run)
 
 
 @pytest.fixture
-def runs(tmp_path):
+def runs(tmp_path, runs_in):
     """Makes runs in a folder of runs."""
-    return Runs(tmp_path / "runs")
+    return runs_in(tmp_path / "runs")

@@ -56,8 +56,8 @@ def test_all_runs_are_listed_best_first_with_their_status(folder, capsys):
     assert "broken is damaged" in err and "finished.json is not JSON" in err
     good = board(capsys, folder)[0]
     assert list(good) == list(COLUMNS)
-    assert good["parameters_m"] == 0.001 and good["flops_g"] == 0.00001
-    assert good["training_seconds"] == 30 and good["peak_memory_mb"] == 10
+    assert good["parameters_m"] == 0.5 and good["flops_g"] == 0.072
+    assert good["training_seconds"] == 500 and good["peak_memory_mb"] == 1200
     assert good["accuracy"] == pytest.approx(0.95) and good["seed"] == 3
     assert good["inference_ms"] is None and good["test_accuracy"] is None
 

@@ -57,8 +57,8 @@ def few_seeds(folder: Path, scale: float) -> str:
 @case("S05", "seeds that diverged, are missing or differ between arms")
 def lost_seeds(folder: Path, scale: float) -> str:
     return tested(
-        "tests/study/test_summary.py::test_failed_seeds_are_counted_and_shown",
-        "tests/study/test_summary.py::test_a_study_under_way_decides_nothing",
+        "tests/study/test_results.py::test_failed_seeds_are_counted_and_shown",
+        "tests/study/test_results.py::test_a_study_under_way_decides_nothing",
         "tests/test_stats.py::test_one_failure_in_five_is_reported_beside_the_verdict",
         "tests/test_stats.py::test_too_few_seeds_or_too_many_failures_give_no_verdict",
         "tests/test_stats.py::test_seeds_are_not_paired_by_chance_or_when_they_differ",
@@ -71,7 +71,7 @@ def lost_seeds(folder: Path, scale: float) -> str:
 @case("S06", "arms of another length, batch, split, augmentation or tuning")
 def unequal_budgets(folder: Path, scale: float) -> str:
     return tested(
-        "tests/study/test_summary.py::test_an_unequal_budget_is_flagged",
+        "tests/study/test_results.py::test_an_unequal_budget_is_flagged",
         "tests/compare/test_compare.py::test_unequal_budgets_are_flagged_beside_the_verdict",
         "tests/compare/test_compare.py::test_more_tuning_trials_are_flagged",
         "tests/compare/test_compare.py::test_a_change_of_the_model_is_no_unequal_budget",

@@ -31,7 +31,7 @@ def test_without_a_terminal_the_plan_is_shown_and_nothing_begun(capsys, options,
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "problem"),
     [
         (["study", "patch-sise"], "did you mean patch-size?"),
         (["study", "--recipe", "digits", "--vary", "model.nrom=rms"], "did you mean model.norm?"),
@@ -43,10 +43,10 @@ def test_without_a_terminal_the_plan_is_shown_and_nothing_begun(capsys, options,
         (["study", "--recipe", "digits", "--vary", "model.norm=rms", "--seeds", "0"], "seeds=0"),
     ],
 )
-def test_a_mistake_starts_nothing(capsys, tmp_path, monkeypatch, words, told):
+def test_a_mistake_starts_nothing(capsys, tmp_path, monkeypatch, words, problem):
     monkeypatch.chdir(tmp_path)
     assert main([*words, "--yes"]) == 2
-    assert told in capsys.readouterr().err
+    assert problem in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -57,17 +57,19 @@ def test_without_a_name_the_studies_that_ship_are_listed(capsys):
     assert all(row["question"] for row in rows)
 
 
-def test_a_study_with_a_lost_trial_exits_as_partial(capsys, options, tmp_path):
+def test_a_study_with_a_lost_trial_exits_as_partial(capsys, options, tmp_path, monkeypatch, scored):
+    engine = scored(lambda config: -1 if config.optim.lr > 1 else 0.5)
+    monkeypatch.setattr("vitlab.study.engines.build_engine", lambda *_, **__: engine)
     words = ["study", "--recipe", "digits", "--vary", "optim.lr=1e30", *options]
     assert main([*words, "--yes", "--quiet"]) == 4
     out, err = capsys.readouterr()
     assert out == "runs/digits-lr/summary.md\n"
-    assert "1 of 2 trials have no result" in err and "diverged: loss" in err
+    assert "1 of 2 trials have no result" in err and "diverged: it printed nothing" in err
     plan = (tmp_path / "runs/digits-lr/study.json").stat().st_mtime_ns
     assert main(["study", "runs/digits-lr", "--yes", "--device=cpu", "--json"]) == 4
-    told = capsys.readouterr().out
+    trials = json.loads(capsys.readouterr().out)["trials"]
+    assert (trials["finished"], trials["planned"]) == (1, 2)
+    assert len(engine.started) == 2, "nothing is trained again"
     assert main(["study", "runs/digits-lr", "--seeds=2"]) == 2
     assert "runs/digits-lr is planned" in capsys.readouterr().err
-    trials = json.loads(told)["trials"]
-    assert (trials["finished"], trials["planned"]) == (1, 2)
     assert (tmp_path / "runs/digits-lr/study.json").stat().st_mtime_ns == plan

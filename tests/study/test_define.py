@@ -8,7 +8,7 @@ import pytest
 
 from vitlab.errors import ConfigError
 from vitlab.recipes import command, recipe
-from vitlab.study.define import Range, from_words, read, ready
+from vitlab.study.define import Range, from_options, read, ready
 from vitlab.study.plan import Plan, arm_config, probe
 from vitlab.study.prepare import prepare
 from vitlab.training.optim import lr_schedule
@@ -49,31 +49,31 @@ def file(tmp_path) -> Path:
     return path
 
 
-def test_a_file_becomes_arms_around_its_baseline(file):
-    plan = prepare(read(str(file)), threads=1)
-    assert plan.name == "matter"
-    assert [arm.name for arm in plan.arms] == ["baseline", "model.norm=rms", "position=rope"]
-    baseline, rms, rope = plan.arms
+@pytest.fixture(scope="module")
+def matter(tmp_path_factory) -> Plan:
+    """The plan of STUDY."""
+    path = tmp_path_factory.mktemp("matter") / "matter.toml"
+    path.write_text(STUDY)
+    return prepare(read(str(path)), threads=1)
+
+
+def test_a_file_becomes_arms_around_its_baseline_each_with_every_seed(matter):
+    assert matter.name == "matter"
+    assert [arm.name for arm in matter.arms] == ["baseline", "model.norm=rms", "position=rope"]
+    baseline, rms, rope = matter.arms
     assert (baseline.baseline, baseline.axis, rms.axis) == (True, None, "model.norm")
     assert rope.changes == {"model.position": "rope", "model.position_on_cls": False}
     assert (rms.explanation, rope.explanation) == ("It scales.", "It turns.")
-    assert plan.axes == {"model.norm": ["layer", "rms"], "model.heads": [3, 5],
-                         "position": ["rope"]}  # fmt: skip
-    assert plan.config(plan.trials[-1]).train.epochs == 20
+    assert matter.axes == {"model.norm": ["layer", "rms"], "model.heads": [3, 5],
+                           "position": ["rope"]}  # fmt: skip
+    assert matter.config(matter.trials[-1]).train.epochs == 20
     assert baseline.parameters > rope.parameters > 5e6 and baseline.macs > 3e8
-
-
-def test_every_arm_gets_every_seed_and_a_folder_of_its_own(file):
-    plan = prepare(read(str(file), seeds=4), threads=1)
-    assert [(trial.arm, trial.seed) for trial in plan.trials] == [
-        (arm.name, seed) for arm in plan.arms for seed in range(4)
+    assert [(trial.arm, trial.seed) for trial in matter.trials] == [
+        (arm.name, seed) for arm in matter.arms for seed in range(5)
     ]
-    assert len({trial.run for trial in plan.all}) == len(plan.all) == 3 * (4 + 2)
-    assert {plan.config(trial).train.seed for trial in plan.trials} == {0, 1, 2, 3}
-
-
-def test_a_combination_that_cannot_be_is_refused_with_its_reason(file):
-    (refused,) = prepare(read(str(file)), threads=1).refused
+    assert len({trial.run for trial in matter.all}) == len(matter.all) == 3 * (5 + 2)
+    assert {matter.config(trial).train.seed for trial in matter.trials} == {0, 1, 2, 3, 4}
+    (refused,) = matter.refused
     assert refused["name"] == "model.heads=5"
     assert "width=192 is not a multiple of heads=5" in refused["reason"]
 
@@ -109,7 +109,7 @@ resnet = { recipe = "cpu-cnn" }
 
 def test_a_grid_has_every_combination_and_its_baseline_once():
     grid = ["model.norm=layer,rms", "model.depth=12,6,4"]
-    plan = prepare(from_words(grid, "vit-tiny", design="grid", seeds=1), threads=1)
+    plan = prepare(from_options(grid, "vit-tiny", design="grid", seeds=1), threads=1)
     assert [arm.name for arm in plan.arms][:3] == [
         "baseline", "model.norm=layer, model.depth=6", "model.norm=layer, model.depth=4",
     ]  # fmt: skip
@@ -124,11 +124,10 @@ def test_an_arm_may_take_another_recipe():
     assert resnet.parameters == 11_173_962
 
 
-def test_a_probe_is_a_tenth_as_long_at_a_multiple_of_the_rate(file):
-    plan = prepare(read(str(file)), threads=1)
-    short = plan.config(plan.probes[1])
+def test_a_probe_is_a_tenth_as_long_at_a_multiple_of_the_rate(matter):
+    short = matter.config(matter.probes[1])
     assert (short.train.epochs, short.optim.lr) == (2, pytest.approx(3e-3))
-    whole = plan.config(plan.trials[0])
+    whole = matter.config(matter.trials[0])
     shape = [lr_schedule(whole.optim, step, 100, 2000) for step in range(0, 2000, 100)]
     shorter = [lr_schedule(short.optim, step, 100, 200) for step in range(0, 200, 10)]
     assert shorter == pytest.approx(shape, abs=0.05)
@@ -136,7 +135,7 @@ def test_a_probe_is_a_tenth_as_long_at_a_multiple_of_the_rate(file):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "line", "told"),
+    ("wrong", "line", "problem"),
     [
         (("model.norm", "model.nrom"), 11, "did you mean model.norm?"),
         (('"rms"', '"rmss"'), 11, "model.norm='rmss' is not one of layer, rms"),
@@ -149,15 +148,15 @@ def test_a_probe_is_a_tenth_as_long_at_a_multiple_of_the_rate(file):
         (('["layer", "rms"]', '"1..3"'), 11, "a range needs a field that is a number"),
     ],
 )
-def test_a_mistake_in_a_file_is_told_with_its_line(file, wrong, line, told):
+def test_a_mistake_in_a_file_is_named_with_its_line(file, wrong, line, problem):
     file.write_text(STUDY.replace(*wrong, 1))
     with pytest.raises(ConfigError, match=rf"matter\.toml:{line}: .*") as error:
         read(str(file))
-    assert told in str(error.value)
+    assert problem in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("vary", "told"),
+    ("vary", "problem"),
     [
         (["model.nrom=layer,rms"], "did you mean model.norm?"),
         (["learnig_rate=1e-3"], "unknown name learnig_rate"),
@@ -165,23 +164,23 @@ def test_a_mistake_in_a_file_is_told_with_its_line(file, wrong, line, told):
         (["optim.betas=0.9,0.98"], "they need a file"),
         (["optim.lr=1e-4..1e-2"], "a range needs --design search"),
         (["optim.lr=log:0..1"], "begins above 0"),
-        (["model.norm=layer"], "every word is what the recipe has already"),
+        (["model.norm=layer"], "every value is what the recipe has already"),
         (["model.heads=5"], "width=192 is not a multiple of heads=5"),
     ],
 )
-def test_a_mistake_on_a_command_line_is_refused(vary, told):
+def test_a_mistake_on_a_command_line_is_refused(vary, problem):
     with pytest.raises(ConfigError) as error:
-        prepare(from_words(vary, "vit-tiny"), threads=1)
-    assert told in str(error.value)
+        prepare(from_options(vary, "vit-tiny"), threads=1)
+    assert problem in str(error.value)
 
 
 def test_a_search_needs_something_to_search():
     with pytest.raises(ConfigError, match="nothing varies"):
-        prepare(from_words([], "vit-tiny", design="search", trials=3), threads=1)
+        prepare(from_options([], "vit-tiny", design="search", trials=3), threads=1)
 
 
 def test_nothing_but_seeds_is_a_study_of_one_arm():
-    plan = prepare(from_words([], "vit-tiny", seeds=10), threads=1)
+    plan = prepare(from_options([], "vit-tiny", seeds=10), threads=1)
     assert [arm.name for arm in plan.arms] == ["baseline"]
     assert plan.seeds == list(range(10)) and plan.name == "vit-tiny-seeds"
     assert "seed alone" in plan.question
@@ -195,7 +194,7 @@ def test_ranges_read_what_they_print():
 
 def test_a_study_needs_images_to_compare_by():
     fields = {"data.validation_fraction": "0"}
-    study = from_words(["model.norm=rms"], "digits").with_overrides(fields)
+    study = from_options(["model.norm=rms"], "digits").with_overrides(fields)
     with pytest.raises(ConfigError, match="nothing to compare by"):
         prepare(study, threads=1)
 

@@ -3,8 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import replace
@@ -16,21 +14,29 @@ from vitlab.errors import ConfigError, Interrupted, PartialError, RunError, Vitl
 from vitlab.files import Lock
 from vitlab.recipes import ALL_RECIPES, command
 from vitlab.run import Run
-from vitlab.study.define import Definition, Word, from_words, read
+from vitlab.study.define import Definition, Value, from_options
 from vitlab.study.engines import ENGINES, Processes, build_engine
-from vitlab.study.plan import Plan, Trial, accuracy, status
-from vitlab.study.prepare import open_follow_up, open_plan, prepare, timed
-from vitlab.study.run import Conductor, check_results, conduct, diagnose
+from vitlab.study.plan import Plan, Trial
+from vitlab.study.prepare import open_plan, prepare, timed
+from vitlab.study.results import accuracy, status
+from vitlab.study.run import (
+    Scheduler,
+    check_results,
+    diagnose,
+    evaluate_best,
+    open_follow_up,
+    run_study,
+)
 
 PETABYTES = 1e12
 """Times the width: a hidden layer that no machine has the memory for."""
 
 FATES = {
-    "fine": Word({"model.norm": "rms"}),
-    "raises": Word({"model.norm_place": "post"}),
-    "diverges": Word({"optim.lr": 1e30}),
-    "needs petabytes": Word({"model.ffn_ratio": PETABYTES}),
-    "is killed": Word({"train.epochs": 40}),
+    "fine": Value({"model.norm": "rms"}),
+    "raises": Value({"model.norm_place": "post"}),
+    "diverges": Value({"optim.lr": 1e30}),
+    "needs petabytes": Value({"model.ffn_ratio": PETABYTES}),
+    "is killed": Value({"train.epochs": 40}),
 }
 
 
@@ -42,13 +48,13 @@ def study(tiny, axes, **more) -> Plan:
 
 def norms(tiny, **more) -> Plan:
     """A study of two arms."""
-    return study(tiny, {"model.norm": {"rms": Word({"model.norm": "rms"})}}, **more)
+    return study(tiny, {"model.norm": {"rms": Value({"model.norm": "rms"})}}, **more)
 
 
 def train(plan: Plan, folder: Path, engine, **more) -> None:
     """Run all trials, without the summary and its pictures."""
     plan.save(folder)
-    Conductor(plan=plan, folder=folder, engine=engine, device="cpu", quiet=True, **more).run(
+    Scheduler(plan=plan, folder=folder, engine=engine, device="cpu", quiet=True, **more).run(
         plan.all
     )
 
@@ -72,9 +78,21 @@ def kill_once_it_has_a_checkpoint(run: Path) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
+class OneProcess(Processes):
+    """Starts a process for what is killed, and runs everything else in this one."""
+
+    def __init__(self, inline):
+        super().__init__(2)
+        self.inline = inline
+
+    def start(self, command: list[str], stem: Path):
+        here = "killed" not in stem.name
+        return self.inline.start(command, stem) if here else super().start(command, stem)
+
+
 @pytest.fixture(scope="module")
-def faulty(tmp_path_factory, tiny) -> tuple[Path, Plan]:
-    """Six trials in processes of their own, two at a time, one of which somebody kills."""
+def faulty(tmp_path_factory, tiny, inline) -> tuple[Path, Plan]:
+    """Six trials, one of which is a process that somebody kills."""
     folder = tmp_path_factory.mktemp("faults")
     plan = study(tiny, {"fate": FATES})
     runs = {trial.arm: folder / trial.run for trial in plan.trials}
@@ -84,36 +102,27 @@ def faulty(tmp_path_factory, tiny) -> tuple[Path, Plan]:
         target=kill_once_it_has_a_checkpoint, args=(runs["fate=is killed"],), daemon=True
     )
     killer.start()
-    conduct(plan, folder, Processes(2), device="cpu", quiet=True)
+    train(plan, folder, OneProcess(inline))
     return folder, plan
 
 
-def test_a_trial_that_fails_takes_no_other_with_it(faulty):
+def test_a_trial_that_fails_takes_no_other_with_it_and_says_why(faulty):
     folder, plan = faulty
-    assert dict(zip((trial.arm for trial in plan.trials), statuses(folder, plan), strict=True)) == {
-        "baseline": "finished",
-        "fate=fine": "finished",
-        "fate=raises": "failed",
-        "fate=diverges": "diverged",
-        "fate=needs petabytes": "out of memory",
-        "fate=is killed": "killed",
-    }
-
-
-def test_every_trial_without_a_result_says_why(faulty):
-    folder, plan = faulty
-    reasons = [status(folder, trial)[1] for trial in plan.trials]
-    assert reasons[:2] == ["", ""]
-    for reason, word in zip(
-        reasons[2:],
-        ("is not empty", "gradient norm", "a step of 64 images", "SIGKILL"),
-        strict=True,
-    ):
-        assert word in reason
+    expected = [
+        ("finished", ""), ("finished", ""), ("failed", "is not empty"),
+        ("diverged", "gradient norm"), ("out of memory", "a step of 64 images"),
+        ("killed", "SIGKILL"),
+    ]  # fmt: skip
+    found = [status(folder, trial) for trial in plan.trials]
+    assert [now for now, _ in found] == [now for now, _ in expected]
+    assert all(word in reason for (_, reason), (_, word) in zip(found, expected, strict=True))
     with pytest.raises(PartialError, match="4 of 6 trials have no result") as error:
         check_results(plan, folder)
-    assert all(reason in str(error.value) for reason in reasons)
+    assert all(reason in str(error.value) for _, reason in found)
     assert error.value.exit_code == 4
+    assert Run(folder / plan.trials[-1].run).provenance["threads"] == plan.threads == 1
+    assert accuracy(folder, plan.trials[3]) is None
+    assert 0 <= (accuracy(folder, plan.trials[0]) or -1) <= 1
 
 
 def test_a_second_start_touches_nothing_finished_and_goes_on_with_what_was_killed(faulty, inline):
@@ -121,6 +130,7 @@ def test_a_second_start_touches_nothing_finished_and_goes_on_with_what_was_kille
     killed = plan.trials[-1]
     steps = Run(folder / killed.run).checkpoint().step
     before = touched(folder, plan.trials[:2])
+    inline.started.clear()
     train(Plan.load(folder), folder, inline)
     assert inline.started == [killed.name]
     assert touched(folder, plan.trials[:2]) == before
@@ -132,21 +142,8 @@ def test_a_second_start_touches_nothing_finished_and_goes_on_with_what_was_kille
     assert statuses(folder, plan)[2:5] == ["failed", "diverged", "out of memory"]
 
 
-def test_one_worker_and_two_give_equal_weights(faulty, tmp_path):
-    folder, plan = faulty
-    train(replace(plan, trials=plan.trials[1::-1]), tmp_path, Processes(1))
-    for trial in plan.trials[:2]:
-        one, two = (Run(where / trial.run).checkpoint() for where in (folder, tmp_path))
-        assert one.model.read_bytes() == two.model.read_bytes()
-
-
-def test_a_trial_has_the_threads_of_the_plan_on_any_number_of_workers(faulty):
-    folder, plan = faulty
-    assert Run(folder / plan.trials[0].run).provenance["threads"] == plan.threads == 1
-
-
 @pytest.mark.parametrize(
-    ("code", "log", "told"),
+    ("code", "log", "expected"),
     [
         (1, "vitlab: no such data set", ("failed", "no such data set")),
         (3, "epoch 1\nvitlab: loss nan\n- lower optim.lr", ("diverged", "loss nan\n- lower opt")),
@@ -156,18 +153,18 @@ def test_a_trial_has_the_threads_of_the_plan_on_any_number_of_workers(faulty):
             ("failed", "ValueError: no"),
         ),
         (1, "Traceback (\ntorch.OutOfMemoryError: CUDA out of memory", ("out of memory", "torch.")),
-        (1, "", ("failed", "it said nothing")),
+        (1, "", ("failed", "it printed nothing")),
         (-9, "epoch 1", ("killed", "SIGKILL")),
         (137, "epoch 1", ("killed", "SIGKILL")),
         (255, "vitlab: no such thing", ("failed", "no such thing")),
         (143, "vitlab: stopped at step 3", ("killed", "SIGTERM")),
     ],
 )
-def test_an_exit_code_and_a_log_make_a_status(tmp_path, code, log, told):
+def test_an_exit_code_and_a_log_make_a_status(tmp_path, code, log, expected):
     (tmp_path / "log").write_text(log)
     reached, reason = diagnose(code, tmp_path / "log")
-    assert reached == told[0]
-    assert told[1] in reason
+    assert reached == expected[0]
+    assert expected[1] in reason
 
 
 def test_a_run_that_another_process_trains_is_waited_for(tmp_path, tiny, scored):
@@ -193,10 +190,11 @@ def test_a_plan_that_was_lost_finds_its_trials_again(tmp_path, tiny, scored):
     assert len(engine.started) == 2
 
 
-def test_two_processes_do_not_run_one_study(tmp_path, tiny, inline):
+def test_two_processes_do_not_run_one_study(tmp_path, tiny, scored):
+    engine = scored(lambda config: 0.5)
     with Lock(tmp_path / ".lock"), pytest.raises(RunError, match="being written by pid"):
-        conduct(norms(tiny), tmp_path, inline, quiet=True)
-    assert not inline.started
+        run_study(norms(tiny), tmp_path, engine, quiet=True)
+    assert not engine.started
 
 
 class Endless:
@@ -224,7 +222,7 @@ class Endless:
 def test_a_signal_lets_trials_write_their_checkpoints_and_fails_none(tmp_path, tiny):
     plan, engine = norms(tiny), Endless()
     with pytest.raises(Interrupted) as error:
-        conduct(plan, tmp_path, engine, quiet=True)
+        run_study(plan, tmp_path, engine, quiet=True)
     assert error.value.exit_code == 143
     assert (engine.asked, engine.killed) == (2, 0)
     assert statuses(tmp_path, plan) == ["planned", "planned"]
@@ -241,7 +239,7 @@ def test_a_plan_is_timed_and_an_arm_that_cannot_take_a_step_keeps_its_place(tiny
 
 
 def test_a_folder_keeps_its_plan_and_refuses_another(tmp_path, tiny):
-    asked = from_words(["model.norm=rms"], "digits", seeds=1).with_overrides(tiny)
+    asked = from_options(["model.norm=rms"], "digits", seeds=1).with_overrides(tiny)
     plan = open_plan(asked, tmp_path, device="cpu")
     plan.save(tmp_path)
     assert open_plan(asked, tmp_path, device="cpu") == plan == Plan.load(tmp_path)
@@ -263,14 +261,14 @@ def test_a_recipe_that_changes_later_changes_no_trial_that_was_planned(tmp_path,
     assert f"--model.init_std {digits().model.init_std}" in command(before[0])
 
 
-def test_the_best_words_meet_the_baseline_with_new_seeds(tmp_path, tiny, scored):
+def test_the_best_values_meet_the_baseline_with_new_seeds(tmp_path, tiny, scored):
     axes = {
-        "model.norm": {"rms": Word({"model.norm": "rms"})},
+        "model.norm": {"rms": Value({"model.norm": "rms"})},
         "width": {
-            "more": Word({"model.width": 32, "model.heads": 4}),
-            "less": Word({"model.width": 8}),
+            "more": Value({"model.width": 32, "model.heads": 4}),
+            "less": Value({"model.width": 8}),
         },
-        "optim.lr": {"0.1": Word({"optim.lr": 0.1})},
+        "optim.lr": {"0.1": Value({"optim.lr": 0.1})},
     }
     plan = study(tiny, axes)
     train(plan, tmp_path / "s", scored(lambda c: c.model.width / 100 - (c.optim.lr == 0.1) / 10))
@@ -285,8 +283,8 @@ def test_the_best_words_meet_the_baseline_with_new_seeds(tmp_path, tiny, scored)
 def test_of_rivals_the_best_of_each_is_an_arm(tmp_path, tiny, scored):
     muon = {"optim.optimizer": "muon"}
     axes = {
-        "AdamW": {"slow": Word({"optim.lr": 1e-4}), "fast": Word({"optim.lr": 1e-2})},
-        "Muon": {"slow": Word({**muon, "optim.muon_lr": 0.01}), "fast": Word(muon)},
+        "AdamW": {"slow": Value({"optim.lr": 1e-4}), "fast": Value({"optim.lr": 1e-2})},
+        "Muon": {"slow": Value({**muon, "optim.muon_lr": 0.01}), "fast": Value(muon)},
     }
     plan = study(tiny, axes, rivals=True)
     train(plan, tmp_path / "s", scored(lambda config: config.optim.lr + config.optim.muon_lr))
@@ -304,30 +302,39 @@ def test_without_a_better_arm_there_is_nothing_to_train_again(tmp_path, tiny, sc
         open_follow_up(plan, tmp_path)
 
 
-def test_a_study_that_ships_runs_on_other_data(tmp_path, tiny, inline):
-    asked = read("randaugment", recipe="digits", seeds=1).with_overrides(tiny)
-    summary = conduct(prepare(asked, threads=1), tmp_path, inline, device="cpu", quiet=True)
-    assert summary["trials"]["finished"] == 2
-    assert "RandAugment" in (tmp_path / "summary.md").read_text()
+def test_the_baseline_and_the_best_arm_are_evaluated_on_the_test_split_once(
+    tmp_path, studies, monkeypatch
+):
+    accuracies = {"baseline": (0.5, 0.51, 0.49), "model.norm=rms": (0.6, 0.61, 0.6),
+                  "model.depth=6": (0.7, 0.71, None)}  # fmt: skip
+    changes = {"baseline": {}, "model.norm=rms": {"model.norm": "rms"},
+               "model.depth=6": {"model.depth": 6}}  # fmt: skip
+    studies.write(tmp_path / "s", accuracies, changes=changes)
+    opened = []
 
+    def evaluate(run, split, **_):
+        opened.append(run.name)
+        accuracy = run.finished["validation"]["accuracy"] - 0.02
+        run.write_results({split: {"step": 40, "accuracy": accuracy, "images": 1000}})
 
-def test_a_lost_seed_is_no_accuracy(faulty):
-    folder, plan = faulty
-    assert accuracy(folder, plan.trials[3]) is None
-    assert 0 <= (accuracy(folder, plan.trials[0]) or -1) <= 1
-
-
-@pytest.mark.slow
-def test_the_local_executor_runs_a_command_line(tmp_path, tiny):
-    pytest.importorskip("submitit")
-    plan = norms(tiny)
-    engine = build_engine("local", tmp_path, size=2, threads=1, device="cpu", workers=1)
-    train(replace(plan, trials=plan.trials[:1]), tmp_path, engine)
-    assert statuses(tmp_path, plan) == ["finished", "planned"]
+    monkeypatch.setattr("vitlab.study.run.evaluate", evaluate)
+    for _ in range(2):
+        (found,) = evaluate_best(tmp_path / "s")["comparisons"]
+        names = [f"{arm}-seed{seed}" for arm in ("00-baseline", "01-model.norm=rms")
+                 for seed in range(3)]  # fmt: skip
+        assert opened == names
+    assert found["recipe"] == "vit-tiny (model.norm=rms)" and found["verdict"] == "better"
+    assert found["difference"] == pytest.approx(0.31 / 3)
+    page = (tmp_path / "s" / "test" / "compare.md").read_text()
+    assert "on the test split" in page
+    assert "the test split was opened for 6 runs" in (tmp_path / "s" / "summary.md").read_text()
+    studies.write(tmp_path / "t", {"baseline": (0.5,), "model.norm=rms": (None,)})
+    with pytest.raises(RunError, match="have to finish"):
+        evaluate_best(tmp_path / "t")
 
 
 def test_job_parameters_are_for_engines_that_have_jobs(tmp_path):
-    for job, told in (("timeout_min", "write NAME=VALUE"), ("timeout_min=5", "have jobs")):
+    for job, told in (("timeout_min", "write NAME=VALUE"), ("timeout_min=5", "has jobs")):
         with pytest.raises(ConfigError, match=told):
             build_engine("processes", tmp_path, size=1, threads=1, device="cpu", jobs=[job])
 
@@ -353,29 +360,3 @@ def test_slurm_runs_trials_and_says_how_one_failed(tmp_path, tiny):
     engine = build_engine("slurm", tmp_path, size=3, threads=1, device="cpu")
     train(plan, tmp_path, engine)
     assert statuses(tmp_path, plan) == ["finished", "finished", "diverged"]
-
-
-@pytest.mark.slow
-def test_a_killed_controller_leaves_no_trial_stuck(tmp_path, tiny):
-    command = [
-        sys.executable, "-m", "vitlab", "study", "--recipe", "digits", "--vary", "model.norm=rms",
-        "--seeds", "2", "--yes", "--out", str(tmp_path), "--workers", "1", "--device", "cpu",
-        *(f"--{name}={value}" for name, value in {**tiny, "train.epochs": 60}.items()),
-    ]  # fmt: skip
-    with open(tmp_path / "log", "wb") as log:
-        controller = subprocess.Popen(command, stdout=log, stderr=log)
-    while not list(tmp_path.glob("runs/01-*seed0/checkpoints/step-*")):
-        assert controller.poll() is None, (tmp_path / "log").read_text()
-        time.sleep(0.05)
-    controller.kill()
-    controller.wait()
-    plan = Plan.load(tmp_path)
-    before = touched(tmp_path, plan.trials[:2])
-    assert subprocess.run(command, capture_output=True).returncode == 0
-    assert touched(tmp_path, plan.trials[:2]) == before
-    assert statuses(tmp_path, plan) == ["finished"] * 4
-    for trial in plan.trials:
-        steps = [
-            one["step"] for one in Run(tmp_path / trial.run).metrics if one["split"] == "train"
-        ]
-        assert steps == sorted(set(steps))

@@ -9,10 +9,11 @@ import pytest
 pytest.importorskip("optuna")
 
 from vitlab.config import Config
-from vitlab.study.define import from_words
-from vitlab.study.plan import Plan, accuracy
+from vitlab.study.define import from_options
+from vitlab.study.plan import Plan
 from vitlab.study.prepare import prepare
-from vitlab.study.run import Conductor
+from vitlab.study.results import accuracy
+from vitlab.study.run import Scheduler
 from vitlab.study.search import open_journal, proposals, tell
 
 RATES = "optim.lr=log:1e-9..1e-1"
@@ -29,7 +30,7 @@ def engine(scored):
 
 
 def search(folder: Path, tiny, vary: list[str], trials: int, **more) -> Plan:
-    asked = from_words(vary, "digits", design="search", trials=trials, **more)
+    asked = from_options(vary, "digits", design="search", trials=trials, **more)
     plan = prepare(asked.with_overrides(tiny), threads=1)
     plan.save(folder)
     return plan
@@ -38,7 +39,7 @@ def search(folder: Path, tiny, vary: list[str], trials: int, **more) -> Plan:
 def run(plan: Plan, folder: Path, engine, count: int | None = None) -> None:
     """Run all that the search proposes, or only so many trials of it."""
     trials = islice(proposals(plan, folder), count)
-    Conductor(plan=plan, folder=folder, engine=engine, device="cpu", quiet=True).run(trials)
+    Scheduler(plan=plan, folder=folder, engine=engine, device="cpu", quiet=True).run(trials)
 
 
 def test_a_search_tries_the_baseline_and_then_as_many_arms_as_asked(tmp_path, tiny, engine):
@@ -67,20 +68,14 @@ def test_a_search_finds_what_is_better(tmp_path, tiny, engine):
 
 def test_a_search_that_was_stopped_goes_on_and_repeats_nothing(tmp_path, tiny, engine):
     plan = search(tmp_path, tiny, [RATES], 4)
-    run(plan, tmp_path, engine, count=3)
-    assert len(plan.arms) == 3
+    run(plan, tmp_path, engine, count=2)
+    begun = list(islice(proposals(plan, tmp_path), len(plan.trials) + 1))
+    assert len(plan.arms) == 3 and len(engine.started) == 2
     run(Plan.load(tmp_path), tmp_path, engine)
+    assert engine.started[2] == begun[-1].name, "what was planned is trained first"
     assert len(engine.started) == len(set(engine.started)) == 5
     arms = Plan.load(tmp_path).arms
     assert len({arm.changes["optim.lr"] for arm in arms[1:]}) == 4
-
-
-def test_an_arm_that_was_planned_and_not_trained_is_trained_first(tmp_path, tiny, engine):
-    plan = search(tmp_path, tiny, [RATES], 2)
-    begun = list(islice(proposals(plan, tmp_path), 2))
-    run(Plan.load(tmp_path), tmp_path, engine)
-    assert engine.started[:2] == [trial.name for trial in begun]
-    assert len(engine.started) == 3
 
 
 def test_a_plan_that_was_lost_is_rebuilt_from_the_journal(tmp_path, tiny, engine):
@@ -101,12 +96,17 @@ def test_a_proposal_that_was_never_planned_is_forgotten(tmp_path, tiny, engine):
     assert [trial.state.name for trial in journal.trials] == ["FAIL", "COMPLETE"]
 
 
-def test_optuna_hears_the_mean_over_the_seeds_of_every_arm(tmp_path, tiny, scored):
-    plan = search(tmp_path, tiny, [RATES], 2, seeds=2)
-    run(plan, tmp_path, scored(lambda config: 0.5 + config.train.seed / 10))
+@pytest.mark.parametrize(
+    ("score", "seeds", "heard"),
+    [(lambda config: 0.5 + config.train.seed / 10, 2, 0.55), (lambda config: -1, 1, 0.0)],
+    ids=["the mean over seeds", "no accuracy where a seed has no result"],
+)
+def test_optuna_hears_of_every_arm(tmp_path, tiny, scored, score, seeds, heard):
+    plan = search(tmp_path, tiny, [RATES], 2, seeds=seeds)
+    run(plan, tmp_path, scored(score))
     journal = open_journal(tmp_path, seed=0)
     tell(journal, plan, tmp_path)
-    assert [trial.value for trial in journal.trials] == pytest.approx([0.55, 0.55])
+    assert [trial.value for trial in journal.trials] == pytest.approx([heard] * 2)
 
 
 def test_an_exhausted_search_ends(tmp_path, tiny, engine):
@@ -114,11 +114,3 @@ def test_an_exhausted_search_ends(tmp_path, tiny, engine):
     run(plan, tmp_path, engine)
     assert [arm.changes["model.heads"] for arm in plan.arms[1:]] == [2, 2]
     assert {arm["name"].split(", ")[1] for arm in plan.refused} == {"model.heads=3"}
-
-
-def test_a_seed_without_a_result_counts_as_no_accuracy(tmp_path, tiny, scored):
-    plan = search(tmp_path, tiny, [RATES], 1)
-    run(plan, tmp_path, scored(lambda config: -1))
-    journal = open_journal(tmp_path, seed=0)
-    tell(journal, plan, tmp_path)
-    assert [trial.value for trial in journal.trials] == [0.0]

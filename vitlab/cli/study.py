@@ -46,12 +46,13 @@ from vitlab.errors import ConfigError
         "train the best values together with new seeds, against the baseline",
         choices=("best",),
     ),
+    flag("--test", "evaluate the baseline and the best arm on the test split; each use is logged"),
     out("folder of the study; default its name in $VITLAB_RUNS, else in runs"),
     flag("--yes", "start without asking"),
     flag("--retry", "start again what failed or diverged"),
     argument(
         "--engine",
-        "processes of this machine, or submitit's local or SLURM executor",
+        "processes of this machine, one a GPU (also called local), or jobs of SLURM",
         choices=("processes", "local", "slurm"),
         default="processes",
     ),
@@ -80,20 +81,21 @@ def study(args: Namespace) -> int:
     if not (args.study or args.vary or args.recipe):
         return ready_studies(args)
 
-    from vitlab.study.prepare import open_follow_up
-    from vitlab.study.run import check_results
+    from vitlab.study.run import check_results, open_follow_up
 
     folder, plan = asked_study(args)
     print_plan(plan, folder, args)
     if not (args.yes or confirmed()):
         return 0
-    conduct_study(plan, folder, args)
+    run_planned(plan, folder, args)
     if args.then == "best":
         where = {"device": args.device, "data_root": args.data_root}
         best_folder, best = open_follow_up(plan, folder, **where)
         print_plan(best, best_folder, args)
-        conduct_study(best, best_folder, args)
+        run_planned(best, best_folder, args)
         check_results(best, best_folder)
+    if args.test:
+        print_test(folder, args)
     check_results(plan, folder)
     return 0
 
@@ -111,7 +113,7 @@ def ready_studies(args: Namespace) -> int:
 def asked_study(args: Namespace) -> tuple[Path, Any]:
     """Folder and plan of the study that a command names or spells out."""
     from vitlab.run import STUDY
-    from vitlab.study.define import from_words, read
+    from vitlab.study.define import from_options, read
     from vitlab.study.plan import Plan
     from vitlab.study.prepare import open_plan
 
@@ -125,15 +127,15 @@ def asked_study(args: Namespace) -> tuple[Path, Any]:
     names = ("recipe", "design", "seeds", "trials")
     given = {} if args.study else {"recipe": None}
     given |= {name: vars(args)[name] for name in names if vars(args)[name] is not None}
-    asked = read(args.study, **given) if args.study else from_words(args.vary or [], **given)
+    asked = read(args.study, **given) if args.study else from_options(args.vary or [], **given)
     asked = asked.with_overrides(args.overrides)
     folder = Path(args.out or Path(os.environ.get("VITLAB_RUNS") or "runs") / asked.name)
 
-    def told(arm: str) -> None:
+    def progress(arm: str) -> None:
         if not args.quiet:
             print(f"timing a few steps of {arm}", file=sys.stderr)
 
-    where = {"device": args.device, "data_root": args.data_root, "told": told}
+    where = {"device": args.device, "data_root": args.data_root, "progress": progress}
     return folder, open_plan(asked, folder, threads=args.threads, **where)
 
 
@@ -167,10 +169,22 @@ def confirmed() -> bool:
     return input("start? [y/N] ").strip().lower() in ("y", "yes")
 
 
-def conduct_study(plan: Any, folder: Path, args: Namespace) -> None:
+def print_test(folder: Path, args: Namespace) -> None:
+    """Evaluate the baseline and the best arm on the test split, and print what comes out."""
+    from vitlab.study.run import evaluate_best
+
+    found = evaluate_best(folder, device=args.device, data_root=args.data_root)
+    if args.json:
+        print_json(found)
+    else:
+        seeds = found["findings"][len(found["models"]) :]
+        print("\n".join(seeds))
+
+
+def run_planned(plan: Any, folder: Path, args: Namespace) -> None:
     """Run a study on the engine that was asked for, and print where its summary is."""
     from vitlab.study.engines import build_engine
-    from vitlab.study.run import conduct
+    from vitlab.study.run import run_study
 
     engine = build_engine(
         args.engine,
@@ -182,7 +196,7 @@ def conduct_study(plan: Any, folder: Path, args: Namespace) -> None:
         jobs=args.job,
     )
     where = {"device": args.device, "data_root": args.data_root}
-    summary = conduct(plan, folder, engine, retry=args.retry, quiet=args.quiet, **where)
+    summary = run_study(plan, folder, engine, retry=args.retry, quiet=args.quiet, **where)
     if args.json:
         print_json(summary)
     else:

@@ -1,8 +1,9 @@
 """Runs beside each other: what is known of each, where they differ, and what that is worth.
 
-    RunFacts   one run          -> facts, each with the file and the field it was read from
-    compare    two or more runs -> facts, trained models image by image, recipes over seeds
-    write      two or more runs -> compare.json, compare.csv, compare.md and figures in a folder
+    RunFacts         one run           -> facts, each with the file and the field it was read from
+    compare_groups   groups of seeds   -> differences, tests, verdicts, budgets: recipes and arms
+    compare          two or more runs  -> facts, trained models image by image, recipes over seeds
+    write            two or more runs  -> compare.json, compare.csv, compare.md and figures
 
 The others are compared with the first. Everything is read from the files of the runs: no model
 and no images are loaded, and the test split can only be compared on where all of the runs were
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vitlab.compare import page
+from vitlab.compare.comparison import Comparison, Group, compare_groups
 from vitlab.compare.facts import Fact, RunFacts
 from vitlab.compare.models import compare_models, kept_images, shown
 from vitlab.compare.recipes import compare_recipes
@@ -26,7 +28,16 @@ from vitlab.pretrained import open_run
 from vitlab.records import Split
 from vitlab.run import Run
 
-__all__ = ["Fact", "RunFacts", "compare", "default_folder", "write"]
+__all__ = [
+    "Comparison",
+    "Fact",
+    "Group",
+    "RunFacts",
+    "compare",
+    "compare_groups",
+    "default_folder",
+    "write",
+]
 
 SCHEMA = 1
 """Number of the compare.json layout."""
@@ -141,33 +152,19 @@ def _compare(entries: list[RunFacts], split: Split) -> dict[str, Any]:
 def _draw(entries: list[RunFacts], found: dict[str, Any], folder: Path) -> list[str]:
     """Draw what can be drawn of a comparison; return the names of the pictures."""
     kinds = {entry.name: entry["kind"] for entry in entries}
-    figures.curves({entry.name: entry.run.metrics for entry in entries}, kinds, folder / "curves")
-    figures.cost(
-        [
-            {"name": entry.name}
-            | {
-                fact: entry[fact]
-                for fact in ("kind", "accuracy", "accuracy_interval", *figures.COSTS)
-            }
-            for entry in entries
-        ],
-        folder / "cost",
-        split=found["split"],
-    )
-    drawn = ["curves", "cost"]
-    kept = kept_images(entries)
+    figures.curves({entry.name: entry.metrics for entry in entries}, kinds, folder / "curves")
+    facts = ("kind", "accuracy", "accuracy_interval", *figures.COSTS)
+    costs = [{"name": entry.name, **{fact: entry[fact] for fact in facts}} for entry in entries]
+    figures.cost(costs, folder / "cost", split=found["split"])
+    drawn, kept = ["curves", "cost"], kept_images(entries)
     for number, pair in enumerate(found["models"], 1):
         if pair["reason"] is not None:
             continue
-        names = pair["run"], pair["against"]
+        names, every = (pair["run"], pair["against"]), pair["disagreements"]
         figures.class_differences(pair["classes"], names, folder / f"classes-{number}")
         drawn.append(f"classes-{number}")
-        pictured = shown(pair["disagreements"], kept)
-        if pictured:
+        if pictured := shown(every, kept):
             images = [kept[one["index"]] for one in pictured]
-            total = len(pair["disagreements"])
-            figures.disagreements(
-                images, pictured, names, folder / f"disagreements-{number}", total=total
-            )
             drawn.append(f"disagreements-{number}")
+            figures.disagreements(images, pictured, names, folder / drawn[-1], total=len(every))
     return drawn

@@ -4,14 +4,20 @@ What was never measured is None, and so is what was measured of another checkpoi
 """
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, cast
 
-from vitlab.metrics import epochs_to_accuracy
+import numpy as np
+
+from vitlab.metrics import epochs_to_accuracy, log_softmax
 from vitlab.records import FinalNumbers, MetricsLine, Provenance, Results, Split, SplitResult
 from vitlab.run import CONFIG, FINISHED, METRICS, PROVENANCE, RESULTS, TIMING, Run
 from vitlab.stats import wilson
+
+SPIKE, BEFORE = 1.2, 5
+"""A loss spike is a line of training loss above 1.2 times the median of the five before it."""
 
 
 class Fact(NamedTuple):
@@ -28,67 +34,82 @@ class Fact(NamedTuple):
 Facts = dict[str, Fact | None]
 """By name; None for what was never measured."""
 
-SOURCES: dict[str, tuple[tuple[str, str], ...]] = {
-    "recipe": ((CONFIG, "recipe"),),
-    "kind": ((CONFIG, "model.kind"),),
-    "dataset": ((CONFIG, "data.dataset"),),
-    "seed": ((CONFIG, "train.seed"),),
-    "epochs": ((CONFIG, "train.epochs"),),
-    "batch_size": ((CONFIG, "train.batch_size"),),
-    "images": (
-        (RESULTS, "{split}.images"),
-        (PROVENANCE, "data.{split}_images"),
-    ),
-    "accuracy": (
-        (RESULTS, "{split}.accuracy"),
-        (FINISHED, "{split}.accuracy"),
-    ),
-    "loss": (
-        (RESULTS, "{split}.loss"),
-        (FINISHED, "{split}.loss"),
-    ),
-    "top3_accuracy": ((RESULTS, "{split}.top3_accuracy"),),
-    "mean_auc": ((RESULTS, "{split}.mean_auc"),),
-    "mean_f1": ((RESULTS, "{split}.mean_f1"),),
-    "mean_confidence": ((RESULTS, "{split}.mean_confidence"),),
-    "calibration_error": ((RESULTS, "{split}.calibration_error"),),
-    "scaled_calibration_error": ((RESULTS, "{split}.scaled_calibration_error"),),
-    "train_accuracy": (
-        (FINISHED, "train_clean.accuracy"),
-        (RESULTS, "{split}.train_accuracy"),
-    ),
-    "parameters": ((FINISHED, "parameters"),),
-    "macs": ((FINISHED, "macs"),),
-    "seconds_per_epoch": ((FINISHED, "seconds_per_epoch"),),
-    "images_per_second": ((FINISHED, "images_per_second"),),
-    "inference_ms": ((TIMING, "inference_ms"),),
-    "inference_device": ((TIMING, "device"),),
-    "inference_threads": ((TIMING, "threads"),),
-    "peak_memory_bytes": ((FINISHED, "peak_memory_bytes"),),
-    "training_seconds": ((FINISHED, "clock.wall_seconds"),),
-    "process_seconds": ((FINISHED, "clock.process_seconds"),),
-    "corrupted_accuracy": ((RESULTS, "{split}-robustness.mean_corrupted_accuracy"),),
-    "robustness_images": ((RESULTS, "{split}-robustness.images"),),
-    "test_openings": ((RESULTS, "{split}.test_openings"),),
-    "command": ((PROVENANCE, "command"),),
-    "device": ((PROVENANCE, "device"),),
-    "threads": ((PROVENANCE, "threads"),),
-    "precision": ((PROVENANCE, "precision.value"),),
-    "started": ((PROVENANCE, "started"),),
-    "vitlab": ((PROVENANCE, "vitlab"),),
-    "commit": ((PROVENANCE, "commit"),),
-    "torch": ((PROVENANCE, "torch"),),
-    "python": ((PROVENANCE, "python"),),
-    "data_fingerprint": ((PROVENANCE, "data.fingerprint"),),
-    "train_images": ((PROVENANCE, "data.train_images"),),
-    "validation_seen": ((PROVENANCE, "data.validation_seen"),),
-    "split_sha256": (
-        (RESULTS, "{split}.index_sha256"),
-        (PROVENANCE, "data.split_sha256.{split}"),
-    ),
-    "checkpoint_sha256": ((RESULTS, "{split}.checkpoint_sha256"),),
+SOURCES: dict[str, dict[str, str]] = {
+    CONFIG: {
+        "recipe": "recipe",
+        "kind": "model.kind",
+        "dataset": "data.dataset",
+        "seed": "train.seed",
+        "epochs": "train.epochs",
+        "batch_size": "train.batch_size",
+    },
+    RESULTS: {
+        "images": "{split}.images",
+        "accuracy": "{split}.accuracy",
+        "loss": "{split}.loss",
+        "top3_accuracy": "{split}.top3_accuracy",
+        "mean_auc": "{split}.mean_auc",
+        "mean_f1": "{split}.mean_f1",
+        "mean_confidence": "{split}.mean_confidence",
+        "calibration_error": "{split}.calibration_error",
+        "scaled_calibration_error": "{split}.scaled_calibration_error",
+        "train_accuracy": "{split}.train_accuracy",
+        "corrupted_accuracy": "{split}-robustness.mean_corrupted_accuracy",
+        "robustness_images": "{split}-robustness.images",
+        "test_openings": "{split}.test_openings",
+        "split_sha256": "{split}.index_sha256",
+        "checkpoint_sha256": "{split}.checkpoint_sha256",
+    },
+    FINISHED: {
+        "accuracy": "{split}.accuracy",
+        "loss": "{split}.loss",
+        "train_accuracy": "train_clean.accuracy",
+        "parameters": "parameters",
+        "macs": "macs",
+        "seconds_per_epoch": "seconds_per_epoch",
+        "images_per_second": "images_per_second",
+        "peak_memory_bytes": "peak_memory_bytes",
+        "training_seconds": "clock.wall_seconds",
+        "process_seconds": "clock.process_seconds",
+    },
+    TIMING: {
+        "inference_ms": "inference_ms",
+        "inference_device": "device",
+        "inference_threads": "threads",
+    },
+    PROVENANCE: {
+        "images": "data.{split}_images",
+        "command": "command",
+        "device": "device",
+        "threads": "threads",
+        "precision": "precision.value",
+        "started": "started",
+        "vitlab": "vitlab",
+        "commit": "commit",
+        "torch": "torch",
+        "python": "python",
+        "data_fingerprint": "data.fingerprint",
+        "train_images": "data.train_images",
+        "validation_seen": "data.validation_seen",
+        "split_sha256": "data.split_sha256.{split}",
+    },
 }
-"""Facts that are read from a file as they are: the fields to try, of which the first counts."""
+"""Facts that are read as they are: file -> name -> field; the first file with a value counts."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A run's stored predictions on a split: classes, confidence and truth, each (N,)."""
+
+    indices: np.ndarray
+    labels: np.ndarray
+    predicted: np.ndarray
+    confidence: np.ndarray
+
+    @property
+    def right(self) -> np.ndarray:
+        """Which images are classified correctly, (N,)."""
+        return self.predicted == self.labels
 
 
 class RunFacts:
@@ -152,14 +173,39 @@ class RunFacts:
         return self.finished is None or result.get("step") in (None, self.finished["step"])
 
     @cached_property
+    def answers(self) -> Answers | None:
+        """Its stored answers on the split; None where there are none of its last checkpoint."""
+        file = self.run.predictions(self.split)
+        if self["checkpoint_sha256"] is None or not file.is_file():
+            return None
+        with np.load(file, allow_pickle=False) as arrays:
+            logits = arrays["logits"]
+            confidence = np.exp(log_softmax(logits).max(axis=1))
+            return Answers(arrays["indices"], arrays["labels"], logits.argmax(axis=1), confidence)
+
+    @property
+    def largest_gradient(self) -> float | None:
+        """Largest gradient norm of its training."""
+        norms = (line["grad_norm"] for line in self.metrics if line["split"] == "train")
+        return max(norms, default=None)
+
+    @property
+    def loss_spikes(self) -> int:
+        """Number of loss spikes of its training."""
+        return count_spikes([line["loss"] for line in self.metrics if line["split"] == "train"])
+
+    @cached_property
     def facts(self) -> Facts:
         """Every fact by name; those that are computed name what they were computed from."""
-        found = {name: self._read(*sources) for name, sources in SOURCES.items()}
+        found: Facts = {}
+        for file, fields in SOURCES.items():
+            for name, field in fields.items():
+                found[name] = found.get(name) or self._read(file, field)
         epochs = Fact(self.metrics[-1]["epoch"], METRICS, "epoch") if self.metrics else None
         computed = {
             "status": Fact(self.run.status[0], FINISHED, "step" if self.finished else "(missing)"),
             "split": Fact(self.split, RESULTS, self.split),
-            "accuracy_interval": self._read((RESULTS, "{split}.accuracy_interval"))
+            "accuracy_interval": self._read(RESULTS, "{split}.accuracy_interval")
             or _computed(_interval, found["accuracy"], found["images"]),
             "worst_class": self._worst_class("class"),
             "worst_class_accuracy": self._worst_class("accuracy"),
@@ -189,16 +235,13 @@ class RunFacts:
             TIMING: self.run.timing or {},
         }
 
-    def _read(self, *sources: tuple[str, str]) -> Fact | None:
-        """The first of several fields that has a value."""
-        for file, field in sources:
-            field = field.format(split=self.split)
-            value: Any = self._files[file]
-            for part in field.split("."):
-                value = cast(Any, value).get(part) if isinstance(value, dict) else None
-            if value is not None:
-                return Fact(value, file, field)
-        return None
+    def _read(self, file: str, field: str) -> Fact | None:
+        """A field of a file; None where it has no value."""
+        field = field.format(split=self.split)
+        value: Any = self._files[file]
+        for part in field.split("."):
+            value = cast(Any, value).get(part) if isinstance(value, dict) else None
+        return None if value is None else Fact(value, file, field)
 
     def _epochs_to_accuracy(self) -> Fact | None:
         if not any("accuracy" in line for line in self.metrics):
@@ -207,7 +250,7 @@ class RunFacts:
 
     def _worst_class(self, key: str) -> Fact | None:
         """A number of the class of least accuracy, or its name."""
-        classes = self._read((RESULTS, "{split}.per_class"))
+        classes = self._read(RESULTS, "{split}.per_class")
         known = [one for one in classes.value if one["accuracy"] is not None] if classes else []
         if not (classes and known):
             return None
@@ -215,7 +258,7 @@ class RunFacts:
 
     def _condition(self, name: str) -> Fact | None:
         """Accuracy on images as they are, or under an attack."""
-        conditions = self._read((RESULTS, "{split}-robustness.conditions"))
+        conditions = self._read(RESULTS, "{split}-robustness.conditions")
         for one in conditions.value if conditions else ():
             if conditions and one["condition"] == name:
                 return conditions._replace(value=one["accuracy"])
@@ -226,8 +269,17 @@ class RunFacts:
         alarms = self.finished["alarms"] if self.finished else ()
         if any("not bit-exact" in alarm for alarm in alarms):
             return Fact(False, FINISHED, "alarms")
-        choice = self._read((PROVENANCE, "determinism.value"))
+        choice = self._read(PROVENANCE, "determinism.value")
         return choice and choice._replace(value=choice.value == "on")
+
+
+def count_spikes(losses: Sequence[float]) -> int:
+    """How often a series of losses leaps above what came before; see SPIKE."""
+    high = [
+        losses[k] > SPIKE * float(np.median(losses[k - BEFORE : k]))
+        for k in range(BEFORE, len(losses))
+    ]
+    return sum(now and not before for before, now in zip([False, *high], high, strict=False))
 
 
 def _computed(rule: Callable[..., Any], first: Fact | None, second: Fact | None) -> Fact | None:

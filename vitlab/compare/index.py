@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from vitlab.compare.facts import RunFacts
-from vitlab.config import Config, fields_of
+from vitlab.config import Config, field_types, fields_of
 from vitlab.errors import ConfigError, RunError, VitlabError
-from vitlab.fields import text, unknown
+from vitlab.fields import parse, unknown
 from vitlab.files import write_text
 from vitlab.formatting import csv_text, plain
 from vitlab.run import CONFIG, Run
@@ -126,22 +126,16 @@ def _matches(line: Line, asked: Mapping[str, str]) -> bool:
     if line.config is None:
         return not asked
     fields = {"recipe": line.config.recipe, **fields_of(line.config)}
-    return all(
-        name in fields and text(fields[name]) == _as_written(value, fields[name])
-        for name, value in asked.items()
-    )
+    return all(name in fields and _means(value, name, fields[name])
+               for name, value in asked.items())  # fmt: skip
 
 
-def _as_written(value: str, stored: Any) -> str:
-    """A value as `text` writes it: 1e-3 is 0.001, and on is true."""
-    if isinstance(stored, bool):
-        return {"on": "true", "yes": "true", "off": "false", "no": "false"}.get(value, value)
-    if isinstance(stored, float):
-        try:
-            return text(float(value))
-        except ValueError:
-            return value
-    return value
+def _means(words: str, name: str, value: Any) -> bool:
+    """Whether words, as one types them, are a value of a field: 1e-3 is 0.001, and on is true."""
+    try:
+        return parse(words, field_types().get(name, str)) == value
+    except (TypeError, ValueError):
+        return False
 
 
 def _runs(root: Path) -> Iterator[Path]:
@@ -182,13 +176,14 @@ def _values(run: Run) -> dict[str, Any]:
     entry = RunFacts(run)
     status, reason = run.status
     low, high = entry["accuracy_interval"] or (None, None)
-    test = run.results.get("test")
+    test = entry.results.get("test")
+    seen = entry["validation_seen"] if entry.split == "validation" else 0
     own = {name: entry[name] for name in COLUMNS if name in entry.facts}
     return own | {
         "recipe": plain(entry["recipe"]),
         "status": status,
         "reason": plain(reason) or None,
-        "split": _split(entry),
+        "split": entry.split + (f", {seen:,} trained on before" if seen else ""),
         "accuracy_low": low,
         "accuracy_high": high,
         "test_accuracy": test and test["accuracy"],
@@ -197,12 +192,6 @@ def _values(run: Run) -> dict[str, Any]:
         "peak_memory_mb": _scaled(entry["peak_memory_bytes"], 1e-6),
         "date": entry["started"],
     }
-
-
-def _split(entry: RunFacts) -> str:
-    """What a run is evaluated on, and how much of that its first weights were trained on."""
-    seen = entry["validation_seen"] if entry["split"] == "validation" else 0
-    return entry["split"] + (f", {seen:,} trained on before" if seen else "")
 
 
 def _scaled(value: float | None, factor: float) -> float | None:

@@ -3,59 +3,17 @@
 This compares two sets of weights, not the recipes that made them: each is one seed.
 """
 
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
-from vitlab.compare.budget import changes, unequal
-from vitlab.compare.facts import RunFacts
-from vitlab.metrics import SHOWN, log_softmax
-from vitlab.stats import LEAST, LEVEL, bootstrap, holm, mcnemar
+from vitlab.compare.comparison import Group, changes, incomparable, unequal
+from vitlab.compare.facts import Answers, RunFacts
+from vitlab.metrics import SHOWN
+from vitlab.stats import LEAST, LEVEL, Sample, bootstrap, holm, mcnemar
 
 GROUPS = ("only the run", "only the other", "neither")
 """Who is right about an image on which two models disagree."""
-
-
-@dataclass(frozen=True)
-class Answers:
-    """A run's stored predictions on a split: classes, confidence and truth, each (N,)."""
-
-    indices: np.ndarray
-    labels: np.ndarray
-    predicted: np.ndarray
-    confidence: np.ndarray
-
-    @classmethod
-    def read(cls, entry: RunFacts) -> Self | None:
-        """The stored answers of a run; None where there are none of its last checkpoint."""
-        file = entry.run.predictions(entry["split"])
-        if entry["checkpoint_sha256"] is None or not file.is_file():
-            return None
-        with np.load(file, allow_pickle=False) as arrays:
-            logits = arrays["logits"]
-            confidence = np.exp(log_softmax(logits).max(axis=1))
-            return cls(arrays["indices"], arrays["labels"], logits.argmax(axis=1), confidence)
-
-    @property
-    def right(self) -> np.ndarray:
-        """Which images are classified correctly, (N,)."""
-        return self.predicted == self.labels
-
-
-def incomparable(one: RunFacts, other: RunFacts) -> str | None:
-    """Why two runs cannot be compared image by image, and the way out; None where they can."""
-    lacking = [entry for entry in (one, other) if Answers.read(entry) is None]
-    if lacking:
-        option = " --split test" if one["split"] == "test" else ""
-        commands = " and ".join(f"`vitlab evaluate {entry.run.path}{option}`" for entry in lacking)
-        names = " and ".join(entry.name for entry in lacking)
-        return f"no predictions of {names} are stored: {commands}"
-    if one["data_fingerprint"] != other["data_fingerprint"]:
-        return "they were trained and evaluated on different data"
-    if one["split_sha256"] != other["split_sha256"]:
-        return f"their {one['split']} splits have different images"
-    return None
 
 
 def compare_models(entries: list[RunFacts]) -> list[dict[str, Any]]:
@@ -63,51 +21,46 @@ def compare_models(entries: list[RunFacts]) -> list[dict[str, Any]]:
     first, *others = entries
     found = [_compare(entry, first) for entry in others]
     tested = [one for one in found if one["reason"] is None]
-    adjusted = holm([one["p"] for one in tested])
-    for one, p in zip(tested, adjusted, strict=True):
+    for one, p in zip(tested, holm([one["p"] for one in tested]), strict=True):
         one["adjusted_p"] = p
-        one["verdict"] = verdict(one["difference"], p)
+        decided = p < LEVEL and abs(one["difference"]) > LEAST - 1e-9
+        word = "better" if one["difference"] > 0 else "worse"
+        one["verdict"] = word if decided else "no evidence of a difference"
     return found
-
-
-def verdict(difference: float, p: float) -> str:
-    """What a test over images says of this trained model against the other."""
-    if p < LEVEL and abs(difference) > LEAST - 1e-9:
-        return "better" if difference > 0 else "worse"
-    return "no evidence of a difference"
 
 
 def _compare(one: RunFacts, other: RunFacts) -> dict[str, Any]:
     """A trained model against another; the `reason` says why there is no test."""
     reason = incomparable(one, other)
+    alone = [Group(entry.name, [entry], Sample({})) for entry in (one, other)]
     found = {
         "run": one.name,
         "against": other.name,
         "split": one["split"],
         "reason": reason,
-        "unequal": unequal(one, other),
-        "changes": {name: list(pair) for name, pair in changes(one.run, other.run).items()},
+        "unequal": unequal(*alone),
+        "changes": changes(one.run, other.run),
     }
     if reason is not None:
         return found
-    mine, theirs = Answers.read(one), Answers.read(other)
-    assert mine and theirs
+    mine, theirs = one.answers, other.answers
+    assert mine and theirs and one.provenance
     right, wrong = mine.right, ~mine.right
-    only, lost = right & ~theirs.right, wrong & theirs.right
-    names = one.run.provenance["data"]["class_names"]
+    only, lost = int((right & ~theirs.right).sum()), int((wrong & theirs.right).sum())
+    names = one.provenance["data"]["class_names"]
     return {
         **found,
         "images": len(right),
         "both_right": int((right & theirs.right).sum()),
-        "only_run_right": int(only.sum()),
-        "only_against_right": int(lost.sum()),
+        "only_run_right": only,
+        "only_against_right": lost,
         "both_wrong": int((wrong & ~theirs.right).sum()),
         "same_prediction": int((mine.predicted == theirs.predicted).sum()),
         "accuracy": float(right.mean()),
         "against_accuracy": float(theirs.right.mean()),
         "difference": float(right.mean() - theirs.right.mean()),
         "interval": list(bootstrap(right[None], theirs.right[None])),
-        "p": mcnemar(int(only.sum()), int(lost.sum())),
+        "p": mcnemar(only, lost),
         "classes": _classes(mine, theirs, names),
         "disagreements": _disagreements(mine, theirs, names),
     }
@@ -154,13 +107,6 @@ def _disagreements(mine: Answers, theirs: Answers, names: list[str]) -> list[dic
     ]
 
 
-def right_one(one: dict[str, Any]) -> str:
-    """Who is right about an image on which two models disagree: one of GROUPS."""
-    if one["predicted"] == one["true"]:
-        return GROUPS[0]
-    return GROUPS[1] if one["against_predicted"] == one["true"] else GROUPS[2]
-
-
 def kept_images(entries: list[RunFacts]) -> dict[int, np.ndarray]:
     """Images of the split that evaluate kept in any of the runs: index -> (H, W, C), uint8.
 
@@ -180,6 +126,12 @@ def kept_images(entries: list[RunFacts]) -> dict[int, np.ndarray]:
 
 def shown(disagreements: list[dict[str, Any]], kept: dict[int, np.ndarray]) -> list[dict[str, Any]]:
     """At most SHOWN of the disagreements whose images are at hand, the kinds of them in turn."""
+
+    def right_one(one: dict[str, Any]) -> str:
+        if one["predicted"] == one["true"]:
+            return GROUPS[0]
+        return GROUPS[1] if one["against_predicted"] == one["true"] else GROUPS[2]
+
     at_hand = [one for one in disagreements if one["index"] in kept]
     groups = [[one for one in at_hand if right_one(one) == group] for group in GROUPS]
     turns = [group[turn] for turn in range(SHOWN) for group in groups if turn < len(group)]

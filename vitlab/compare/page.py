@@ -1,12 +1,14 @@
 """A comparison as sentences computed from its numbers, as tables and as a Markdown page."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from vitlab.formatting import (
     between,
     bullets,
     count,
+    difference,
+    estimate,
     markdown_name,
     p_value,
     percent,
@@ -14,27 +16,44 @@ from vitlab.formatting import (
     scaled,
     signed,
     table,
+    unequal_budget,
+    verdict_sentence,
 )
 from vitlab.records import EpochsToAccuracy
 from vitlab.stats import FEWEST
 
-Comparison = Mapping[str, Any]
-"""What `compare` returns."""
+Found = Mapping[str, Any]
+"""What `compare` returns, or a part of it."""
 
 Facts = Callable[[str], Any]
 """Name of a fact -> its value, None where it is unknown."""
+
+Row = tuple[tuple[str, ...], Callable[[Facts], str]]
+"""The facts that stand in a row, and how they are written."""
 
 
 def _text(value: Any) -> str:
     return "-" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
+def _row(name: str, form: Callable[[Any], str] = _text) -> Row:
+    """A row of a single fact."""
+    return (name,), lambda fact: form(fact(name))
+
+
+def _scaled(name: str, unit: float, symbol: str, digits: int) -> Row:
+    """A row of a quantity in a unit."""
+    return _row(name, lambda value: scaled(value, unit, symbol, digits))
+
+
+def _hash(name: str) -> Row:
+    return _row(name, lambda value: (value or "-")[:16])
+
+
 def _accuracy(fact: Facts) -> str:
-    if fact("accuracy") is None:
-        return "-"
     interval = fact("accuracy_interval")
     accuracy = percent(fact("accuracy")) + (f" ({between(interval)})" if interval else "")
-    if fact("validation_seen") and fact("split") == "validation":
+    if fact("accuracy") is not None and fact("validation_seen") and fact("split") == "validation":
         accuracy += f", {_text(fact('validation_seen'))} of the images trained on before"
     return accuracy
 
@@ -56,65 +75,44 @@ def _yes(value: bool | None) -> str:
     return "-" if value is None else "yes" if value else "no"
 
 
-ROWS: dict[str, tuple[tuple[str, ...], Callable[[Facts], str]]] = {
-    "model": (("kind",), lambda fact: _text(fact("kind"))),
-    "status": (("status",), lambda fact: fact("status")),
+ROWS: dict[str, Row] = {
+    "model": _row("kind"),
+    "status": _row("status"),
     "evaluated on": (("split", "images"), lambda fact: f"{_text(fact('images'))} {fact('split')}"),
-    "openings of the test split": (("test_openings",), lambda fact: _text(fact("test_openings"))),
+    "openings of the test split": _row("test_openings"),
     "accuracy": (("accuracy", "accuracy_interval", "validation_seen"), _accuracy),
-    "loss": (("loss",), lambda fact: scaled(fact("loss"), 1, "", 4)),
-    "mean AUC": (("mean_auc",), lambda fact: scaled(fact("mean_auc"), 1, "", 4)),
-    "mean F1": (("mean_f1",), lambda fact: scaled(fact("mean_f1"), 1, "", 4)),
+    "loss": _scaled("loss", 1, "", 4),
+    "mean AUC": _scaled("mean_auc", 1, "", 4),
+    "mean F1": _scaled("mean_f1", 1, "", 4),
     "worst class": (("worst_class", "worst_class_accuracy"), _worst),
-    "calibration error": (("calibration_error",), lambda fact: percent(fact("calibration_error"))),
-    "generalisation gap": (
-        ("generalisation_gap",),
-        lambda fact: scaled(fact("generalisation_gap"), 0.01, " pp", 2),
-    ),
-    "mean accuracy, corrupted": (
-        ("corrupted_accuracy",),
-        lambda fact: percent(fact("corrupted_accuracy")),
-    ),
-    "accuracy under FGSM": (("fgsm_accuracy",), lambda fact: percent(fact("fgsm_accuracy"))),
-    "accuracy under PGD": (("pgd_accuracy",), lambda fact: percent(fact("pgd_accuracy"))),
-    "parameters": (("parameters",), lambda fact: _text(fact("parameters"))),
-    "multiply-adds of an image": (("macs",), lambda fact: scaled(fact("macs"), 1e6, " M", 1)),
-    "time of an epoch": (
-        ("seconds_per_epoch",),
-        lambda fact: scaled(fact("seconds_per_epoch"), 1, " s", 1),
-    ),
-    "images per second, training": (
-        ("images_per_second",),
-        lambda fact: scaled(fact("images_per_second"), 1, "", 0),
-    ),
+    "calibration error": _row("calibration_error", percent),
+    "generalisation gap": _scaled("generalisation_gap", 0.01, " pp", 2),
+    "mean accuracy, corrupted": _row("corrupted_accuracy", percent),
+    "accuracy under FGSM": _row("fgsm_accuracy", percent),
+    "accuracy under PGD": _row("pgd_accuracy", percent),
+    "parameters": _row("parameters"),
+    "multiply-adds of an image": _scaled("macs", 1e6, " M", 1),
+    "time of an epoch": _scaled("seconds_per_epoch", 1, " s", 1),
+    "images per second, training": _scaled("images_per_second", 1, "", 0),
     "inference of one image": (
         ("inference_ms", "inference_device", "inference_threads"),
         _inference,
     ),
-    "peak memory": (
-        ("peak_memory_bytes",),
-        lambda fact: scaled(fact("peak_memory_bytes"), 1e9, " GB", 2),
-    ),
-    "training, wall time": (
-        ("training_seconds",),
-        lambda fact: scaled(fact("training_seconds"), 60, " min", 1),
-    ),
-    "training, process time": (
-        ("process_seconds",),
-        lambda fact: scaled(fact("process_seconds"), 60, " min", 1),
-    ),
-    "epochs": (("epochs",), lambda fact: _text(fact("epochs"))),
-    "images seen": (("images_seen",), lambda fact: _text(fact("images_seen"))),
-    "seed": (("seed",), lambda fact: str(fact("seed"))),
-    "device": (("device",), lambda fact: _text(fact("device"))),
-    "threads": (("threads",), lambda fact: _text(fact("threads"))),
-    "precision": (("precision",), lambda fact: _text(fact("precision"))),
-    "bit-reproducible": (("bit_reproducible",), lambda fact: _yes(fact("bit_reproducible"))),
-    "config": (("config_sha256",), lambda fact: fact("config_sha256")[:16]),
-    "data": (("data_fingerprint",), lambda fact: (fact("data_fingerprint") or "-")[:16]),
-    "images of the split": (("split_sha256",), lambda fact: (fact("split_sha256") or "-")[:16]),
+    "peak memory": _scaled("peak_memory_bytes", 1e9, " GB", 2),
+    "training, wall time": _scaled("training_seconds", 60, " min", 1),
+    "training, process time": _scaled("process_seconds", 60, " min", 1),
+    "epochs": _row("epochs"),
+    "images seen": _row("images_seen"),
+    "seed": _row("seed", str),
+    "device": _row("device"),
+    "threads": _row("threads"),
+    "precision": _row("precision"),
+    "bit-reproducible": _row("bit_reproducible", _yes),
+    "config": _hash("config_sha256"),
+    "data": _hash("data_fingerprint"),
+    "images of the split": _hash("split_sha256"),
 }
-"""Rows of the table: a title, the facts that stand in it, and how they are written."""
+"""Rows of the table by title."""
 
 BEFORE = "parameters"
 """The row before which the epochs to each accuracy stand."""
@@ -123,13 +121,13 @@ NOT_IN_CSV = ("epochs_to_accuracy", "accuracy_interval", "command")
 """Facts that are no single number, or may hold what a table has no room for."""
 
 
-def facts_of(run: Mapping[str, Any]) -> Facts:
+def facts_of(run: Found) -> Facts:
     """The values of a run's facts."""
     facts = run["facts"]  # a stored comparison may be of before a fact was known
     return lambda name: facts[name]["value"] if facts.get(name) else None
 
 
-def rows(found: Comparison) -> list[list[str]]:
+def rows(found: Found) -> list[list[str]]:
     """The table of facts: a row for each, a title and then a cell for every run."""
     runs = [facts_of(run) for run in found["runs"]]
     lines: list[list[str]] = []
@@ -149,8 +147,7 @@ def _thresholds(runs: list[Facts]) -> Iterator[list[str]]:
         return "-" if epoch is None else f"{epoch:g}"
 
     found: list[list[EpochsToAccuracy]] = [fact("epochs_to_accuracy") or [] for fact in runs]
-    steps = max(found, key=len)
-    for place, step in enumerate(steps):
+    for place, step in enumerate(max(found, key=len)):
         pairs = [
             (one[place]["train_clean"], one[place]["validation"]) if one else (None, None)
             for one in found
@@ -160,7 +157,7 @@ def _thresholds(runs: list[Facts]) -> Iterator[list[str]]:
             yield [title, *(" / ".join(map(write, pair)) for pair in pairs)]
 
 
-def csv_rows(found: Comparison) -> Iterator[list[Any]]:
+def csv_rows(found: Found) -> Iterator[list[Any]]:
     """A row of column names, then one for every run."""
     names = [name for name in found["runs"][0]["facts"] if name not in NOT_IN_CSV]
     yield ["run", "accuracy_low", "accuracy_high", *names]
@@ -170,7 +167,7 @@ def csv_rows(found: Comparison) -> Iterator[list[Any]]:
         yield [run["run"], low, high, *map(fact, names)]
 
 
-def findings(found: Comparison) -> Iterator[str]:
+def findings(found: Found) -> Iterator[str]:
     """Sentences: trained models first, then recipes."""
     for one in found["models"]:
         yield model_finding(one)
@@ -180,47 +177,34 @@ def findings(found: Comparison) -> Iterator[str]:
         yield recipe_finding(one)
 
 
-def model_finding(one: Comparison) -> str:
+def model_finding(one: Found) -> str:
     """A sentence on two trained models."""
     if one["reason"]:
         return (
             f"The trained models {one['run']} and {one['against']} were not compared image by "
             f"image: {one['reason']}."
         )
-    numbers = (
-        f"{percent(one['accuracy'])} against {percent(one['against_accuracy'])} of "
-        f"{one['images']:,} {one['split']} images, {signed(one['difference'])} pp (95 % interval "
-        f"over images {between(one['interval'], signed)}; McNemar, Holm-adjusted p "
-        f"{p_value(one['adjusted_p'])})"
-    )
-    if one["verdict"] == "no evidence of a difference":
-        verdict = (
-            f"No evidence that this trained model, {one['run']}, is better or worse than the "
-            f"trained model {one['against']}: {numbers}"
-        )
-    else:
-        verdict = (
-            f"This trained model, {one['run']}, is {one['verdict']} than the trained model "
-            f"{one['against']}: {numbers}"
-        )
-    return f"{verdict}. That holds for these weights, not for their recipes.{_budget(one)}"
+    told = difference(one["difference"], one["interval"], one["adjusted_p"], "images", "McNemar")
+    of = f"{one['images']:,} {one['split']} images"
+    accuracies = f"{percent(one['accuracy'])} against {percent(one['against_accuracy'])} of {of}"
+    names = f"The trained model {one['run']}", f"the trained model {one['against']}"
+    sentence = verdict_sentence(*names, one["verdict"], f"{accuracies}, {told}")
+    holds = "That holds for these weights, not for their recipes."
+    return f"{sentence} {holds}{unequal_budget(one['unequal'])}"
 
 
-def recipe_facts(one: Comparison) -> Iterator[str]:
+def recipe_facts(one: Found) -> Iterator[str]:
     """A sentence on the seeds of a recipe, and one for every run that does not count."""
     if one["planned"] > 1:
         spread = f", standard deviation {points(one['std'])} pp" if one["std"] is not None else ""
-        within = f", 95 % interval {between(one['interval'])}" if one["interval"] else ""
         lost = "".join(
             f"; {number} of {one['planned']} {status}"
             for status in ("failed", "pending")
             if (number := one[status])
         )
-        mean = f"a mean of {percent(one['mean'])} over " if one["n"] else "nothing yet from "
-        yield (
-            f"The recipe {one['recipe']} reaches {mean}{count(one['n'], 'seed')}{spread}{within}"
-            f"{lost}."
-        )
+        mean = f"a mean of {estimate(one['mean'], one['interval'])} over " if one["n"] else ""
+        reached = f"reaches {mean}" if mean else "has reached nothing yet with "
+        yield f"The recipe {one['recipe']} {reached}{count(one['n'], 'seed')}{spread}{lost}."
     if one["repeated"]:
         yield (
             f"Left out of the recipe {one['recipe']}, because another run has the same seed: "
@@ -228,41 +212,74 @@ def recipe_facts(one: Comparison) -> Iterator[str]:
         )
 
 
-def recipe_finding(one: Comparison) -> str:
+def recipe_finding(one: Found) -> str:
     """A sentence on two recipes."""
-    numbers = [f"{signed(one['difference'])} pp"]
-    if one["interval"]:
-        numbers.append(f"95 % interval over seeds {between(one['interval'], signed)}")
-    if one["adjusted_p"] is not None:
-        numbers.append(f"Holm-adjusted p {p_value(one['adjusted_p'])}")
+    design = ["paired by seed" if one["paired"] else "unpaired"]
+    design += [] if one["same_seeds"] else ["the seeds differ"]
     if one["bootstrap_interval"]:
-        numbers.append(
-            f"over seeds and images {between(one['bootstrap_interval'], signed)} by bootstrap"
-        )
-    design = "paired by seed" if one["paired"] else "unpaired"
-    if not one["same_seeds"]:
-        design += ", the seeds differ"
-    needed = one["seeds_needed"]
-    more = (
-        f" About {needed} seeds each would show a difference of this size, four times in five."
-        if needed and "no " in one["verdict"][:3] and needed > FEWEST
-        else ""
+        images = between(one["bootstrap_interval"], signed)
+        design.append(f"over seeds and images {images} by bootstrap")
+    numbers = difference(one["difference"], one["interval"], one["adjusted_p"], "seeds", *design)
+    names = f"The recipe {one['recipe']}", f"the recipe {one['against']}"
+    sentence = verdict_sentence(*names, one["verdict"], numbers)
+    return f"{sentence}{more_seeds(one)}{unequal_budget(one['unequal'])}"
+
+
+def more_seeds(one: Found) -> str:
+    """How many seeds would show a difference that is not shown; nothing where it is."""
+    needed = one.get("seeds_needed")  # what was compared before had none
+    if not needed or needed <= FEWEST or not (one["verdict"] or "").startswith("no "):
+        return ""
+    return f" About {needed} seeds each would show a difference of this size, four times in five."
+
+
+def comparison_table(comparisons: Iterable[Found], called: str) -> str:
+    """Groups of seeds against one another as a table; `called` is "recipe" or "arm"."""
+    head = (called, "against", "difference, pp", "95 % interval", "bootstrap", "p", "adjusted p",
+            "verdict", "not equal budget")  # fmt: skip
+    return table(
+        head,
+        (
+            [
+                markdown_name(one[called]),
+                markdown_name(one["against"]),
+                signed(one["difference"]),
+                between(one["interval"], signed),
+                between(one["bootstrap_interval"], signed),
+                p_value(one["p"]),
+                p_value(one["adjusted_p"]),
+                one["verdict"],
+                markdown_name(", ".join(one["unequal"])) or "-",
+            ]
+            for one in comparisons
+        ),
     )
-    return (
-        f"The recipe {one['recipe']} against the recipe {one['against']}: {one['verdict']}; "
-        f"{', '.join(numbers)}; {design}.{more}{_budget(one)}"
-    )
 
 
-def _budget(one: Comparison) -> str:
-    return f" Not equal budget: {', '.join(one['unequal'])}." if one["unequal"] else ""
+ACCURACY_COLUMNS = ("n", "mean", "std, pp", "95 % interval", "lowest", "highest", "every seed")
+"""Columns of `accuracy_cells`."""
 
 
-def markdown(found: Comparison, drawn: list[str]) -> str:
+def accuracy_cells(
+    accuracy: Found, n: int, planned: int, lost: Iterable[tuple[int, str]]
+) -> list[str]:
+    """How accurate a group of seeds is; `lost` are the seeds without a result and their status."""
+    seeds = [f"{seed}: {points(value)}" for seed, value in accuracy["seeds"].items()]
+    return [
+        str(n) if n == planned else f"{n} of {planned}",
+        percent(accuracy["mean"]),
+        points(accuracy["std"]),
+        between(accuracy["interval"]),
+        percent(accuracy["min"]),
+        percent(accuracy["max"]),
+        ", ".join([*seeds, *(f"{seed}: {status}" for seed, status in lost)]),
+    ]
+
+
+def markdown(found: Found, drawn: list[str]) -> str:
     """The page; `drawn` names the pictures in figures/."""
     names = [markdown_name(run["run"]) for run in found["runs"]]
-    facts = [[one if place == 0 else markdown_name(one) for place, one in enumerate(row)]
-             for row in rows(found)]  # fmt: skip
+    facts = [[title, *map(markdown_name, cells)] for title, *cells in rows(found)]
     parts = [
         f"# {', '.join(names)}",
         f"Compared with {names[0]} on the {found['split']} split, last step.",
@@ -278,19 +295,32 @@ def markdown(found: Comparison, drawn: list[str]) -> str:
         *(part for number, one in enumerate(found["models"], 1)
           for part in model_part(one, number, drawn)),
         "## The recipes, over seeds",
-        *recipe_part(found),
+        table(
+            ("recipe", *ACCURACY_COLUMNS),
+            (
+                [
+                    markdown_name(one["recipe"]),
+                    *accuracy_cells(
+                        one, one["n"], one["planned"],
+                        ((lost["seed"], lost["status"]) for lost in one["without_result"]),
+                    ),
+                ]
+                for one in found["recipes"]
+            ),
+        ),
+        comparison_table(found["comparisons"], "recipe") if found["comparisons"] else "",
         "## Where the numbers come from",
         table(("", "files of the run"), sources(found)),
     ]  # fmt: skip
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def picture(drawn: list[str], *names: str) -> list[str]:
+def picture(drawn: Iterable[str], *names: str) -> list[str]:
     """Those of some pictures that were drawn, as Markdown."""
     return [f"![{name}](figures/{name}.svg)" for name in names if name in drawn]
 
 
-def model_part(one: Comparison, number: int, drawn: list[str]) -> Iterator[str]:
+def model_part(one: Found, number: int, drawn: list[str]) -> Iterator[str]:
     """Everything about two trained models."""
     run, against = markdown_name(one["run"]), markdown_name(one["against"])
     yield f"### {run} and {against}"
@@ -323,8 +353,7 @@ def model_part(one: Comparison, number: int, drawn: list[str]) -> Iterator[str]:
             ),
         )
         yield from picture(drawn, f"classes-{number}", f"disagreements-{number}")
-    if one["unequal"]:
-        yield f"Not equal budget: {markdown_name(', '.join(one['unequal']))}."
+    yield markdown_name(unequal_budget(one["unequal"]))
     if one["changes"]:
         yield table(
             ("field", run, against),
@@ -332,43 +361,7 @@ def model_part(one: Comparison, number: int, drawn: list[str]) -> Iterator[str]:
         )
 
 
-def recipe_part(found: Comparison) -> Iterator[str]:
-    """Everything about recipes."""
-    yield table(
-        ("recipe", "n", "mean", "std, pp", "95 % interval", "every seed", "without a result"),
-        (
-            [
-                markdown_name(one["recipe"]),
-                str(one["n"]) if one["n"] == one["planned"] else f"{one['n']} of {one['planned']}",
-                percent(one["mean"]),
-                points(one["std"]),
-                between(one["interval"]),
-                ", ".join(f"{seed}: {percent(value)}" for seed, value in one["seeds"].items()),
-                ", ".join(f"{x['seed']}: {x['status']}" for x in one["without_result"]) or "-",
-            ]
-            for one in found["recipes"]
-        ),
-    )
-    if found["comparisons"]:
-        yield table(
-            ("recipe", "against", "difference, pp", "95 % interval", "adjusted p", "verdict",
-             "not equal budget"),
-            (
-                [
-                    markdown_name(one["recipe"]),
-                    markdown_name(one["against"]),
-                    signed(one["difference"]),
-                    between(one["interval"], signed),
-                    p_value(one["adjusted_p"]),
-                    one["verdict"],
-                    markdown_name(", ".join(one["unequal"])) or "-",
-                ]
-                for one in found["comparisons"]
-            ),
-        )  # fmt: skip
-
-
-def sources(found: Comparison) -> Iterator[list[str]]:
+def sources(found: Found) -> Iterator[list[str]]:
     """Which files and fields each row of the table was read from."""
     for title, (names, _) in ROWS.items():
         read = dict.fromkeys(

@@ -5,8 +5,8 @@
     [common]                        # holds for every arm
     train.epochs = 50
     [vary]
-    model.norm = ["layer", "rms"]   # an axis that is a field, and its words
-    [vary.position.rope]            # a word that changes several fields together
+    model.norm = ["layer", "rms"]   # an axis that is a field, and its values
+    [vary.position.rope]            # a value that changes several fields together
     model.position = "rope"
     explanation = "..."
 
@@ -25,16 +25,16 @@ from typing import Any, NamedTuple, Self, get_args
 
 from vitlab.config import SECTIONS, field_types, fields_of
 from vitlab.errors import ConfigError
-from vitlab.fields import bare, describe, parse, text, unknown
+from vitlab.fields import bare, describe, parse, unknown
 from vitlab.recipes import ALL_RECIPES
-from vitlab.study.plan import AGAINST_BASELINE, ALL_PAIRS, Arm, Design, Plan, arm_config
+from vitlab.study.plan import AGAINST_BASELINE, ALL_PAIRS, Arm, Design, Plan, arm_config, written
 
 READY = Path(__file__).parent / "ready"
 """The studies that ship: a file each."""
 
 
-class Word(NamedTuple):
-    """A value of an axis: the fields it changes and, where somebody wrote one, what it is."""
+class Value(NamedTuple):
+    """A value of an axis: the fields it changes and, where the file has one, an explanation."""
 
     changes: dict[str, Any]
     explanation: str = ""
@@ -48,9 +48,9 @@ class Range(NamedTuple):
     log: bool
 
     @classmethod
-    def read(cls, words: str) -> Self | None:
-        """Read a range, or None if the words are no range."""
-        found = re.fullmatch(r"(log:)?([-+.\de]+?)\.\.([-+.\de]+)", words)
+    def read(cls, text: str) -> Self | None:
+        """Read a range, or None if the text is no range."""
+        found = re.fullmatch(r"(log:)?([-+.\de]+?)\.\.([-+.\de]+)", text)
         try:
             return cls(float(found[2]), float(found[3]), bool(found[1])) if found else None
         except ValueError:
@@ -60,7 +60,7 @@ class Range(NamedTuple):
         return f"{'log:' if self.log else ''}{self.low:g}..{self.high:g}"
 
 
-Axes = dict[str, dict[str, Word] | Range]
+Axes = dict[str, dict[str, Value] | Range]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ class Definition:
     family: str = AGAINST_BASELINE
     exploratory: bool = False
     rivals: bool = False
-    """The best word of each axis meets those of the others, instead of being combined."""
+    """The best value of each axis meets those of the others, instead of being combined."""
     margin: float | None = None
     """Difference of accuracies, 0 to 1, within which an arm counts as equal to another."""
     rates: tuple[float, ...] = ()
@@ -125,23 +125,23 @@ class Definition:
         Some may be no possible config, and some no other than the baseline.
         """
         yield Arm(name="baseline", changes={}, baseline=True)
-        axes = {axis: words for axis, words in self.axes.items() if isinstance(words, dict)}
+        axes = {axis: values for axis, values in self.axes.items() if isinstance(values, dict)}
         if self.design == "one-factor":
-            for axis, words in axes.items():
-                for word in words:
-                    yield self._arm({axis: word}, axis)
+            for axis, values in axes.items():
+                for name in values:
+                    yield self._arm({axis: name}, axis)
         elif self.design == "grid":
-            for words in itertools.product(*axes.values()):
-                yield self._arm(dict(zip(axes, words, strict=True)), None)
+            for names in itertools.product(*axes.values()):
+                yield self._arm(dict(zip(axes, names, strict=True)), None)
 
     def _arm(self, chosen: dict[str, str], axis: str | None) -> Arm:
-        """The arm of one word of each of some axes."""
+        """The arm of one value of each of some axes."""
         changes: dict[str, Any] = {}
         sentences = []
         for one, name in chosen.items():
-            word = self.axes[one][name]  # type: ignore[index]
-            changes |= word.changes
-            sentences.append(word.explanation or self.explanations.get(one, ""))
+            value = self.axes[one][name]  # type: ignore[index]
+            changes |= value.changes
+            sentences.append(value.explanation or self.explanations.get(one, ""))
         return Arm(
             name=", ".join(f"{one}={name}" for one, name in chosen.items()),
             changes=changes,
@@ -185,7 +185,7 @@ def line_of(problem: str, source: str) -> str:
     return ""
 
 
-def from_words(vary: list[str], recipe: str | None, **given: Any) -> Definition:
+def from_options(vary: list[str], recipe: str | None, **given: Any) -> Definition:
     """Read a study off a command line: each of `vary` is `FIELD=VALUE,VALUE` or `FIELD=RANGE`.
 
     Without any, it is a study of nothing but seeds.
@@ -193,14 +193,14 @@ def from_words(vary: list[str], recipe: str | None, **given: Any) -> Definition:
     axes: dict[str, Any] = {}
     problems = [] if recipe else ["--vary needs a --recipe to vary"]
     for item in vary:
-        path, _, words = item.partition("=")
+        path, _, values = item.partition("=")
         path = path.replace("-", "_")
-        if not words:
+        if not values:
             problems.append(f"--vary {item}: write FIELD=VALUE,VALUE")
         elif "tuple" in str(field_types().get(path)):
-            problems.append(f"--vary {path}: its words hold commas, so they need a file")
+            problems.append(f"--vary {path}: its values hold commas, so they need a file")
         else:
-            axes[path] = words if Range.read(words) else words.split(",")
+            axes[path] = values if Range.read(values) else values.split(",")
     if problems or recipe is None:
         raise ConfigError(problems)
     name = "-".join([recipe, *(path.rpartition(".")[2] for path in axes or ["seeds"])])
@@ -231,7 +231,7 @@ def interpret(name: str, tree: dict[str, Any]) -> Definition:
         raise ConfigError(problems)
     overrides = typed(flat(tree.get("common", {})), problems)
     vary = flat(tree.get("vary", {}))
-    axes = {axis: read_axis(axis, words, problems) for axis, words in vary.items()}
+    axes = {axis: read_axis(axis, values, problems) for axis, values in vary.items()}
     if problems:
         raise ConfigError(problems)
     search = tree.get("design") == "search"
@@ -264,39 +264,36 @@ def flat(tree: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def read_axis(axis: str, words: Any, problems: list[str]) -> dict[str, Word] | Range:
-    """Read an axis: a range, the values of a field, or words that each change several fields."""
-    if isinstance(words, dict):
-        return {word: read_word(word, changes, problems) for word, changes in words.items()}
-    if isinstance(words, str) and (found := Range.read(words)):
+def read_axis(axis: str, values: Any, problems: list[str]) -> dict[str, Value] | Range:
+    """Read an axis: a range, the values of a field, or values that each change several fields."""
+    if isinstance(values, dict):
+        return {name: read_value(name, changes, problems) for name, changes in values.items()}
+    if isinstance(values, str) and (found := Range.read(values)):
         if bare(field_types().get(axis)) not in (int, float):
-            problems.append(f"{axis}={words}: a range needs a field that is a number")
+            problems.append(f"{axis}={values}: a range needs a field that is a number")
         elif found.low >= found.high or (found.log and found.low <= 0):
-            problems.append(f"{axis}={words}: a range grows, and one with log: begins above 0")
+            problems.append(f"{axis}={values}: a range grows, and one with log: begins above 0")
         return found
-    if not isinstance(words, list):
-        problems.append(f"{axis}={words!r} is neither a list of words nor a range")
+    if not isinstance(values, list):
+        problems.append(f"{axis}={values!r} is neither a list of values nor a range")
         return {}
     if axis not in field_types():
         problems.append(unknown(axis, field_types()))
         return {}
-    changes = [typed({axis: word}, problems) for word in words]
-    return {written(one[axis]): Word(one) for one in changes if one}
+    changes = [typed({axis: value}, problems) for value in values]
+    return {written(one[axis]): Value(one) for one in changes if one}
 
 
-def read_word(word: str, tree: Any, problems: list[str]) -> Word:
-    """Read a word that says itself what it changes."""
+def read_value(name: str, tree: Any, problems: list[str]) -> Value:
+    """Read a value that says itself what it changes."""
     if not isinstance(tree, dict):
-        problems.append(f"{word}={tree!r}: a word of an axis that is no field is a table of fields")
-        return Word({})
+        problems.append(
+            f"{name}={tree!r}: a value of an axis that is no field is a table of fields"
+        )
+        return Value({})
     changes = flat(tree)
     explanation = changes.pop("explanation", "")
-    return Word(typed(changes, problems), explanation)
-
-
-def written(value: Any) -> str:
-    """A JSON value of a field as one would type it."""
-    return text(tuple(value) if isinstance(value, list) else value)
+    return Value(typed(changes, problems), explanation)
 
 
 def typed(fields: dict[str, Any], problems: list[str]) -> dict[str, Any]:
@@ -329,26 +326,25 @@ def follow_up(plan: Plan, best: dict[str, dict[str, Any]]) -> Definition:
     Of axes that are rivals the best of each is an arm of its own, and that of the first axis
     takes the baseline's place.
     """
-    first = max(plan.seeds) + 1
-    recipe, overrides = plan.recipe, plan.overrides
+    first, overrides = max(plan.seeds) + 1, plan.overrides
     if plan.rivals:
         leader, *others = plan.axes
         ahead = best.get(leader, {})
-        before = fields_of(arm_config(recipe, overrides, {}))
+        before = fields_of(arm_config(plan.recipe, overrides, {}))
         overrides = {**overrides, **ahead}
-        words = {
-            axis: Word({path: before[path] for path in ahead} | best.get(axis, {}))
+        rivals = {
+            axis: Value({path: before[path] for path in ahead} | best.get(axis, {}))
             for axis in others
         }
-        axes: Axes = {"rival": words}
+        axes: Axes = {"rival": rivals}
     else:
         changes = {path: value for one in best.values() for path, value in one.items()}
-        sentence = f"The best words of {plan.name} together: {', '.join(best)}."
-        axes = {"combination": {"best": Word(changes, sentence)}}
+        sentence = f"The best values of {plan.name} together: {', '.join(best)}."
+        axes = {"combination": {"best": Value(changes, sentence)}}
     return Definition(
         name=f"{plan.name}-best",
         question=f"Does the best of {plan.name} beat its baseline with new seeds?",
-        recipe=recipe,
+        recipe=plan.recipe,
         overrides=overrides,
         axes=axes,
         seeds=tuple(range(first, first + max(5, len(plan.seeds)))),

@@ -1,14 +1,9 @@
-"""Where trials run, side by side: processes of this machine, or jobs of somebody else's queue.
-
-    processes   a process per trial
-    local       submitit's local executor: a process per trial, GPUs dealt out one each
-    slurm       submitit's SLURM executor: a job per trial
+"""Where trials run, side by side: processes of this machine, or jobs of a SLURM cluster.
 
 An engine is handed a command line and nothing else, so a trial on a cluster is the command that
 a person could type there, and nothing of ours is pickled.
 """
 
-import contextlib
 import json
 import os
 import signal
@@ -25,17 +20,16 @@ from vitlab.errors import ConfigError, VitlabError
 from vitlab.files import write_json
 
 JOB_MINUTES = 24 * 60
-"""Minutes that a job of a queue may take, unless --job timeout_min says otherwise."""
+"""Minutes that a job of SLURM may take, unless --job timeout_min says otherwise."""
 
 SCRIPT = """\
 log=$1 stem=$2; shift 2
 trap : TERM INT
 "$@" >>"$log" 2>&1 & pid=$!
-echo $pid >"$stem.pid"
 while wait $pid; code=$?; kill -0 $pid 2>/dev/null; do :; done
 echo $code >"$stem.code.tmp"; mv "$stem.code.tmp" "$stem.code"
 """
-"""Runs a command and leaves its log, its process id and its exit code beside one another.
+"""Runs a command as a job and leaves its log and its exit code beside one another.
 
 A signal ends the first `wait`, not the script: the command writes its checkpoint meanwhile.
 """
@@ -68,6 +62,7 @@ class Engine(Protocol):
 
 
 ENGINES = ("processes", "local", "slurm")
+"""`local` is the earlier name of `processes` on several GPUs."""
 
 
 def build_engine(
@@ -99,22 +94,20 @@ def build_engine(
             raise ConfigError([f"--job {job}: write NAME=VALUE"])
         options[key] = int(value) if value.isdigit() else value
     if name == "slurm":
-        return Queue(name, folder / "jobs", workers or size, threads, options)
-    on_cpu = choose_device(device).type == "cpu"
-    idle = max(1, cores() // threads) if on_cpu else 1
-    if name == "local":
-        devices = 0 if on_cpu else torch.cuda.device_count()
-        workers = workers or devices or idle
-        return Queue(name, folder / "jobs", workers, threads, options, gpus=devices)
+        return Slurm(folder / "jobs", workers or size, threads, options)
     if options:
-        raise ConfigError([f"--job {jobs[0]}: only --engine local and slurm have jobs"])
-    return Processes(min(workers or idle, size))
+        raise ConfigError([f"--job {jobs[0]}: only --engine slurm has jobs"])
+    chosen = choose_device(device)
+    gpus = visible_gpus() if chosen.type == "cuda" and chosen.index is None else []
+    idle = max(1, cores() // threads) if chosen.type == "cpu" else 1
+    return Processes(min(workers or len(gpus) or idle, size), gpus)
 
 
 class Process:
     """A trial as a process of this machine, in a session of its own so that Ctrl-C is ours."""
 
-    def __init__(self, command: list[str], log: Path):
+    def __init__(self, command: list[str], log: Path, gpu: str | None = None):
+        self.gpu = gpu
         with open(log, "ab") as file:
             self._process = subprocess.Popen(
                 command,
@@ -122,6 +115,7 @@ class Process:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                env=os.environ | ({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {}),
             )
 
     def poll(self) -> int | None:
@@ -139,77 +133,49 @@ class Process:
 
 
 class Processes:
-    """Processes of this machine."""
+    """Processes of this machine; each sees the one of the `gpus` that is the least used."""
 
-    def __init__(self, workers: int):
+    def __init__(self, workers: int, gpus: Sequence[str] = ()):
         self.workers = workers
+        self._gpus = gpus
+        self._started: list[Process] = []
 
     def start(self, command: list[str], stem: Path) -> Process:
         """Start a command."""
-        return Process(command, log=beside(stem, "log"))
+        self._started = [process for process in self._started if process.poll() is None]
+        used = [process.gpu for process in self._started]
+        gpu = min(self._gpus, key=used.count) if self._gpus else None
+        self._started.append(Process(command, beside(stem, "log"), gpu))
+        return self._started[-1]
 
 
-class Submitted:
-    """A trial as a job of submitit, judged by the exit code that its script leaves behind."""
+class SlurmJob:
+    """A trial as a job of SLURM, which may have no accounting to tell how a job ended: what counts
+    is the exit code that its script leaves behind.
+    """
 
     def __init__(self, job: Any, stem: Path):
         self.job = job
         self.stem = stem
-
-    def code(self) -> int | None:
-        """The exit code, once there is one; a later start of the trial is then another job."""
-        file = beside(self.stem, "code")
-        if not file.exists():
-            return None
-        beside(self.stem, "job").unlink(missing_ok=True)
-        return int(file.read_text())
-
-
-class LocalJob(Submitted):
-    """A job of submitit's local executor."""
-
-    def poll(self) -> int | None:
-        """Its exit code once submitit's own helper is gone, or that of a kill if it left none."""
-        if not self.job.done():
-            return None
-        code = self.code()
-        return -signal.SIGKILL if code is None else code
-
-    def stop(self) -> None:
-        """Ask it to write a checkpoint and end."""
-        self._signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End it at once."""
-        self._signal(signal.SIGKILL)
-
-    def _signal(self, number: int) -> None:
-        # Submitit would signal a helper of its own, which does not pass it on.
-        with contextlib.suppress(OSError, ValueError):
-            os.kill(int(beside(self.stem, "pid").read_text()), number)
-
-
-class SlurmJob(Submitted):
-    """A job of SLURM, which may have no accounting to tell how a job ended."""
-
-    def __init__(self, job: Any, stem: Path):
-        super().__init__(job, stem)
-        self._every = LOOK_SECONDS
+        self._every: float = LOOK_SECONDS
         self._next_look = time.monotonic() + self._every
         self._missed = 0
 
     def poll(self) -> int | None:
         """Its exit code, or that of a kill if it has left the queue without one."""
-        code = self.code()
-        if code is not None or time.monotonic() < self._next_look:
-            return code
+        file = beside(self.stem, "code")
+        if file.exists():
+            return self._over(int(file.read_text()))
+        if time.monotonic() < self._next_look:
+            return None
         self._next_look = time.monotonic() + self._every
         # A shared folder may show the exit code some seconds late: one more look.
         self._missed = 0 if is_queued(self.job.job_id) else self._missed + 1
-        if self._missed < 2:
-            return None
-        beside(self.stem, "job").unlink(missing_ok=True)
-        return -signal.SIGKILL
+        return None if self._missed < 2 else self._over(-signal.SIGKILL)
+
+    def _over(self, code: int) -> int:
+        beside(self.stem, "job").unlink(missing_ok=True)  # a later start is another job
+        return code
 
     def stop(self) -> None:
         """Ask it to write a checkpoint and end: SIGTERM, and SIGKILL after SLURM's KillWait."""
@@ -223,82 +189,63 @@ class SlurmJob(Submitted):
 
 def is_queued(job: str) -> bool:
     """False once SLURM waits for a job no longer and runs it no longer."""
-    words = ["squeue", "--noheader", "--jobs", job]
-    told = subprocess.run(words, capture_output=True, text=True, check=False)
-    if told.returncode:
+    command = ["squeue", "--noheader", "--jobs", job]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    if answer.returncode:
         # Whoever cannot be reached says nothing about the job.
-        return "Invalid job id" not in told.stderr
-    return bool(told.stdout.strip())
+        return "Invalid job id" not in answer.stderr
+    return bool(answer.stdout.strip())
 
 
-class Queue:
-    """Jobs through submitit.
+class Slurm:
+    """Jobs of SLURM through submitit.
 
     Args:
-        cluster: local or slurm.
         folder: for submitit's own files.
-        workers: trials side by side; not more than there are GPUs on the local executor.
+        workers: trials side by side.
         threads: CPU threads of a trial.
         options: parameters of submitit, `timeout_min` and `slurm_partition` among them.
-        gpus: of this machine, for the local executor.
     """
 
-    def __init__(
-        self,
-        cluster: str,
-        folder: Path,
-        workers: int,
-        threads: int,
-        options: dict[str, Any],
-        gpus: int = 0,
-    ):
+    def __init__(self, folder: Path, workers: int, threads: int, options: dict[str, Any]):
         try:
             import submitit
         except ImportError:
             raise VitlabError(
-                f"--engine {cluster} needs submitit: pip install 'vitlab[cluster]'"
+                "--engine slurm needs submitit: pip install 'vitlab[cluster]'"
             ) from None
         self._submitit = submitit
         self._folder = folder
-        self._here = cluster == "local"
-        # The local executor hands its GPUs to every job alike, so it is told of one at a time.
-        self._gpus: dict[int, LocalJob | None] = dict.fromkeys(range(gpus))
-        self.workers = min(workers, gpus or workers)
-        settings = {"timeout_min": JOB_MINUTES, **options}
+        self.workers = workers
+        settings = {"timeout_min": JOB_MINUTES, "cpus_per_task": threads, **options}
         try:
-            if self._here:
-                self._executor = submitit.LocalExecutor(folder)
-            else:
-                self._executor = submitit.AutoExecutor(folder, cluster="slurm")
-                settings = {"cpus_per_task": threads, **settings}
+            self._executor = submitit.AutoExecutor(folder, cluster="slurm")
             self._executor.update_parameters(**settings)
         except (RuntimeError, TypeError, ValueError, NameError) as error:
-            raise VitlabError(f"--engine {cluster} cannot be used here: {error}") from error
+            raise VitlabError(f"--engine slurm cannot be used here: {error}") from error
 
-    def start(self, command: list[str], stem: Path) -> LocalJob | SlurmJob:
-        """Submit a command, or take up again the job that an earlier sitting submitted for it."""
+    def start(self, command: list[str], stem: Path) -> SlurmJob:
+        """Submit a command, or take up again the job that an earlier start submitted for it."""
         file = beside(stem, "job")
-        if not self._here and file.exists():
+        if file.exists():
             number = json.loads(file.read_text())["job"]
             return SlurmJob(self._submitit.SlurmJob(self._folder, number), stem)
         beside(stem, "code").unlink(missing_ok=True)
-        free = [gpu for gpu, job in self._gpus.items() if job is None or job.poll() is not None]
-        if free:
-            self._executor.update_parameters(gpus_per_node=1, visible_gpus=free[:1])
         script = ["sh", "-c", SCRIPT, "sh", str(beside(stem, "log")), str(stem), *command]
-        function = self._submitit.helpers.CommandFunction(script, verbose=False)
-        job = self._executor.submit(function)
-        if not self._here:
-            write_json(file, {"job": job.job_id})
-            return SlurmJob(job, stem)
-        started = LocalJob(job, stem)
-        self._gpus |= dict.fromkeys(free[:1], started)
-        return started
+        job = self._executor.submit(self._submitit.helpers.CommandFunction(script, verbose=False))
+        write_json(file, {"job": job.job_id})
+        return SlurmJob(job, stem)
 
 
 def beside(stem: Path, what: str) -> Path:
     """A file of a trial: names of trials hold dots, so a suffix is never replaced."""
     return stem.with_name(f"{stem.name}.{what}")
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return named.split(",") if named else [str(k) for k in range(torch.cuda.device_count())]
 
 
 def cores() -> int:

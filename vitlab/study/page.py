@@ -3,55 +3,73 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from vitlab.compare.page import (
+    ACCURACY_COLUMNS,
+    accuracy_cells,
+    comparison_table,
+    picture,
+)
 from vitlab.figures.study import prefixed
 from vitlab.formatting import (
     between,
     bullets,
     count,
-    p_value,
+    difference,
+    estimate,
+    markdown_name,
     percent,
     points,
     scaled,
     signed,
     table,
+    verdict_sentence,
 )
 
 Summary = Mapping[str, Any]
-"""What `summary.summarize` returns."""
+"""What `results.summarize` returns, or a part of it."""
 
 DESIGNS = {
     "one-factor": "one change at a time around the baseline",
-    "grid": "every combination of words",
+    "grid": "every combination of values",
     "search": "a guided search",
 }
 
-ARM_COLUMNS = (
-    "arm", "axis", "baseline", "planned", "n", "failed", "mean", "std", "low", "high", "min", "max",
-    "difference", "difference_low", "difference_high", "bootstrap_low", "bootstrap_high", "p",
-    "adjusted_p", "verdict", "not_equal", "parameters", "macs", "images_seen", "training_macs",
-    "images_per_second", "wall_seconds", "peak_memory_bytes", "largest_gradient_norm",
-    "loss_spikes", "largest_rate",
-)  # fmt: skip
-"""Columns of arms.csv."""
+ACCURACY = ("mean", "std", "low", "high", "min", "max")
+DIFFERENCE = ("difference", "difference_low", "difference_high", "bootstrap_low", "bootstrap_high",
+              "p", "adjusted_p", "verdict")  # fmt: skip
+COSTS = ("parameters", "macs", "images_seen", "training_macs", "images_per_second",
+         "wall_seconds", "peak_memory_bytes")  # fmt: skip
+STABILITY = ("largest_gradient_norm", "loss_spikes", "largest_rate")
+
+ARM_COLUMNS = ("arm", "axis", "baseline", "planned", "n", "failed", *ACCURACY, *DIFFERENCE,
+               "not_equal", *COSTS, *STABILITY)  # fmt: skip
+"""Columns of arms.csv; differences are to the baseline."""
 
 
 def arm_rows(summary: Summary) -> Iterator[list[Any]]:
-    """A row for every arm, in the order of ARM_COLUMNS; differences are to the baseline."""
+    """A row for every arm, in the order of ARM_COLUMNS."""
     baseline = next((arm["name"] for arm in summary["arms"] if arm["baseline"]), None)
     against = {one["arm"]: one for one in summary["comparisons"] if one["against"] == baseline}
+
+    def ends(found: Summary, name: str) -> tuple[Any, Any]:
+        low, high = found.get(name) or (None, None)
+        return low, high
+
     for arm in summary["arms"]:
-        accuracy, cost, stability = arm["accuracy"], arm["cost"], arm["stability"]
-        one = against.get(arm["name"], {})
+        one = dict(against.get(arm["name"], {}))
+        one["difference_low"], one["difference_high"] = ends(one, "interval")
+        one["bootstrap_low"], one["bootstrap_high"] = ends(one, "bootstrap_interval")
+        accuracy = dict(arm["accuracy"])
+        accuracy["low"], accuracy["high"] = ends(accuracy, "interval")
         yield [
-            arm["name"], arm["axis"], arm["baseline"], arm["planned"], arm["n"],
-            len(arm["failures"]), accuracy["mean"], accuracy["std"],
-            *(accuracy["interval"] or (None, None)), accuracy["min"], accuracy["max"],
-            one.get("difference"), *(one.get("interval") or (None, None)),
-            *(one.get("bootstrap_interval") or (None, None)), one.get("p"), one.get("adjusted_p"),
-            one.get("verdict"), "; ".join(arm["unequal"]), *cost.values(),
-            stability["largest_gradient_norm"], stability["loss_spikes"],
-            stability["largest_rate"],
-        ]  # fmt: skip
+            *(arm[name] for name in ("name", "axis", "baseline", "planned", "n")),
+            len(arm["failures"]),
+            *map(accuracy.get, ACCURACY),
+            *map(one.get, DIFFERENCE),
+            "; ".join(arm["unequal"]),
+            *map(arm["cost"].get, COSTS),
+            *map(arm["stability"].get, STABILITY),
+        ]
 
 
 def markdown(summary: Summary) -> str:
@@ -66,10 +84,7 @@ def markdown(summary: Summary) -> str:
         "## What this can tell",
         limits(summary),
         "## Accuracy",
-        table(
-            ("arm", "n", "mean", "std", "95 % interval", "lowest", "highest", "every seed"),
-            map(accuracy_row, arms),
-        ),
+        table(("arm", *ACCURACY_COLUMNS), map(accuracy_row, arms)),
         *comparison_part(summary),
         *ranking_part(summary),
         "## Cost",
@@ -93,7 +108,10 @@ def markdown(summary: Summary) -> str:
         "## Arms",
         bullets(f"**{arm['name']}**: {arm['explanation']}" for arm in arms),
         "## Pictures",
-        *pictures(summary),
+        *picture(
+            ("axes", "compute", "curves", *(["scaling"] if summary["scaling"] else [])),
+            "axes", "compute", "curves", "scaling",
+        ),
         "## Where it comes from",
         table(
             ("", ""),
@@ -112,6 +130,8 @@ def setting(summary: Summary) -> str:
     seeds = summary["seeds"]
     images = summary["validation_images"]
     on = f" on {images:,} images" if images else ""
+    tested = summary.get("tested")  # summaries of earlier versions have none
+    opened = f"opened for {count(tested, 'run')}, afterwards" if tested else "not opened"
     family = (
         "Arms are found by looking at results: there is a ranking, and no p-value."
         if summary["exploratory"]
@@ -124,7 +144,7 @@ def setting(summary: Summary) -> str:
     return (
         f"Recipe `{summary['recipe']}`, {design}, "
         f"{count(len(seeds), 'seed')} for each arm ({', '.join(map(str, seeds))}). Accuracy is "
-        f"that of the validation split at the last step{on}; the test split was not opened. "
+        f"that of the validation split at the last step{on}; the test split was {opened}. "
         f"{family} {progress(summary)}"
     )
 
@@ -154,29 +174,28 @@ def outcomes(summary: Summary) -> Iterator[str]:
     """Sentences on what was trained."""
     baseline = next((arm for arm in summary["arms"] if arm["baseline"]), None)
     if baseline and baseline["n"]:
-        accuracy = baseline["accuracy"]
-        within = f", 95 % interval {between(accuracy['interval'])}" if accuracy["interval"] else ""
-        yield (
-            f"The baseline reaches {percent(accuracy['mean'])} "
-            f"({'mean of ' if baseline['n'] > 1 else ''}{count(baseline['n'], 'seed')}{within})."
-        )
+        reached = estimate(baseline["accuracy"]["mean"], baseline["accuracy"]["interval"])
+        named = "" if baseline["name"] == "baseline" else f", `{baseline['name']}`,"
+        mean = "a mean of " if baseline["n"] > 1 else ""
+        yield f"The baseline{named} reaches {mean}{reached} over {count(baseline['n'], 'seed')}."
     if summary["exploratory"]:
         yield from ranking_findings(summary)
         return
-    words: dict[str, list[Summary]] = {}
+    kinds: dict[str, list[Summary]] = {}
     for one in summary["comparisons"]:
         kind = one["verdict"].split(" (")[0].split(";")[0]
-        words.setdefault(kind, []).append(one)
+        kinds.setdefault(kind, []).append(one)
     for kind in ("better", "worse"):
-        for one in words.get(kind, ()):
+        for one in kinds.get(kind, ()):
             yield decided(one)
-    if undecided := words.get("no evidence of a difference"):
+    if undecided := kinds.get("no evidence of a difference"):
         yield (
             f"No evidence of a difference in {count(len(undecided), 'comparison')}: "
             f"{', '.join(versus(one, summary) for one in undecided)}."
         )
-    for one in words.get("no verdict", ()):
-        yield f"{versus(one, summary)}: {one['verdict']}."
+    for one in summary["comparisons"]:
+        if one["verdict"].startswith(("no verdict", "equal")):
+            yield f"{versus(one, summary)}: {one['verdict']}."
     for one in summary["comparisons"]:
         if doubted(one):
             yield (
@@ -188,14 +207,9 @@ def outcomes(summary: Summary) -> Iterator[str]:
 
 def decided(one: Summary) -> str:
     """A sentence on a comparison that came out better or worse."""
-    unequal = f" Not equal budget: {', '.join(one['unequal'])}." if one["unequal"] else ""
-    lost = one["verdict"].partition("; ")[2]
-    return (
-        f"`{one['arm']}` is **{one['verdict'].split(';')[0]}** than `{one['against']}` by "
-        f"{points(abs(one['difference']))} pp (95 % interval of the difference "
-        f"{between(one['interval'], signed)}, adjusted p {p_value(one['adjusted_p'])})."
-        f"{f' But {lost}.' if lost else ''}{unequal}"
-    )
+    numbers = difference(one["difference"], one["interval"], one["adjusted_p"])
+    names = f"`{one['arm']}`", f"`{one['against']}`"
+    return verdict_sentence(*names, one["verdict"], numbers, one["unequal"], mark="**")
 
 
 def doubted(one: Summary) -> bool:
@@ -248,19 +262,11 @@ def limits(summary: Summary) -> str:
 
 def accuracy_row(arm: Summary) -> list[str]:
     """How accurate an arm is."""
-    accuracy = arm["accuracy"]
-    lost = [failure["status"] for failure in arm["failures"]]
-    n = f"{arm['n']} of {arm['planned']}" if arm["n"] < arm["planned"] else str(arm["n"])
-    seeds = [points(value) for value in accuracy["seeds"].values()]
+    name = markdown_name(arm["name"])
+    lost = ((failure["seed"], failure["status"]) for failure in arm["failures"])
     return [
-        f"**{arm['name']}**" if arm["baseline"] else arm["name"],
-        n,
-        percent(accuracy["mean"]),
-        points(accuracy["std"]),
-        between(accuracy["interval"]),
-        percent(accuracy["min"]),
-        percent(accuracy["max"]),
-        ", ".join([*seeds, *lost]),
+        f"**{name}**" if arm["baseline"] else name,
+        *accuracy_cells(arm["accuracy"], arm["n"], arm["planned"], lost),
     ]
 
 
@@ -275,24 +281,7 @@ def comparison_part(summary: Summary) -> Iterator[str]:
         + (f" but for {count(paired, 'comparison')} whose seeds vary together" if paired else "")
         + "; the bootstrap draws seeds and images anew, where predictions are stored."
     )
-    yield table(
-        ("arm", "against", "difference", "95 % interval", "bootstrap", "p", "adjusted p",
-         "verdict", "not equal budget"),
-        (
-            [
-                one["arm"],
-                one["against"],
-                signed(one["difference"]),
-                between(one["interval"], signed),
-                between(one["bootstrap_interval"], signed),
-                p_value(one["p"]),
-                p_value(one["adjusted_p"]),
-                one["verdict"],
-                ", ".join(one["unequal"]),
-            ]
-            for one in summary["comparisons"]
-        ),
-    )  # fmt: skip
+    yield comparison_table(summary["comparisons"], "arm")
 
 
 def ranking_part(summary: Summary) -> Iterator[str]:
@@ -384,12 +373,6 @@ def failure_part(summary: Summary) -> Iterator[str]:
     if summary["refused"]:
         yield "## Refused"
         yield table(("arm", "reason"), ([arm["name"], arm["reason"]] for arm in summary["refused"]))
-
-
-def pictures(summary: Summary) -> list[str]:
-    """The figures, as Markdown."""
-    names = ["axes", "compute", "curves", *(["scaling"] if summary["scaling"] else [])]
-    return [f"![{name}](figures/{name}.svg)" for name in names]
 
 
 def versus(one: Summary, summary: Summary) -> str:

@@ -1,4 +1,4 @@
-"""The plan of a study, as it lies on disk, and how each of its trials stands.
+"""The plan of a study, as it lies on disk.
 
     study.json            the plan: arms, seeds, trials; written before anything runs
     runs/                 one run directory per trial
@@ -19,11 +19,10 @@ from typing import Any, Literal
 
 from vitlab.config import MODELS, Config
 from vitlab.errors import RunError
-from vitlab.fields import hints
+from vitlab.fields import hints, text
 from vitlab.files import write_json
 from vitlab.recipes import recipe
-from vitlab.records import Evaluation
-from vitlab.run import STUDY, Run, read_failure
+from vitlab.run import STUDY
 
 SCHEMA = 1
 """Number of the study.json layout."""
@@ -75,7 +74,7 @@ class Trial:
 class Plan:
     """What study.json holds.
 
-    `axes` maps an axis to its words, `overrides` holds for every arm, and `refused` are the
+    `axes` maps an axis to its values, `overrides` holds for every arm, and `refused` are the
     arms that no config can be. `threads` is the number of CPU threads of every trial.
     """
 
@@ -162,14 +161,14 @@ class Plan:
 
     def config(self, trial: Trial) -> Config:
         """The config that a trial trains."""
-        arm = self.arm(trial.arm)
-        config = (
-            arm_config(self.recipe, self.overrides, arm.changes)
-            if arm.config is None
-            else Config.from_dict(arm.config)
-        )
-        config = config.override({"train.seed": trial.seed})
+        config = self.arm_config(self.arm(trial.arm)).override({"train.seed": trial.seed})
         return config if trial.rate is None else probe(config, trial.rate)
+
+    def arm_config(self, arm: Arm) -> Config:
+        """The config of an arm, as it was when the arm was planned."""
+        if arm.config is not None:
+            return Config.from_dict(arm.config)
+        return arm_config(self.recipe, self.overrides, arm.changes)
 
     @property
     def total_seconds(self) -> float:
@@ -233,34 +232,12 @@ def probe(config: Config, rate: float) -> Config:
     )
 
 
-def status(folder: Path, trial: Trial) -> tuple[str, str]:
-    """The Status of a trial, and why it has no result if it ended without one."""
-    if Run.is_finished(folder / trial.run):
-        return "finished", ""
-    if failure := read_failure(folder, trial.name):
-        return failure["status"], failure["reason"]
-    return ("interrupted" if (folder / trial.run).exists() else "planned"), ""
-
-
-def accuracy(folder: Path, trial: Trial) -> float | None:
-    """Validation accuracy at the last step of a finished trial, else None."""
-    if status(folder, trial)[0] != "finished":
-        return None
-    return validation(Run(folder / trial.run))["accuracy"]
-
-
-def validation(run: Run) -> Evaluation:
-    """The validation of a finished run at its last step; RunError where it has none."""
-    numbers = run.final_numbers
-    if "validation" not in numbers:
-        raise RunError(
-            f"{run.name} was not validated, and a study compares by validation images: set "
-            "data.validation_fraction above 0"
-        )
-    return numbers["validation"]
-
-
 def slug(name: str) -> str:
     """A name as part of a folder's name."""
     kept = "".join(letter if letter.isalnum() or letter in "._=+-" else "-" for letter in name)
     return kept[:80].strip("-.")
+
+
+def written(value: Any) -> str:
+    """A JSON value of a field as one would type it."""
+    return text(tuple(value) if isinstance(value, list) else value)

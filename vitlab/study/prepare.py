@@ -19,9 +19,8 @@ from vitlab.models import describe_parts
 from vitlab.models.cost import cost
 from vitlab.recipes import ALL_RECIPES
 from vitlab.run import STUDY
-from vitlab.study.define import Definition, Range, follow_up, written
-from vitlab.study.plan import Arm, Plan, accuracy, arm_config, left_out
-from vitlab.study.summary import best_arms
+from vitlab.study.define import Definition, Range
+from vitlab.study.plan import Arm, Plan, arm_config, left_out, written
 from vitlab.training.setup import CLEAN_IMAGES, TrainingSetup
 from vitlab.training.step import StepResults
 
@@ -35,7 +34,7 @@ TIMED_STEPS = 3
 """Timed steps of each image size; the first of them warms up and does not count."""
 
 
-counted = functools.cache(cost)
+cost_of = functools.cache(cost)
 
 
 def prepare(definition: Definition, *, threads: int, data_root: str | None = None) -> Plan:
@@ -50,7 +49,7 @@ def prepare(definition: Definition, *, threads: int, data_root: str | None = Non
         recipe=definition.recipe,
         design=definition.design,
         seeds=list(definition.seeds),
-        axes={axis: words_of(axis, words) for axis, words in definition.axes.items()},
+        axes={axis: values_of(axis, values) for axis, values in definition.axes.items()},
         overrides=definition.overrides,
         family=definition.family,
         exploratory=definition.exploratory,
@@ -62,17 +61,17 @@ def prepare(definition: Definition, *, threads: int, data_root: str | None = Non
     baseline = arm_config(plan.recipe, plan.overrides, {})
     for arm in definition.arms():
         try:
-            priced_arm = priced(arm, plan, data_root)
+            counted = with_cost(arm, plan, data_root)
         except ConfigError as error:
             if arm.baseline:
                 raise
             plan.refused.append({"name": arm.name, "reason": "; ".join(error.problems)})
             continue
         if arm.baseline or arm_config(plan.recipe, plan.overrides, arm.changes) != baseline:
-            plan.add(priced_arm)
+            plan.add(counted)
     if plan.axes and len(plan.arms) == 1 and plan.design != "search":
         reasons = [f"{arm['name']}: {arm['reason']}" for arm in plan.refused]
-        raise ConfigError(reasons or ["every word is what the recipe has already"])
+        raise ConfigError(reasons or ["every value is what the recipe has already"])
     for arm in plan.arms:
         plan.add_probes(arm, definition.rates)
     return plan
@@ -85,7 +84,7 @@ def open_plan(
     threads: int | None = None,
     device: str = "auto",
     data_root: str | None = None,
-    told: Callable[[str], None] = lambda name: None,
+    progress: Callable[[str], None] = lambda arm: None,
 ) -> Plan:
     """The plan that a folder holds, or a new one with times, which is not written yet.
 
@@ -94,7 +93,7 @@ def open_plan(
     """
     if not (folder / STUDY).exists():
         plan = prepare(definition, threads=threads or 1, data_root=data_root)
-        return timed(plan, device=device, data_root=data_root, told=told)
+        return timed(plan, device=device, data_root=data_root, progress=progress)
     stored = Plan.load(folder)
     asked = prepare(definition, threads=threads or stored.threads, data_root=data_root)
     if asked.question_asked != stored.question_asked:
@@ -102,52 +101,22 @@ def open_plan(
     return stored
 
 
-def open_follow_up(plan: Plan, folder: Path, **where: Any) -> tuple[Path, Plan]:
-    """The study of a finished study's best, beside it: planned once, whatever is found later.
-
-    VitlabError if no arm was better than the baseline.
-    """
-    beside = folder.with_name(f"{folder.name}-best")
-    if (beside / STUDY).exists():
-        return beside, Plan.load(beside)
-    best = best_rivals(plan, folder) if plan.rivals else best_arms(folder)
-    if not best:
-        raise VitlabError(f"no arm of {plan.name} was better than its baseline: nothing to train")
-    return beside, open_plan(follow_up(plan, best), beside, threads=plan.threads, **where)
+def values_of(axis: str, values: dict[str, Any] | Range) -> list[Any]:
+    """The values of an axis as study.json has them: of a field, names, or a range."""
+    if isinstance(values, Range):
+        return [str(values)]
+    return [value.changes[axis] if set(value.changes) == {axis} else name
+            for name, value in values.items()]  # fmt: skip
 
 
-def best_rivals(plan: Plan, folder: Path) -> dict[str, dict[str, Any]]:
-    """The changes of each axis's best arm; the baseline is an arm of the first axis."""
-    found = {}
-    for axis in plan.axes:
-        means = []
-        for arm in plan.arms:
-            if arm.axis == axis or (arm.baseline and not found):
-                values = [accuracy(folder, one) for one in plan.trials if one.arm == arm.name]
-                if None not in values:
-                    means.append((sum(filter(None, values)) / len(values), arm))
-        if not means:
-            raise VitlabError(f"{folder}: no arm of {axis} has all its seeds")
-        found[axis] = max(means, key=lambda pair: pair[0])[1].changes
-    return found
-
-
-def words_of(axis: str, words: dict[str, Any] | Range) -> list[Any]:
-    """The words of an axis as study.json has them: values of a field, names, or a range."""
-    if isinstance(words, Range):
-        return [str(words)]
-    return [word.changes[axis] if set(word.changes) == {axis} else name
-            for name, word in words.items()]  # fmt: skip
-
-
-def priced(arm: Arm, plan: Plan, data_root: str | None = None) -> Arm:
+def with_cost(arm: Arm, plan: Plan, data_root: str | None = None) -> Arm:
     """An arm with its parameters, multiply-adds and explanation; ConfigError if it cannot be."""
     config = arm_config(plan.recipe, plan.overrides, arm.changes)
     if not config.data.validation_fraction:
         raise ConfigError(["data.validation_fraction=0 leaves a study nothing to compare by"])
     data = replace(open_dataset(config.data, root=data_root).config, train_fraction=1.0)
     # Arms that differ in these alone have one model, which is counted once.
-    whole = counted(replace(config, data=data, augment=AugmentConfig(), optim=OptimConfig()))
+    whole = cost_of(replace(config, data=data, augment=AugmentConfig(), optim=OptimConfig()))
     return replace(
         arm,
         parameters=whole.parameters,
@@ -158,20 +127,20 @@ def priced(arm: Arm, plan: Plan, data_root: str | None = None) -> Arm:
 
 
 def explanation(arm: Arm, plan: Plan, config: Config) -> str:
-    """What sets an arm apart, in the words of the models, of the recipes or of the fields."""
+    """What sets an arm apart, as the models, the recipes or the fields describe it."""
     if arm.baseline:
         common = ", ".join(f"{path} {written(value)}" for path, value in plan.overrides.items())
         if common:
             return f"The recipe {config.recipe} with {common}."
         return f"The recipe {config.recipe}. {first_line(config.recipe)}"
-    words = describe_parts(config.model)
+    parts = describe_parts(config.model)
     sentences = []
     for path, value in arm.changes.items():
         section, _, name = path.partition(".")
         if path == "recipe":
             sentences.append(f"The recipe {value}. {first_line(value)}")
-        elif section == "model" and name in words:
-            sentences.append(words[name])
+        elif section == "model" and name in parts:
+            sentences.append(parts[name])
         elif value is not False or len(arm.changes) == 1:
             about = field_help(type(getattr(config, section)))[name]
             sentences.append(f"{path} is {written(value)}. {about}")
@@ -190,12 +159,12 @@ def timed(
     *,
     device: str = "auto",
     data_root: str | None = None,
-    told: Callable[[str], None] = lambda name: None,
+    progress: Callable[[str], None] = lambda arm: None,
 ) -> Plan:
     """The plan with an estimate of each arm's time, from a few training steps of every arm.
 
-    `told` hears the name of each arm before it is timed. An arm that cannot take a step keeps
-    its place without an estimate: its trials will say why.
+    `progress` is called with the name of each arm before it is timed. An arm that cannot take a
+    step keeps its place without an estimate: its trials will say why.
     """
     where, before = choose_device(device), torch.get_num_threads()
     estimate = TimeEstimate(where, data_root)
@@ -203,8 +172,8 @@ def timed(
     arms = []
     try:
         for arm in plan.arms:
-            told(arm.name)
-            config = arm_config(plan.recipe, plan.overrides, arm.changes)
+            progress(arm.name)
+            config = plan.arm_config(arm)
             try:
                 arms.append(replace(arm, seconds=estimate.seconds(config, arm.macs)))
             except (VitlabError, RuntimeError, MemoryError):
@@ -250,9 +219,11 @@ class TimeEstimate:
         small, full = self._measured[trial.sha256]
         train = config.train
         trained = small * train.small_epochs + full * (train.epochs - train.small_epochs)
-        judged = train.epochs / train.evaluate_epochs * (validation + min(training, CLEAN_IMAGES))
+        evaluated = (
+            train.epochs / train.evaluate_epochs * (validation + min(training, CLEAN_IMAGES))
+        )
         # A forward pass is a third of a step.
-        return trained * training + judged * full / 3
+        return trained * training + evaluated * full / 3
 
     def _measure(self, config: Config, examples: Any) -> tuple[float, float]:
         """Seconds per image of a step at the small and at the full size."""

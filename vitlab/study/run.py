@@ -22,15 +22,26 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from vitlab.errors import DivergenceError, Interrupted, PartialError
+from vitlab import compare
+from vitlab.errors import DivergenceError, Interrupted, PartialError, RunError, VitlabError
+from vitlab.evaluate import evaluate
 from vitlab.files import Lock, write_json
 from vitlab.formatting import duration
 from vitlab.recipes import command
 from vitlab.run import LOCK, STUDY, Run, failure_file
+from vitlab.study.define import follow_up
 from vitlab.study.engines import Engine, Job
-from vitlab.study.plan import Plan, Status, Trial, accuracy, status
+from vitlab.study.plan import Plan, Status, Trial
+from vitlab.study.prepare import open_plan
+from vitlab.study.results import (
+    PENDING,
+    StudyRecord,
+    accuracy,
+    best_arms,
+    status,
+    write_summary,
+)
 from vitlab.study.search import proposals
-from vitlab.study.summary import write_summary
 from vitlab.training.signals import stop_request
 
 POLL_SECONDS = 0.1
@@ -40,7 +51,7 @@ OUT_OF_MEMORY = re.compile(r"out of memory|MemoryError|can't allocate memory|not
 
 
 @dataclass(kw_only=True)
-class Conductor:
+class Scheduler:
     """Runs the trials of a study in its folder, each as a command that an engine starts."""
 
     plan: Plan
@@ -88,22 +99,22 @@ class Conductor:
 
     def _fill(self, queue: Iterator[Trial], locked: deque[Trial]) -> None:
         """Start trials until every worker has one, those first that were locked until now."""
-        for _ in range(len(locked)):
-            trial = locked.popleft()
+        again = [locked.popleft() for _ in range(len(locked))]
+        for trial in itertools.chain(again, self._free(queue)):
+            if self._over(trial):
+                continue
             if len(self._running) >= self.engine.workers or Run.is_locked(self.folder / trial.run):
                 locked.append(trial)
-            elif not self._over(trial):
+            else:
                 self._start(trial)
+
+    def _free(self, queue: Iterator[Trial]) -> Iterator[Trial]:
+        """The next trials, as long as a worker is free."""
         while len(self._running) < self.engine.workers:
             trial = next(queue, None)
             if trial is None:
                 return
-            if self._over(trial):
-                continue
-            if Run.is_locked(self.folder / trial.run):
-                locked.append(trial)
-            else:
-                self._start(trial)
+            yield trial
 
     def _over(self, trial: Trial) -> bool:
         now, _ = status(self.folder, trial)
@@ -131,7 +142,7 @@ class Conductor:
         return ["env", *threads, sys.executable, "-m", "vitlab", *words]
 
     def _ended(self) -> Iterator[tuple[Trial, int]]:
-        """Take leave of the trials that have ended, with their exit codes."""
+        """Forget the trials that have ended; yield them with their exit codes."""
         for trial, job in list(self._running.items()):
             if (code := job.poll()) is not None:
                 del self._running[trial]
@@ -144,46 +155,87 @@ class Conductor:
             write_json(failure_file(self.folder, trial.name), {"status": reached, "reason": reason})
 
 
-def conduct(plan: Plan, folder: Path, engine: Engine, **settings: Any) -> dict[str, Any]:
+def run_study(plan: Plan, folder: Path, engine: Engine, **settings: Any) -> dict[str, Any]:
     """Run a whole study as its design asks, write its summary and return it.
 
-    `settings` are those of a Conductor.
+    `settings` are those of a Scheduler.
     """
-    conductor = Conductor(plan=plan, folder=folder, engine=engine, **settings)
+    scheduler = Scheduler(plan=plan, folder=folder, engine=engine, **settings)
     if not (folder / STUDY).exists():
         plan.save(folder)
     searching = plan.design == "search"
-    trials = proposals(plan, folder, conductor.data_root) if searching else plan.trials
-    conductor.run(itertools.chain(trials, plan.probes))
+    trials = proposals(plan, folder, scheduler.data_root) if searching else plan.trials
+    scheduler.run(itertools.chain(trials, plan.probes))
     return write_summary(folder)
+
+
+def open_follow_up(plan: Plan, folder: Path, **where: Any) -> tuple[Path, Plan]:
+    """The study of a finished study's best, beside it: planned once, whatever is found later.
+
+    VitlabError if no arm was better than the baseline.
+    """
+    beside = folder.with_name(f"{folder.name}-best")
+    if (beside / STUDY).exists():
+        return beside, Plan.load(beside)
+    best = best_arms(StudyRecord(folder))
+    if not best:
+        raise VitlabError(f"no arm of {plan.name} was better than its baseline: nothing to train")
+    return beside, open_plan(follow_up(plan, best), beside, threads=plan.threads, **where)
+
+
+def evaluate_best(folder: Path, **where: Any) -> dict[str, Any]:
+    """Evaluate the baseline and the best arm on the test split, and compare them there.
+
+    These are the arms of the study that `--then best` trained with new seeds, where there is one.
+    Each of their runs is evaluated once, which enters the ledger; what comes out stands in the
+    study's folder `test`.
+
+    Args:
+        where: device and data_root of `vitlab.evaluate`.
+
+    Returns:
+        `vitlab.compare.compare`.
+    """
+    followed = folder.with_name(f"{folder.name}-best")
+    record = StudyRecord(followed if (followed / STUDY).exists() else folder)
+    complete = [one for one in record.arms if one.complete and not one.arm.baseline]
+    if record.baseline is None or not record.baseline.complete or not complete:
+        raise RunError(f"{record.folder}: the baseline and an arm have to finish before their test")
+    best = max(complete, key=lambda one: one.sample.mean)
+    runs = [run.run for arm in (record.baseline, best) for run in arm.group.runs]
+    for run in runs:
+        if "test" not in run.results:
+            evaluate(run, "test", pictures=False, **where)
+    write_summary(record.folder)  # which says that the test split was opened
+    return compare.write(runs, "test", record.folder / "test")
 
 
 def check_results(plan: Plan, folder: Path) -> None:
     """Raise a PartialError that names every trial without a result, if there is one."""
-    outcomes = {trial: status(folder, trial) for trial in plan.all}
-    lost = {trial: outcome for trial, outcome in outcomes.items() if outcome[0] != "finished"}
+    ended = {trial: status(folder, trial) for trial in plan.all}
+    lost = {trial: end for trial, end in ended.items() if end[0] != "finished"}
     if lost:
         lines = [f"{trial.name}: {now}: {why}" for trial, (now, why) in lost.items()]
         raise PartialError(
-            f"{len(lost)} of {len(outcomes)} trials have no result; the same command goes on with "
+            f"{len(lost)} of {len(ended)} trials have no result; the same command goes on with "
             "what was interrupted, --retry with the others as well\n" + "\n".join(lines)
         )
 
 
 def diagnose(code: int, log: Path) -> tuple[Status, str]:
-    """Why a trial ended without a result, from its exit code and the last words of its log."""
+    """Why a trial ended without a result, from its exit code and the end of its log."""
     number = -code if code < 0 else code - 128
     if number in signal.valid_signals():
         name = signal.Signals(number).name
         memory = ", by somebody or by a system out of memory" if name == "SIGKILL" else ""
         return "killed", f"ended by {name}{memory}: the same command goes on with it"
-    reason = last_words(log)
+    reason = last_error(log)
     if code == DivergenceError.exit_code:
         return "diverged", reason
     return ("out of memory" if OUT_OF_MEMORY.search(reason) else "failed"), reason
 
 
-def last_words(log: Path) -> str:
+def last_error(log: Path) -> str:
     """The error a log ends with: our message, or the last line of a traceback."""
     if not log.exists():
         return "it left no log"
@@ -193,17 +245,16 @@ def last_words(log: Path) -> str:
             return "\n".join(lines[place:]).removeprefix("vitlab: ")
         if lines[place].startswith("Traceback"):
             break
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "it printed nothing"
 
 
 class Display:
-    """One bar for the whole study with the time left, or a line per trial where nobody watches."""
+    """A line for every trial that ends; in a terminal also a bar, with the time left."""
 
     def __init__(self, plan: Plan, folder: Path, workers: int, quiet: bool):
         self._plan = plan
         self._folder = folder
         self._workers = workers
-        self._epochs: dict[Trial, int] = {}
         self._console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
         self._progress = Progress(
             TextColumn("{task.fields[count]}"),
@@ -230,31 +281,25 @@ class Display:
             return
         self._looked = time.monotonic()
         waiting = f", {locked} trained by another process" if locked else ""
-        done, total = self._work(running)
-        self._progress.update(
-            self._task,
-            completed=done,
-            total=total,
-            count=f"{self._count()}{waiting}",
-            left=self._left(done, total),
-        )
+        (done, total), count = self._work(running), f"{self._count()}{waiting}"
+        left = self._left(done, total)
+        self._progress.update(self._task, completed=done, total=total, count=count, left=left)
 
     def ended(self, trial: Trial, running: Iterable[Trial]) -> None:
         """Print how a trial ended."""
         reached, reason = status(self._folder, trial)
         right = accuracy(self._folder, trial)
         what = f"{trial.rate:g} x the learning rate" if trial.rate else f"seed {trial.seed}"
-        words = f"{reached}: {reason.splitlines()[0]}" if right is None else f"{right:.2%}"
+        end = f"{reached}: {reason.splitlines()[0]}" if right is None else f"{right:.2%}"
         left = self._left(*self._work(running))
-        line = f"{self._count()}  {trial.arm}, {what}: {words}"
+        line = f"{self._count()}  {trial.arm}, {what}: {end}"
         self._console.print(f"{line}; {left}" if left else line, markup=False)
 
     def _count(self) -> str:
-        over = sum(self._is_over(trial) for trial in self._plan.all)
-        return f"{over}/{self._plan.size} trials"
+        return f"{sum(map(self._is_over, self._plan.all))}/{self._plan.size} trials"
 
     def _is_over(self, trial: Trial) -> bool:
-        return status(self._folder, trial)[0] not in ("planned", "interrupted")
+        return status(self._folder, trial)[0] not in PENDING
 
     def _work(self, running: Iterable[Trial]) -> tuple[float, float]:
         """Seconds of the estimates that are done, and that there are in all."""
@@ -271,9 +316,7 @@ class Display:
         """How far a running trial has come, from its last line of metrics."""
         path = self._folder / trial.run
         lines = Run(path).metrics if Run.exists(path) else []
-        if trial not in self._epochs:
-            self._epochs[trial] = self._plan.config(trial).train.epochs
-        return lines[-1]["epoch"] / self._epochs[trial] if lines else 0.0
+        return lines[-1]["epoch"] / Run(path).config.train.epochs if lines else 0.0
 
     def _left(self, done: float, total: float) -> str:
         """The time left, at the speed since this process began, or by the estimates."""

@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from vitlab.study.record import ArmResult, StudyRecord
-
 IMAGES = "data.train_fraction"
 """The field that changes the number of training images and nothing else."""
 
@@ -28,9 +26,13 @@ Curve = tuple[float, float, float]
 """a, b and c of error = a * n**-b + c."""
 
 
-def summarize(record: StudyRecord) -> dict[str, Any] | None:
-    """Points, curves and crossings as JSON values; None for a study of a single size."""
-    series = {name: points for name, points in grouped(record).items() if len(points) > 1}
+Points = dict[int, list[float]]
+"""Number of training images -> validation accuracies, a seed each."""
+
+
+def summarize(found: dict[str, Points]) -> dict[str, Any] | None:
+    """Points, curves and crossings of series as JSON values; None for a study of a single size."""
+    series = {name: points for name, points in found.items() if len(points) > 1}
     if not series:
         return None
     random = np.random.default_rng(0)
@@ -60,30 +62,6 @@ def summarize(record: StudyRecord) -> dict[str, Any] | None:
             for one, other in combinations(curves, 2)
         ],
     }
-
-
-Points = dict[int, list[float]]
-"""Number of training images -> validation accuracies, a seed each."""
-
-
-def grouped(record: StudyRecord) -> dict[str, Points]:
-    """The arms that differ in their number of training images alone, by what they share."""
-    groups: dict[str, list[ArmResult]] = {}
-    for one in record.arms:
-        if one.finished:
-            rest = {name: value for name, value in one.fields.items()
-                    if name not in (IMAGES, "train.seed")}  # fmt: skip
-            groups.setdefault(repr(rest), []).append(one)
-    series: dict[str, Points] = {}
-    for arms in groups.values():
-        points: Points = {}
-        for one in arms:
-            images = one.finished[0].train_images
-            points.setdefault(images, []).extend(one.sample.values.values())
-        axes = [axis for axis in record.plan.axes if axis != IMAGES]
-        words = [record.word(arms[0], axis) for axis in axes if record.plan.design == "grid"]
-        series[", ".join(words) or record.plan.recipe] = dict(sorted(points.items()))
-    return series
 
 
 def fit(points: Points) -> Curve:

@@ -12,9 +12,10 @@ from typing import Any
 from vitlab.config import field_types
 from vitlab.errors import ConfigError, VitlabError
 from vitlab.fields import bare
-from vitlab.study.define import Range, written
-from vitlab.study.plan import Arm, Plan, Trial, accuracy, status
-from vitlab.study.prepare import priced
+from vitlab.study.define import Range
+from vitlab.study.plan import Arm, Plan, Trial, written
+from vitlab.study.prepare import with_cost
+from vitlab.study.results import accuracy, status
 
 Space = dict[str, tuple[Any, Callable[[Any], Any]]]
 """Axis -> Optuna's distribution, and what makes a field's value of what is drawn from it."""
@@ -43,7 +44,7 @@ def proposals(plan: Plan, folder: Path, data_root: str | None = None) -> Iterato
 
 
 def open_journal(folder: Path, seed: int) -> Any:
-    """The Optuna study of a folder; a new seed for each sitting, or it would repeat its draws."""
+    """The Optuna study of a folder; a new seed for each start, or it would repeat its draws."""
     try:
         import optuna
         from optuna.storages.journal import JournalFileBackend
@@ -66,7 +67,7 @@ def adopt(study: Any, plan: Plan, data_root: str | None) -> None:
     planned = {arm.name for arm in plan.arms}
     for trial in study.get_trials(deepcopy=False):
         if trial.user_attrs.get("arm", "baseline") not in planned:
-            plan.add(priced(arm_of(trial, axes), plan, data_root))
+            plan.add(with_cost(arm_of(trial, axes), plan, data_root))
 
 
 def tell(study: Any, plan: Plan, folder: Path) -> None:
@@ -97,7 +98,7 @@ def propose(study: Any, plan: Plan, data_root: str | None) -> Arm | None:
         arm = arm_of(trial, axes)
         if arm.changes not in tried:
             try:
-                arm = priced(arm, plan, data_root)
+                arm = with_cost(arm, plan, data_root)
                 trial.set_user_attr("arm", arm.name)
                 return arm
             except ConfigError as error:
@@ -109,13 +110,13 @@ def propose(study: Any, plan: Plan, data_root: str | None) -> Arm | None:
 
 def arm_of(trial: Any, axes: Space) -> Arm:
     """The arm that a trial of Optuna stands for."""
-    changes = {axis: words(trial.params[axis]) for axis, (_, words) in axes.items()}
+    changes = {axis: value(trial.params[axis]) for axis, (_, value) in axes.items()}
     name = ", ".join(f"{axis}={written(value)}" for axis, value in changes.items())
     return Arm(name=name, changes=changes)
 
 
 def space(axes: dict[str, list[Any]]) -> Space:
-    """The axes in Optuna's terms: ranges as they are, words as categories."""
+    """The axes in Optuna's terms: ranges as they are, values as categories."""
     from optuna.distributions import (
         CategoricalDistribution,
         FloatDistribution,
@@ -123,11 +124,11 @@ def space(axes: dict[str, list[Any]]) -> Space:
     )
 
     found: Space = {}
-    for axis, words in axes.items():
-        bounds = Range.read(words[0]) if isinstance(words[0], str) else None
+    for axis, values in axes.items():
+        bounds = Range.read(values[0]) if isinstance(values[0], str) else None
         if bounds is None:
-            values = {written(word): word for word in words}
-            found[axis] = CategoricalDistribution(list(values)), values.__getitem__
+            named = {written(value): value for value in values}
+            found[axis] = CategoricalDistribution(list(named)), named.__getitem__
         elif bare(field_types()[axis]) is int:
             low, high = int(bounds.low), int(bounds.high)
             found[axis] = IntDistribution(low, high, log=bounds.log), int
