@@ -12,7 +12,7 @@ from vitlab.data import loading
 from vitlab.errors import DataError
 
 SIZED = {"image_size": (4, 4), "channels": 3}
-"""With it a known set need not be looked through before its kept images are found."""
+"""With it the headers of images need not be read before those that are kept are found."""
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,6 @@ from vitlab.config import DataConfig
 from vitlab.data import KNOWN
 from vitlab.errors import ConfigError, DataError, RunError
 from vitlab.evaluate import evaluate
-from vitlab.figures import style
 from vitlab.ledger import open_split
 from vitlab.run import Run
 
@@ -150,8 +149,8 @@ def test_weights_that_saw_the_validation_images_are_refused_with_a_way_out(photo
 def test_what_was_allowed_stands_in_every_table(photos, capsys, monkeypatch):
     run = Run("runs/allowed")
     seen = run.provenance["data"]["validation_seen"]
-    monkeypatch.setitem(style.STYLE, "savefig.dpi", 30)
-    assert evaluate(run)["validation_seen"] == seen
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: None)
+    assert evaluate(run, pictures=False)["validation_seen"] == seen
     assert main(["leaderboard", "runs"]) == 0
     assert f"validation, {seen} trained on before" in " ".join(capsys.readouterr().out.split())
     assert main(["compare", "runs/source", "runs/allowed", "--out", "c"]) == 0

@@ -65,6 +65,8 @@ def test_a_run_leaves_everything_behind(straight):
     assert straight.finished is not None and "stopped" not in straight.finished
     assert straight.finished["step"] == 12 and straight.finished["epochs"] == 4
     assert straight.finished["train_clean"]["loss"] < math.log(3)
+    assert straight.finished["train_clean"]["images"] == 270
+    assert straight.finished["validation"]["images"] == 30
     clock = straight.finished["clock"]
     assert clock["process_seconds"] > 0
     assert 0 < clock["preparation_seconds"] < clock["wall_seconds"] - clock["step_seconds"]

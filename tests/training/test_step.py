@@ -203,7 +203,7 @@ def test_a_checkpoint_brings_back_all_that_it_holds(tmp_path):
     before, after = step.state, training_step(config, precision="fp16").state
     before.step = 7
     before.plateau = Plateau(0.5, bad_epochs=1, reductions=2)
-    before.clock = Clock(wall=9, process=8, preparation=1, steps=5, capture=2, joules=3)
+    before.clock = Clock(9.0, process=8.0, preparation=1.0, steps=5.0, capture=2.0, joules=3.0)
     before.recent, before.recent_seconds = [2.0, 1.0], 0.25
     before.evaluation = {"validation": {"loss": 0.5, "accuracy": 0.75}}
     before.best = {"step": 3, "loss": 0.4, "accuracy": 0.8}

@@ -85,19 +85,17 @@ def asked_to_stop(number: int):
     return busy
 
 
-IMAGES, TRIAL = (fit, "check"), (autotune, "noise_step")
-
-
 @pytest.mark.parametrize(
-    ("place", "number"),
+    ("module", "name", "number"),
     [
-        (IMAGES, signal.SIGINT), (IMAGES, signal.SIGTERM), (IMAGES, signal.SIGHUP),
-        (TRIAL, signal.SIGTERM),
+        (fit, "check", signal.SIGINT), (fit, "check", signal.SIGTERM),
+        (fit, "check", signal.SIGHUP), (autotune, "noise_step", signal.SIGTERM),
     ],
-    ids=str,
 )  # fmt: skip
-def test_a_signal_before_the_first_step_leaves_no_run(place, number, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(*place, asked_to_stop(number))
+def test_a_signal_before_the_first_step_leaves_no_run(
+    module, name, number, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(module, name, asked_to_stop(number))
     monkeypatch.setattr(autotune, "REPAID", 0)
     before = signal.getsignal(number)
     words = ["train", "digits", "--device", "cpu", "--out", str(tmp_path / "runs")]
