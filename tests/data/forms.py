@@ -50,6 +50,11 @@ def test_of(path: object = "photos", root: object = None, **fields: object) -> L
 test_of.__test__ = False  # no test, in spite of its name
 
 
+def description(path: object = "photos", root: object = None) -> str:
+    """What a training says of its images."""
+    return "\n".join(open_dataset(DataConfig(dataset=str(path)), root=root).description)
+
+
 def folders(root: Path, *names: str, count: int = 2, shape: tuple[int, ...] = (4, 4, 3)) -> Path:
     """Some images in each of the folders."""
     for name in names:

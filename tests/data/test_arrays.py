@@ -1,9 +1,11 @@
-"""What is said of arrays that are no images or labels helps: followed, it gives the right ones."""
+"""Arrays as a data set: one order, one fingerprint, and refusals whose advice mends them."""
 
 import numpy as np
 import pytest
+from forms import pixels, test_of, train_of
 
-from vitlab.data import LabelledImages, from_arrays
+from vitlab.config import DataConfig
+from vitlab.data import KNOWN, LabelledImages, from_arrays, open_dataset, statistics
 from vitlab.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -15,6 +17,86 @@ ALPHA = np.concatenate([IMAGES, np.full((12, 8, 8, 1), 9, np.uint8)], axis=3)
 HOLED = np.where(np.arange(12)[:, None, None, None] == 5, np.nan, IMAGES)
 APART = np.empty(12, object)
 APART[:] = list(IMAGES)
+
+
+def test_arrays_become_examples():
+    examples = from_arrays(pixels(6, 4, 5), np.array([0, 1, 2, 0, 1, 2], np.uint8))
+    assert examples.images.shape == (6, 4, 5, 1) and examples.images.flags.c_contiguous
+    assert examples.labels.dtype == np.int64
+    assert examples.class_names == ("0", "1", "2")
+
+
+def test_equal_data_has_equal_fingerprints_and_any_change_shows():
+    images, labels = pixels(4, 3, 3, 3), np.array([0, 1, 0, 1])
+    first = from_arrays(images, labels)
+    assert from_arrays(images.copy(), labels.copy()).fingerprint == first.fingerprint
+    changed = images.copy()
+    changed[0, 0, 0, 0] ^= 1
+    others = [
+        from_arrays(changed, labels),
+        from_arrays(images, labels[::-1]),
+        from_arrays(images, labels, ("a", "b")),
+        from_arrays(images.reshape(4, 1, 9, 3), labels),
+    ]
+    assert len({first.fingerprint, *(other.fingerprint for other in others)}) == 5
+    assert others[1].content != first.content
+
+
+def test_examples_have_one_order_whatever_order_they_come_in():
+    images, labels = pixels(40, 3, 3, 3), np.arange(40) % 4
+    images[4] = images[1]  # a copy of another class
+    first = from_arrays(images, labels)
+    order = np.random.default_rng(0).permutation(40)
+    turned = from_arrays(images[order], labels[order])
+    assert turned.content == first.content and turned.fingerprint == first.fingerprint
+    assert np.array_equal(first.images, turned.images)
+    assert np.array_equal(first.labels, turned.labels)
+    config = open_dataset(DataConfig(), (images, labels)).config
+    assert np.array_equal(turned.split(config)[1], first.split(config)[1])
+
+
+def test_digits_fill_the_whole_range_and_split_80_to_20_without_a_common_image():
+    train, test = train_of("digits"), test_of("digits")
+    known = KNOWN["digits"]
+    assert train.images.shape == (known.train, 8, 8, 1)
+    assert test.images.shape == (known.test, 8, 8, 1)
+    assert train.images.min() == 0 and train.images.max() == 255
+    shares = np.bincount(test.labels) / (np.bincount(test.labels) + np.bincount(train.labels))
+    assert abs(shares - 0.2).max() < 0.005
+    assert train.class_names == tuple("0123456789")
+    together = np.concatenate([train.images, test.images]).reshape(1797, -1)
+    assert len(np.unique(together, axis=0)) >= 1797 - 1  # one digit was scanned twice
+
+
+def test_statistics_are_those_of_a_plain_computation():
+    images = pixels(1500, 5, 4, 3)
+    mean, std = statistics(images)
+    assert np.allclose(mean, (images / 255).mean((0, 1, 2)), atol=1e-12)
+    assert np.allclose(std, (images / 255).std((0, 1, 2)), atol=1e-12)
+    assert statistics(images[::-1]) == (mean, std)
+    images[..., 1] = 7  # nothing to divide by
+    mean, std = statistics(images)
+    assert std[1] == 1 and mean[1] == pytest.approx(7 / 255)
+    assert all(0 < one < 1 for one in (std[0], std[2]))
+
+
+@pytest.mark.parametrize(
+    ("count", "labels", "names", "message"),
+    [
+        (0, [], None, r"\(0, 4, 4, 3\)"),
+        (3, [0, 1], None, "each of 3 images"),
+        (9, [0, -1, 1, -1, -1, -1, -2, -1, 0], None,
+         r"6 of 9 labels .*\[-1, -1, -1, -1, -2\] at \[1, 3, 4, 5, 6\]"),
+        (3, [0, 1, 10**9], None, "reach 1000000000, but no image is of class 2"),
+        (3, [0, 2, 1], ("a", "b"), r"1 of 3 labels are outside 0 to 1: \[2\] at \[1\]"),
+    ],
+)  # fmt: skip
+def test_arrays_that_are_no_examples_are_refused(count, labels, names, message):
+    with pytest.raises(DataError, match=message):
+        from_arrays(np.zeros((count, 4, 4, 3), np.uint8), labels, names)
+
+
+# Refusals that say what to do
 
 
 def follow(code, **given):

@@ -1,5 +1,7 @@
 """Augmentation as a user sees it: what may change, how often, and what stays the same."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -12,21 +14,14 @@ from vitlab.data.augment import (
     Technique,
     augment,
     crop,
-    normalize,
     resized_crop,
     targets,
 )
 
 EVERYTHING = AugmentConfig(
-    crop_padding=4,
-    flip="random",
-    policy="trivialaugment",
-    erasing=0.5,
-    cutout=6,
-    mixup=0.8,
-    cutmix=1.0,
-    label_smoothing=0.1,
-)
+    crop_padding=4, flip="random", policy="trivialaugment", erasing=0.5, cutout=6, mixup=0.8,
+    cutmix=1.0, label_smoothing=0.1,
+)  # fmt: skip
 ONE_AT_A_TIME = {
     "crop": AugmentConfig(crop_padding=4),
     "reflected crop": AugmentConfig(crop_padding=4, crop_fill="reflect"),
@@ -55,18 +50,10 @@ def batch_rng(count):
 
 def augmented(images, config, at=None, labels=None, classes=10):
     """Augment with mean 0 and std 1, so that pixels stay in 0..1."""
-    channels = images.shape[1]
-    if labels is None:
-        labels = torch.arange(len(images)) % classes
-    return augment(
-        images,
-        labels,
-        config,
-        [at or rng_key(len(images))],
-        mean=(0.0,) * channels,
-        std=(1.0,) * channels,
-        classes=classes,
-    )
+    labels = torch.arange(len(images)) % classes if labels is None else labels
+    mean, std = ((number,) * images.shape[1] for number in (0.0, 1.0))
+    keys = [at or rng_key(len(images))]
+    return augment(images, labels, config, keys, mean=mean, std=std, classes=classes)
 
 
 def as_bytes(images):
@@ -74,42 +61,24 @@ def as_bytes(images):
 
 
 def test_everything_off_is_normalisation_and_one_hot_labels():
-    images, labels = pictures(4), torch.tensor([2, 0, 1, 2])
-    mean, std = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
+    images, labels = pictures(4, 2), torch.tensor([2, 0, 1, 2])
+    mean, std = (0.5, 0.4), (0.25, 0.2)
     x, y = augment(images, labels, AugmentConfig(), [rng_key(4)], mean=mean, std=std, classes=3)
-    assert torch.equal(x, normalize(images, mean, std))
+    shares = images / 255
+    expected = torch.stack([(shares[:, 0] - 0.5) / 0.25, (shares[:, 1] - 0.4) / 0.2], dim=1)
+    torch.testing.assert_close(x, expected, rtol=1e-5, atol=1e-6)
     assert torch.equal(y, F.one_hot(labels, 3).float())
 
 
-def test_normalisation_subtracts_the_mean_and_divides_by_the_deviation():
-    images = pictures(4, 2)
-    expected = images / 255
-    expected = torch.stack([(expected[:, 0] - 0.5) / 0.25, (expected[:, 1] - 0.4) / 0.2], dim=1)
-    normal = normalize(images, (0.5, 0.4), (0.25, 0.2))
-    assert normal.dtype == torch.float32
-    torch.testing.assert_close(normal, expected, rtol=1e-5, atol=1e-6)
-
-
-def test_equal_seed_and_step_give_equal_batches_and_others_do_not():
-    images = pictures(16)
-    first = augmented(images, EVERYTHING, rng_key(16, step=7))
-    again = augmented(images, EVERYTHING, rng_key(16, step=7))
-    assert torch.equal(first[0], again[0])
-    assert torch.equal(first[1], again[1])
-    for other in (rng_key(16, step=8), rng_key(16, step=7, seed=1)):
-        x, y = augmented(images, EVERYTHING, other)
-        assert not torch.equal(first[0], x)
-        assert not torch.equal(first[1], y)
-
-
-def test_torchs_generator_and_the_arguments_stay_as_they_were():
+def test_a_batch_follows_seed_and_step_alone_and_leaves_everything_else_as_it_was():
     images, labels = pictures(16), torch.arange(16) % 10
-    images_before, labels_before = images.clone(), labels.clone()
-    state = torch.get_rng_state()
-    augmented(images, EVERYTHING, labels=labels)
+    before, state = (images.clone(), labels.clone()), torch.get_rng_state()
+    first = augmented(images, EVERYTHING, rng_key(16, step=7), labels)
+    assert all(map(torch.equal, first, augmented(images, EVERYTHING, rng_key(16, step=7), labels)))
+    for other in (rng_key(16, step=8), rng_key(16, step=7, seed=1)):
+        assert not any(map(torch.equal, first, augmented(images, EVERYTHING, other, labels)))
+    assert all(map(torch.equal, before, (images, labels)))
     assert torch.equal(torch.get_rng_state(), state)
-    assert torch.equal(images, images_before)
-    assert torch.equal(labels, labels_before)
 
 
 def test_switching_a_technique_on_changes_nothing_that_another_draws():
@@ -176,23 +145,18 @@ def test_a_resized_crop_is_a_part_of_the_image_brought_back_to_size():
     resized = resized_crop(images, 0.5, batch_rng(6))
     for image, result in zip(images, resized, strict=True):
         gaps = {}
-        for height in range(7, 13):
-            for width in range(7, 13):
-                for top in range(13 - height):
-                    for left in range(13 - width):
-                        part = image[None, :, top : top + height, left : left + width].float()
-                        back = F.interpolate(part, (12, 12), mode="bilinear", antialias=True)
-                        gaps[height, width] = min(
-                            gaps.get((height, width), 255.0), (back - result).abs().max().item()
-                        )
-        (height, width), gap = min(gaps.items(), key=lambda item: item[1])
-        assert gap <= 0.51  # rounding to whole pixel values
+        for height, width in itertools.product(range(7, 13), repeat=2):
+            corners = itertools.product(range(13 - height), range(13 - width))
+            parts = [image[:, t : t + height, left : left + width] for t, left in corners]
+            back = F.interpolate(
+                torch.stack(parts).float(), (12, 12), mode="bilinear", antialias=True
+            )
+            gaps[height, width] = (back - result).abs().amax((1, 2, 3)).min().item()
+        height, width = min(gaps, key=lambda size: gaps[size])
+        assert gaps[height, width] <= 0.51  # rounding to whole pixel values
         assert 0.5 - 0.1 <= height * width / 144 <= 1
-
-
-def test_a_resized_crop_of_the_whole_area_is_the_image():
     images = pictures(4, 3, 12, 20)
-    assert torch.equal(resized_crop(images, 1.0, batch_rng(4)), images)
+    assert torch.equal(resized_crop(images, 1.0, batch_rng(4)), images)  # all of the area
 
 
 def test_flips_exchange_left_and_right():

@@ -58,7 +58,7 @@ def by_pillow(name, images, magnitude):
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_an_operation_agrees_with_pillow_at_every_magnitude(name, policy, shape):
-    images = pictures(256, *shape)
+    images = pictures(128, *shape)
     table = magnitudes(policy, *shape[1:])[list(OPERATIONS).index(name)].ravel()
     magnitude = np.resize(table, len(images))  # image i takes the i-th magnitude
     ours = OPERATIONS[name](images, magnitude)
@@ -70,17 +70,12 @@ def test_every_image_gets_its_own_operation_and_magnitude():
     images = pictures(56, 3, 32, 32)
     choice = np.arange(56) % 14
     magnitude = magnitudes("trivialaugment", 32, 32)[choice, 0, np.arange(56) % STRENGTHS]
+    before = images.clone()
     together = apply(images, choice, magnitude)
+    assert torch.equal(images, before)
     for i, name in enumerate(list(OPERATIONS) * 4):
         alone = OPERATIONS[name](images[i : i + 1], magnitude[i : i + 1])
         assert torch.equal(together[i : i + 1], alone), name
-
-
-def test_applying_operations_leaves_the_argument_alone():
-    images = pictures(14, 3, 32, 32)
-    before = images.clone()
-    apply(images, np.arange(14), np.ones(14))
-    assert torch.equal(images, before)
 
 
 def test_magnitudes_are_the_published_ones():
@@ -116,8 +111,3 @@ def test_only_operations_with_a_direction_have_negative_magnitudes():
             else:
                 assert np.array_equal(first, -second), name
                 assert first[-1] > 0, name
-
-
-def test_color_leaves_a_grey_image_as_it_is():
-    images = pictures(8, 1, 16, 16)
-    assert torch.equal(OPERATIONS["color"](images, np.full(8, 0.9)), images)

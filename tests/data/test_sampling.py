@@ -15,7 +15,7 @@ EXAMPLES = from_arrays(
     np.random.default_rng(1).integers(0, 256, (100, 8, 8, 1), np.uint8),
     np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [70, 25, 5])),
 )
-PIXELS, LABELS = EXAMPLES.images, EXAMPLES.labels
+LABELS = EXAMPLES.labels
 CONFIG = Config(
     data=DataConfig(image_size=(8, 8), channels=1, classes=3),
     model=ViTConfig(patch_size=4),
@@ -23,8 +23,9 @@ CONFIG = Config(
 )
 
 
-def steps_of(config=CONFIG):
-    images = DeviceImages(from_arrays(PIXELS, LABELS), np.arange(100), torch.device("cpu"))
+def steps_of(config=CONFIG, weights=None):
+    examples = replace(EXAMPLES, weights=weights)
+    images = DeviceImages(examples, np.arange(100), torch.device("cpu"))
     return Batches(images, config, (0.5,), (0.25,))
 
 
@@ -33,21 +34,15 @@ def epoch(steps, number):
     return np.concatenate([steps.index(number * per_epoch + place) for place in range(per_epoch)])
 
 
-def test_weights_are_one_for_all_unless_asked_for():
+def test_class_weights_are_one_given_or_give_every_class_the_same_say():
     assert class_weights(LABELS, 3, "none").tolist() == [1, 1, 1]
     assert class_weights(LABELS, 3, (1.0, 2.0, 8.0)).tolist() == [1, 2, 8]
-
-
-def test_balanced_weights_give_every_class_the_same_say_and_the_mean_image_weight_one():
     weights = class_weights(LABELS, 3, "balanced")
     assert weights.dtype == np.float32
     assert np.allclose(weights * np.bincount(LABELS), 100 / 3)
     assert weights[LABELS].mean() == pytest.approx(1)
-
-
-def test_a_class_without_training_images_leaves_the_balance_of_the_others():
-    weights = class_weights(LABELS, 5, "balanced")
-    assert weights.tolist() == [*class_weights(LABELS, 3, "balanced").tolist(), 1, 1]
+    # A class without training images leaves the balance of the others.
+    assert class_weights(LABELS, 5, "balanced").tolist() == [*weights.tolist(), 1, 1]
 
 
 def test_a_balanced_epoch_shows_every_class_equally_often_and_is_no_longer_than_another():
@@ -60,8 +55,8 @@ def test_a_balanced_epoch_shows_every_class_equally_often_and_is_no_longer_than_
 
 
 def test_a_shuffled_epoch_shows_every_image_once():
-    plain = replace(CONFIG, train=replace(CONFIG.train, sampler="shuffle"))
-    assert np.array_equal(np.sort(epoch(steps_of(plain), 1)), np.arange(100))
+    plain = steps_of(CONFIG.override({"train.sampler": "shuffle"}))
+    assert np.array_equal(np.sort(epoch(plain, 1)), np.arange(100))
 
 
 def test_the_order_depends_on_seed_and_epoch_and_on_nothing_before():
@@ -69,8 +64,8 @@ def test_the_order_depends_on_seed_and_epoch_and_on_nothing_before():
     whole = [first.index(step) for step in range(first.steps)]
     assert np.array_equal(again.index(9), whole[9])  # asked out of the blue, as after a resume
     assert not np.array_equal(epoch(first, 0), epoch(first, 1))
-    other = replace(CONFIG, train=replace(CONFIG.train, seed=4))
-    assert not np.array_equal(epoch(steps_of(other), 0), epoch(first, 0))
+    other = steps_of(CONFIG.override({"train.seed": 4}))
+    assert not np.array_equal(epoch(other, 0), epoch(first, 0))
 
 
 def test_images_too_many_for_the_memory_are_gathered_to_the_same_batches(monkeypatch):
@@ -107,10 +102,7 @@ def test_batches_made_in_a_block_are_those_made_one_by_one(augment):
 
 def test_a_weighted_epoch_shows_images_as_often_as_they_weigh_and_is_no_longer_than_another():
     weights = np.random.default_rng(0).permutation(np.repeat([0.25, 1, 5], [40, 50, 10]))
-    examples = replace(from_arrays(PIXELS, LABELS), weights=weights)
-    images = DeviceImages(examples, np.arange(100), torch.device("cpu"))
-    plain = replace(CONFIG, train=replace(CONFIG.train, sampler="shuffle", epochs=500))
-    steps = Batches(images, plain, (0.5,), (0.25,))
+    steps = steps_of(CONFIG.override({"train.sampler": "shuffle", "train.epochs": 500}), weights)
     times = np.array([np.bincount(epoch(steps, number), minlength=100) for number in range(500)])
     expected = weights / weights.mean()
     assert (times.sum(axis=1) == 100).all()
@@ -127,23 +119,15 @@ def test_equal_weights_show_every_image_once():
 
 def test_a_balanced_sampler_shows_classes_equally_often_and_within_them_by_weight():
     weights = np.where(np.arange(100) % 2, 3.0, 1.0)
-    examples = replace(from_arrays(PIXELS, LABELS), weights=weights)
-    config = replace(CONFIG, train=replace(CONFIG.train, epochs=200))
-    steps = Batches(
-        DeviceImages(examples, np.arange(100), torch.device("cpu")), config, (0.5,), (0.25,)
-    )
+    steps = steps_of(CONFIG.override({"train.epochs": 200}), weights)
     times = sum(np.bincount(epoch(steps, number), minlength=100) for number in range(200)) / 200
-    assert np.allclose(
-        [times[np.equal(LABELS, label)].sum() for label in range(3)], 100 / 3, atol=0.3
-    )
+    shown = [times[np.equal(LABELS, label)].sum() for label in range(3)]
+    assert np.allclose(shown, 100 / 3, atol=0.3)
     large = times[LABELS == 0], weights[LABELS == 0]
     assert large[0][large[1] == 3].mean() / large[0][large[1] == 1].mean() == pytest.approx(3, 0.2)
 
 
 def test_weights_belong_to_the_fingerprint_for_they_change_what_is_learned():
-    examples = from_arrays(PIXELS, LABELS)
-    prints = {
-        replace(examples, weights=weights).fingerprint
-        for weights in (None, np.ones(100), np.arange(1.0, 101))
-    }
-    assert len(prints) == 3 and examples.fingerprint in prints
+    choices = None, np.ones(100), np.arange(1.0, 101)
+    prints = {replace(EXAMPLES, weights=weights).fingerprint for weights in choices}
+    assert len(prints) == 3 and EXAMPLES.fingerprint in prints

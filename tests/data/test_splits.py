@@ -15,29 +15,21 @@ def split(labels=LABELS, keys=KEYS, **fields):
     return train_validation(keys[: len(labels)], labels, DataConfig(classes=10, **fields))
 
 
-def test_every_class_gives_the_same_share_to_validation():
+def test_every_class_gives_the_same_share_and_no_image_is_lost_or_in_both_parts():
     train, validation = split(validation_fraction=0.1)
     assert np.bincount(LABELS[validation]).tolist() == [50] * 10
     assert np.bincount(LABELS[train]).tolist() == [450] * 10
-
-
-def test_no_image_is_in_both_parts_and_none_is_lost():
-    train, validation = split()
     assert train.dtype == validation.dtype == np.int64
     assert np.array_equal(np.sort(np.concatenate([train, validation])), np.arange(len(LABELS)))
     assert (np.diff(train) > 0).all() and (np.diff(validation) > 0).all()
 
 
-def test_a_split_follows_its_seed_and_nothing_else():
+def test_a_split_follows_its_seed_alone_and_is_the_same_on_every_machine():
     hashes = [index_sha256(split(split_seed=seed)[1]) for seed in (0, 0, 1)]
     assert hashes[0] == hashes[1] != hashes[2]
-
-
-def test_a_split_is_the_same_on_every_machine():
-    labels = np.arange(40) % 4
     keys = np.arange(40, dtype=np.uint64) << np.uint64(40)
     config = DataConfig(classes=4, validation_fraction=0.2)
-    _, validation = train_validation(keys, labels, config)
+    _, validation = train_validation(keys, np.arange(40) % 4, config)
     assert validation.tolist() == [0, 2, 5, 13, 20, 26, 27, 35]
 
 
@@ -77,19 +69,13 @@ def test_test_and_validation_are_drawn_apart():
     assert not np.array_equal(test, validation)
 
 
-def test_the_order_of_images_moves_none_across_the_split():
-    _, before = split()
-    order = np.random.default_rng(2).permutation(len(KEYS))
-    _, after = split(LABELS[order], KEYS[order])
-    assert set(KEYS[before]) == set(KEYS[order][after])
-
-
-def test_images_that_are_added_or_removed_move_few_others():
+def test_another_order_moves_no_image_across_the_split_and_removing_some_moves_few():
     held = set(KEYS[split()[1]])
+    order = np.random.default_rng(2).permutation(len(KEYS))
+    assert set(KEYS[order][split(LABELS[order], KEYS[order])[1]]) == held
     fewer = set(KEYS[100:][split(LABELS[100:], KEYS[100:])[1]])
     assert len(fewer - held) <= 20  # the places of the removed, and no more
-    gone = set(KEYS[:100])
-    assert len(held - fewer - gone) <= 10
+    assert len(held - fewer - set(KEYS[:100])) <= 10
 
 
 def test_shares_are_drawn_evenly_over_keys_that_are_anything_but_random():

@@ -45,18 +45,6 @@ def test_paths_are_relative_to_the_table_and_rows_keep_their_order(photos, monke
     assert everything[1].tolist() == [1, 0, 1, 0]
 
 
-def test_a_column_of_splits_is_kept_to(photos):
-    lines = ("path,label,split", "0.png,a,train", "1.png,b,train", "2.png,b,test", "3.png,a,val")
-    path = table(photos, *lines)
-    assert shown(train_of(path)) == [(0, "a"), (1, "b")]
-    assert shown(test_of(path)) == [(2, "b")]
-
-
-def test_validation_rows_stand_in_for_a_missing_test_split(photos):
-    path = table(photos, "path,label,split", "0.png,a,train", "1.png,b,train", "2.png,b,valid")
-    assert shown(test_of(path)) == [(2, "b")]
-
-
 def test_a_table_as_a_spreadsheet_writes_it_is_read(photos):
     path = table(
         photos, "id, label ,path", '7,"Cat, big",0.png', "", '8, dog , "1.png"\r',
@@ -65,11 +53,6 @@ def test_a_table_as_a_spreadsheet_writes_it_is_read(photos):
     rows = Table(path)
     assert rows.class_names == ("Cat, big", "dog")
     assert [row.line for row in rows.train] == [2, 4]
-
-
-def test_labels_that_are_numbers_are_ordered_by_value(photos):
-    path = table(photos, "path,label", "0.png,10", "1.png,9", "2.png,2")
-    assert Table(path).class_names == ("2", "9", "10")
 
 
 def test_a_table_is_found_by_its_name_below_the_root(photos):
@@ -167,26 +150,30 @@ def test_a_linked_file_is_the_same_file(photos):
         Table(table(photos, "path,label,split", "0.png,a,train", "link.png,a,test"))
 
 
-def test_what_is_read_otherwise_than_written_is_told(photos):
-    path = table(photos, "path,label,width", r"more\4.png,1.0,4", "1.png,2,4", "2.png,1,4")
+def test_what_is_read_otherwise_than_written_is_listed(photos):
+    lines = r"more\4.png,10.0,4", "1.png,9,4", "2.png,2,4"
+    path = table(photos, "path,label,width", *lines)
     notes = Table(path).notes
-    assert Table(path).class_names == ("1", "2")
+    assert Table(path).class_names == ("2", "9", "10")  # in order of value
     assert notes == [
         "columns that are not used: width",
         "backslashes are read as slashes in 1 path",
-        "labels are read as whole numbers, such as 1.0 as 1",
+        "labels are read as whole numbers, such as 10.0 as 10",
     ]
 
 
-def test_validation_rows_beside_test_rows_are_told_of(photos):
+def test_validation_rows_stand_in_for_test_rows_only_where_those_are_missing(photos):
     lines = ["0.png,a,train", "1.png,b,train", "2.png,b,test", "3.png,a,Valid"]
-    notes = Table(table(photos, "path,label,split", *lines)).notes
-    assert "rows (1 image of the validation split) is not used" in notes[0]
-    notes = Table(table(photos, "path,label,split", *lines[:2], lines[3])).notes
+    path = table(photos, "path,label,split", *lines)
+    assert "rows (1 image of the validation split) is not used" in Table(path).notes[0]
+    assert shown(train_of(path)) == [(0, "a"), (1, "b")] and shown(test_of(path)) == [(2, "b")]
+    path = table(photos, "path,label,split", *lines[:2], lines[3])
+    notes = Table(path).notes
     assert notes == ["validation images of the table stand in for test images, which are missing"]
+    assert shown(test_of(path)) == [(3, "a")]
 
 
-def test_everything_wrong_is_told_at_once_up_to_ten_lines(photos):
+def test_everything_wrong_is_said_at_once_up_to_ten_lines(photos):
     path = table(photos, "path,label", *(f"missing/{number}.png,a" for number in range(25)))
     with pytest.raises(DataError, match="and 15 more") as error:
         train_of(path)
@@ -196,17 +183,3 @@ def test_everything_wrong_is_told_at_once_up_to_ten_lines(photos):
 def test_another_encoding_is_named(photos):
     with pytest.raises(DataError, match="cannot be read as CSV in UTF-8"):
         train_of(table(photos, "path,label", "0.png,Äpfel", encoding="latin-1"))
-
-
-def test_an_image_that_cannot_be_read_is_named(photos):
-    (photos / "0.png").write_text("not an image")
-    path = table(photos, "path,label", "0.png,a", "1.png,b")
-    with pytest.raises(DataError, match=r"1 of 2 images cannot be read.*\n.*0.png"):
-        train_of(path)
-
-
-def test_pixels_are_those_of_the_files(photos):
-    path = table(photos, "path,label,split", "2.png,a,train", "more/4.png,b,train", "1.png,b,test")
-    examples = train_of(path)
-    assert examples.images.shape == (2, 4, 4, 1)
-    assert shown(examples) == [(2, "a"), (4, "b")]

@@ -63,16 +63,10 @@ def test_every_parameter_learns_and_the_first_loss_is_that_of_a_guess(kind):
 
 def test_a_trace_names_the_stages():
     images = torch.zeros(2, 1, 32, 48)
-    for kind, sizes in {
-        "resnet18": {
-            "stem": (8, 32, 48),
-            "stage1": (8, 32, 48),
-            "stage2": (16, 16, 24),
-            "stage3": (32, 8, 12),
-            "stage4": (64, 4, 6),
-        },
-        "cnn6": {"stage1": (8, 16, 24), "stage2": (16, 8, 12), "stage3": (32, 4, 6)},
-    }.items():
+    resnet = {"stem": (8, 32, 48), "stage1": (8, 32, 48), "stage2": (16, 16, 24)}
+    resnet |= {"stage3": (32, 8, 12), "stage4": (64, 4, 6)}
+    cnn6 = {"stage1": (8, 16, 24), "stage2": (16, 8, 12), "stage3": (32, 4, 6)}
+    for kind, sizes in (("resnet18", resnet), ("cnn6", cnn6)):
         model, trace = network(SMALL[kind], (32, 48), channels=1).eval(), {}
         assert torch.equal(model(images, trace), model(images))
         assert {name: tuple(maps.shape[1:]) for name, maps in trace.items()} == sizes

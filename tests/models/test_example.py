@@ -6,12 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_model, save_file, save_model
-
-from vitlab.config import Config, DataConfig, ViTConfig
-from vitlab.models import build_model
+from tiny import IMAGES, vit
 
 FILE = Path(__file__).parents[2] / "examples" / "vit.py"
-IMAGES = torch.linspace(-2, 2, 2 * 3 * 16 * 16).sin().view(2, 3, 16, 16)
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +28,7 @@ def test_it_fits_on_a_few_screens_and_does_without_the_package():
 def test_weights_are_interchangeable_and_logits_equal(example, tmp_path):
     torch.manual_seed(0)
     theirs = example.ViT(16, channels=3, classes=5, patch_size=4, width=16, depth=2, heads=2).eval()
-    data = DataConfig(image_size=(16, 16), channels=3, classes=5)
-    cfg = ViTConfig(width=16, depth=2, heads=2, position_on_cls=True, init_std=1.0)
-    ours = build_model(Config(data=data, model=cfg)).eval()
+    ours = vit(position_on_cls=True, init_std=1.0).eval()
     assert not torch.allclose(theirs(IMAGES), ours(IMAGES), atol=1e-3)
 
     save_file(ours.state_dict(), tmp_path / "ours.safetensors")

@@ -1,25 +1,20 @@
 """Weights of other models: names, positions, patch filters, heads, and the report about them."""
 
 import pytest
+import tiny
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
+from tiny import IMAGES
 
-from vitlab.config import CNN6Config, Config, DataConfig, ResNet18Config, TrainConfig, ViTConfig
+from vitlab.config import CNN6Config, Config, DataConfig, ResNet18Config
 from vitlab.errors import RunError
 from vitlab.models import build_model
 from vitlab.models.weights import grid_of, load_weights, resample_filters
 
-IMAGES = torch.linspace(-2, 2, 2 * 3 * 16 * 16).sin().view(2, 3, 16, 16)
-SMALL = {"width": 16, "depth": 2, "heads": 2, "init_std": 1.0}
 
-
-def vit(image_size=(16, 16), channels=3, classes=5, seed=0, **fields):
-    torch.manual_seed(seed)
-    data = DataConfig(image_size=image_size, channels=channels, classes=classes)
-    model = ViTConfig(**{**SMALL, **fields})
-    train = TrainConfig(teacher="resnet18" if model.distill_token else None)
-    return build_model(Config(data=data, model=model, train=train)).eval()
+def vit(*args, **fields):
+    return tiny.vit(*args, **{"init_std": 1.0, **fields}).eval()
 
 
 def timm_names(model):
@@ -71,14 +66,10 @@ def test_positions_are_resampled_as_a_resized_model_resamples_them():
 @pytest.mark.parametrize(
     "count, like, grid",
     [
-        (196, (8, 8), (14, 14)),
-        (24, (8, 12), (4, 6)),
-        (196, (8, 12), (14, 14)),
-        (50, (2, 4), (5, 10)),
-        (197, (8, 8), None),
-        (0, (8, 8), None),
+        (196, (8, 8), (14, 14)), (24, (8, 12), (4, 6)), (196, (8, 12), (14, 14)),
+        (50, (2, 4), (5, 10)), (197, (8, 8), None), (0, (8, 8), None),
     ],
-)
+)  # fmt: skip
 def test_a_grid_is_told_from_its_number_of_patches(count, like, grid):
     assert grid_of(count, like) == grid
 
@@ -170,10 +161,11 @@ def test_half_precision_becomes_full():
 
 # Heads
 
+IMAGES_OF_5 = DataConfig(image_size=(16, 16), channels=3, classes=5)
 KINDS = {
-    "vit": ViTConfig(**SMALL, distill_token=True),
-    "resnet18": ResNet18Config(width=4),
-    "cnn6": CNN6Config(width=4),
+    "vit": tiny.config(distill_token=True, init_std=1.0),
+    "resnet18": Config(data=IMAGES_OF_5, model=ResNet18Config(width=4)),
+    "cnn6": Config(data=IMAGES_OF_5, model=CNN6Config(width=4)),
 }
 FRUIT = ("apple", "fig", "kiwi", "lime", "plum")
 
@@ -181,13 +173,7 @@ FRUIT = ("apple", "fig", "kiwi", "lime", "plum")
 @pytest.fixture(params=KINDS)
 def pair(request):
     """Two models of a kind, and their logits for the same images: those of two heads in a row."""
-    data = DataConfig(image_size=(16, 16), channels=3, classes=5)
-    config = Config(
-        data=data,
-        model=KINDS[request.param],
-        train=TrainConfig(teacher="resnet18" if request.param == "vit" else None),
-    )
-    source, model = (build_model(config).eval() for _ in "ab")
+    source, model = (build_model(KINDS[request.param]).eval() for _ in "ab")
 
     def heads(one):
         return getattr(one, "head_logits", lambda images: (one(images),))(IMAGES)
@@ -233,14 +219,9 @@ def test_a_head_is_taken_over_where_the_names_agree_or_are_not_known(pair):
 def test_models_of_the_transformers_library_give_the_logits_they_give_there(tmp_path, folder):
     transformers = pytest.importorskip("transformers")
     shape = {
-        "hidden_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 64,
-        "image_size": 16,
-        "patch_size": 4,
-        "initializer_range": 0.2,
-    }
+        "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "intermediate_size": 64, "image_size": 16, "patch_size": 4, "initializer_range": 0.2,
+    }  # fmt: skip
     torch.manual_seed(0)
     if folder == "DeiT":
         config = transformers.DeiTConfig(**shape, num_labels=5)

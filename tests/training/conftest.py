@@ -1,13 +1,16 @@
-"""What tests of training share: small images, a power cut, and weights to compare."""
+"""What tests of training share: small images, a small run, a power cut, and weights to compare."""
 
 import hashlib
+import shutil
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from vitlab.run import Run
+from vitlab.config import Config, TrainConfig, ViTConfig
+from vitlab.run import FINISHED, Run
+from vitlab.training import train
 from vitlab.training.step import TrainingStep
 
 
@@ -20,6 +23,34 @@ def data() -> tuple[np.ndarray, np.ndarray]:
     for image, label in zip(images, labels, strict=True):
         image[label * 2 : label * 2 + 3] += 130
     return images.astype(np.uint8), labels.astype(np.int64)
+
+
+@pytest.fixture(scope="session")
+def small() -> Config:
+    """The smallest training: two steps."""
+    return Config(
+        model=ViTConfig(patch_size=4, width=8, depth=1, heads=2),
+        train=TrainConfig(epochs=1, batch_size=150),
+    )
+
+
+@pytest.fixture(scope="session")
+def small_run(data, small, tmp_path_factory) -> Run:
+    """That training finished, which no test writes into."""
+    out = tmp_path_factory.mktemp("small")
+    return train(small, data=data, out=out, device="cpu", quiet=True)
+
+
+@pytest.fixture
+def unfinished(tmp_path):
+    """A function of a finished run: a copy that lacks its end alone, free to be written into."""
+
+    def unfinished(run: Run) -> Run:
+        copy = Run(shutil.copytree(run.path, tmp_path / "unfinished"))
+        (copy.path / FINISHED).unlink()
+        return copy
+
+    return unfinished
 
 
 class Cut(BaseException):

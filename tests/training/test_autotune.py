@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vitlab.config import Config, DataConfig, TrainConfig, ViTConfig
+from vitlab.config import Config, DataConfig, ViTConfig
 from vitlab.recipes import recipe
 from vitlab.training import autotune, fit, resume, setup, train
 from vitlab.training.autotune import choose, contenders, measure, rules, stored_settings
@@ -104,15 +104,8 @@ def test_a_trial_measures_every_contender_and_leaves_random_numbers_alone():
     assert set(measure(small, CPU, [FP32])) == {FP32}
 
 
-SMALL = Config(
-    data=DataConfig(dataset="arrays"),
-    model=ViTConfig(patch_size=4, width=8, depth=1, heads=2, dropout=0.1),
-    train=TrainConfig(epochs=2, batch_size=150),
-)
-
-
 def test_a_run_stores_what_was_chosen_and_a_resumption_keeps_it(
-    data, tmp_path, monkeypatch, capsys
+    data, small, tmp_path, monkeypatch, capsys
 ):
     explicit = autotune.Settings(
         autotune.Choice("bf16", "900 images/s in a trial, 300 with fp32"),
@@ -121,7 +114,7 @@ def test_a_run_stores_what_was_chosen_and_a_resumption_keeps_it(
     )
     found = {("bf16", "explicit", "contiguous"): 900.0}
     monkeypatch.setattr(setup, "choose", lambda *_: (explicit, found))
-    run = train(SMALL, data=data, out=tmp_path, device="cpu")
+    run = train(small, data=data, out=tmp_path, device="cpu")
     assert "bf16 (900 images/s in a trial, 300 with fp32)" in capsys.readouterr().err
     for name, choice in explicit._asdict().items():
         assert run.provenance[name] == choice._asdict()
@@ -136,29 +129,21 @@ def test_a_run_stores_what_was_chosen_and_a_resumption_keeps_it(
     assert {block.attn.backend for block in built[0].state.model.blocks} == {"explicit"}
 
 
-def test_a_run_that_goes_on_in_slow_bf16_says_so(data, tmp_path, monkeypatch, capsys):
-    config = SMALL.override({"train.precision": "bf16"})
-    run = train(config, data=data, out=tmp_path, device="cpu", quiet=True)
-    (run.path / "finished.json").unlink()
-    monkeypatch.setattr(fit, "multiplies_bf16", lambda device: False)
-    resume(run.path, data=data, device="cpu")
-    assert "bf16, which is slow here" in capsys.readouterr().err
-
-
 def test_a_run_from_before_there_was_a_choice_goes_on_as_it_was():
     provenance = {"device_type": "cpu", "precision": {"value": "fp32", "reason": "asked for"}}
     assert stored_settings(provenance, CPU).values == FP32
     assert stored_settings(provenance, torch.device("cuda")) is None
 
 
-def test_a_run_answers_as_it_was_trained_where_the_hardware_can(data, tmp_path, monkeypatch):
+def test_a_run_answers_as_it_was_trained_where_the_hardware_can(
+    data, small, small_run, tmp_path, monkeypatch
+):
     prediction = sys.modules["vitlab.inference"]  # `vitlab.predict` is the function of that name
     fields = {"train.precision": "bf16", "train.attention": "explicit"}
-    run = train(SMALL.override(fields), data=data, out=tmp_path, device="cpu", quiet=True)
+    run = train(small.override(fields), data=data, out=tmp_path, device="cpu", quiet=True)
     assert prediction.open_model(run, run.checkpoint(), CPU).blocks[0].attn.backend == "explicit"
     for able, word in ((True, "bf16"), (False, "fp32")):
         monkeypatch.setattr(prediction, "multiplies_bf16", lambda device, able=able: able)
         assert prediction.inference_precision(run, CPU) == word
-    plain = train(SMALL, data=data, out=tmp_path, device="cpu", quiet=True)
     monkeypatch.setattr(prediction, "multiplies_bf16", lambda device: True)
-    assert prediction.inference_precision(plain, CPU) == "fp32"
+    assert prediction.inference_precision(small_run, CPU) == "fp32"

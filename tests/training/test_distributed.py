@@ -5,17 +5,23 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
-from vitlab.config import fields_of
+from vitlab.config import Config, DataConfig, OptimConfig, TrainConfig, ViTConfig, fields_of
+from vitlab.models import build_model
 from vitlab.recipes import recipe
 from vitlab.run import Run
 from vitlab.training import resume, train
+from vitlab.training import step as step_module
 from vitlab.training.distributed import ProcessGroup
+from vitlab.training.state import TrainState
+from vitlab.training.step import TrainingStep
 
 UNEVEN = {
     "data.train_fraction": 0.2,  # 259 images: six batches of 43, and one of a single image
@@ -52,14 +58,57 @@ def options(values: dict[str, object]) -> list[str]:
     return [f"--{name}={word}" for name, word in zip(values, words, strict=True)]
 
 
-@pytest.mark.parametrize("length", [0, 1, 2, 7, 10_001])
 @pytest.mark.parametrize("world", [1, 2, 3, 8])
-def test_every_image_belongs_to_one_process(length, world):
-    parts = [range(length)[ProcessGroup(rank, world).slice(length)] for rank in range(world)]
-    assert [image for part in parts for image in part] == list(range(length))
-    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+def test_every_image_belongs_to_one_process(world):
+    for length in (0, 1, 2, 7, 10_001):
+        parts = [range(length)[ProcessGroup(rank, world).slice(length)] for rank in range(world)]
+        assert [image for part in parts for image in part] == list(range(length))
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
+class Parallel(torch.nn.Module):
+    """DistributedDataParallel as one process sees it, before gradients are brought together."""
+
+    no_sync = staticmethod(nullcontext)
+    _set_params_and_buffers_to_ignore_for_model = staticmethod(lambda module, names: None)
+
+    def __init__(self, module: torch.nn.Module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.module(images)
+
+
+@pytest.mark.parametrize("images", [6, 1], ids=["uneven parts", "two without an image"])
+def test_the_mean_gradient_of_all_processes_is_that_of_one(images, monkeypatch):
+    monkeypatch.setattr(step_module, "DistributedDataParallel", Parallel)
+    config = Config(
+        data=DataConfig(image_size=(8, 8), channels=3, classes=10),
+        model=ViTConfig(width=16, depth=1, heads=2),
+        optim=OptimConfig(clip_norm=0),
+        train=TrainConfig(batch_size=6, accumulate=2),
+    )
+    batch = torch.randn(images, 3, 8, 8), torch.eye(10)[:images]
+
+    def taken(group: ProcessGroup) -> list[torch.Tensor]:
+        """The loss of a step and its gradients."""
+        torch.manual_seed(0)
+        state = TrainState.build(build_model(config), config.optim, (8, 8), "fp32")
+        weights = torch.arange(1.0, 11.0)
+        step = TrainingStep(state, config, "fp32", group=group, class_weights=weights)
+        step.set_scalars(1.0, seed=0)
+        loss, _ = step(*batch)
+        return [loss, *(parameter.grad for parameter in state.model.parameters())]
+
+    loss, *gradients = taken(ProcessGroup())
+    parts = [taken(ProcessGroup(rank, 4)) for rank in range(4)]
+    losses, *theirs = (torch.stack(each) for each in zip(*parts, strict=True))
+    torch.testing.assert_close(losses.sum(), loss)
+    torch.testing.assert_close([each.mean(0) for each in theirs], gradients, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path):
     process = torchrun("digits", *options(UNEVEN), "--out", str(tmp_path), "--name", "two")
     one = train(

@@ -2,7 +2,6 @@
 
 import pytest
 
-from vitlab.experiments import EXPERIMENTS
 from vitlab.inference import predict
 from vitlab.ledger import open_split
 from vitlab.recipes import ALL_RECIPES, recipe
@@ -22,13 +21,13 @@ SMALL = {
 LARGE = ("strong-conv", "strong-cnn", "strong-plain", "strong-plain-distilled", "max")
 """Made for a GPU: here with two blocks, as all of theirs are alike, if they have any."""
 
+QUICK = ("cpu-plain", "cpu-cnn", "cnn6")
+"""One of each kind of model, and of those the smallest; the others are slow."""
+
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] if name in EXPERIMENTS else [])
-        for name in ALL_RECIPES
-    ],
+    [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in ALL_RECIPES],
 )
 def test_a_recipe_trains_on_real_images_resumes_and_evaluates(name, cifar10, tmp_path, cut):
     values = {**SMALL}

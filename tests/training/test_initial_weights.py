@@ -15,18 +15,19 @@ from vitlab.training import resume, train
 SOURCE = Config(
     model=ViTConfig(patch="whitened", patch_size=2, width=16, depth=2, heads=2),
     optim=OptimConfig(average_decay=0.9),
-    train=TrainConfig(epochs=2, batch_size=135),
+    train=TrainConfig(epochs=1, batch_size=135),
 )
 
 
-@pytest.fixture
-def source(data, tmp_path) -> Run:
-    return train(SOURCE, data=data, out=tmp_path, name="source", quiet=True)
+@pytest.fixture(scope="module")
+def source(data, tmp_path_factory) -> Run:
+    return train(SOURCE, data=data, out=tmp_path_factory.mktemp("runs"), quiet=True)
 
 
 def test_weights_are_taken_over_once_and_the_source_may_vanish(
     data, source, tmp_path, cut, fingerprint, capsys
 ):
+    source = Run(shutil.copytree(source.path, tmp_path / "source"))
     config = SOURCE.override({"train.weights": str(source.path), "optim.freeze": "blocks.0"})
     straight = train(config, data=data, out=tmp_path, name="straight")
     assert "tensors taken over" in capsys.readouterr().err

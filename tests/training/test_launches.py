@@ -29,6 +29,14 @@ META = torch.device("meta")
 MEAN = STD = (0.5, 0.5, 0.5)
 SHAPE = {"data.image_size": (32, 32), "data.channels": 3, "data.classes": 10}
 
+QUICK = ("cpu", "cpu-cnn", "vit-d9-w192", "fast", "strong-conv", "strong-plain-distilled")
+"""Recipes that differ most; the others are slow."""
+
+RECIPES = pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in ALL_RECIPES],
+)
+
 
 class Launches(TorchDispatchMode):
     """Counts the operations on meta tensors that are more than another view of memory."""
@@ -38,12 +46,15 @@ class Launches(TorchDispatchMode):
         self.count = 0
         self.from_host: list[str] = []
         """Operations that read a tensor of the host, beside the copies that bring it over."""
+        self.asked = 0
+        """Numbers that the host read, wherever they lay."""
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None):
-        # The fused optimisers have no kernel for meta tensors, and change them in place.
-        fused = "_fused_" in str(operation)
-        result = None if fused else operation(*args, **(kwargs or {}))
         given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+        # The fused optimisers have no kernel for meta tensors, and change them in place.
+        skipped = "_fused_" in str(operation) and any(tensor.is_meta for tensor in given)
+        result = None if skipped else operation(*args, **(kwargs or {}))
+        self.asked += "_local_scalar_dense" in str(operation)
         made = [x for x in tree_leaves(result) if isinstance(x, torch.Tensor)]
         if any(tensor.is_meta for tensor in given + made):
             self.count += not operation.is_view
@@ -88,7 +99,7 @@ class Graph:
         torch.empty((), device=META).zero_()
 
 
-@pytest.mark.parametrize("name", ALL_RECIPES)
+@RECIPES
 def test_a_replayed_step_takes_fewer_than_150_launches(name, on_meta):
     config = shallow(name)
     replay, made = training_step(config, CUDAGraphStep), batches(config)
@@ -103,7 +114,7 @@ def test_a_replayed_step_takes_fewer_than_150_launches(name, on_meta):
     assert block.count / made.block + step.count < 150
 
 
-@pytest.mark.parametrize("name", ALL_RECIPES)
+@RECIPES
 def test_what_is_captured_asks_nothing_of_the_host_and_gets_nothing_from_it(name, on_meta):
     config = shallow(name, **{"train.batch_size": 8})
     ours = training_step(config)
@@ -116,18 +127,6 @@ def test_what_is_captured_asks_nothing_of_the_host_and_gets_nothing_from_it(name
     assert not launches.from_host
 
 
-class Questions(TorchDispatchMode):
-    """Notes every reading of a number by the host."""
-
-    def __init__(self):
-        super().__init__()
-        self.asked = 0
-
-    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None):
-        self.asked += "_local_scalar_dense" in str(operation)
-        return operation(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "muon"])
 def test_the_loss_scale_of_fp16_is_captured_except_with_muon(optimizer):
     config = row_config("vit-d9-w192", {**SHAPE, "train.batch_size": 2, "model.depth": 1})
@@ -137,6 +136,6 @@ def test_the_loss_scale_of_fp16_is_captured_except_with_muon(optimizer):
     images, targets = torch.randn(2, 3, 32, 32), torch.full((2, 10), 0.1)
     ours.set_scalars(1.0, seed=0)
     ours(images, targets)
-    with Questions() as questions:
+    with Launches() as launches:
         ours(images, targets)
-    assert bool(questions.asked) == (optimizer == "muon")
+    assert bool(launches.asked) == (optimizer == "muon")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from vitlab.config import Config, DataConfig, TrainConfig, ViTConfig
+from vitlab.config import Config, DataConfig
 from vitlab.data import batches, open_dataset
 from vitlab.errors import ConfigError, VitlabError
 from vitlab.inference import BATCH, at_once
@@ -22,10 +22,6 @@ from vitlab.training.setup import TrainingSetup
 from vitlab.training.step import TrainingStep
 
 CPU = torch.device("cpu")
-TINY = Config(
-    model=ViTConfig(patch_size=4, width=8, depth=1, heads=2),
-    train=TrainConfig(epochs=1, batch_size=100),
-)
 
 
 def photos(name: str, side: int = 224, **fields: object) -> Config:
@@ -126,9 +122,8 @@ def test_parts_are_advised_only_where_they_change_something():
     assert "--train.accumulate 2" in memory.out_of_memory(photos("digits"), CPU)
 
 
-def test_a_run_that_goes_on_is_not_told_to_change(data, tmp_path, monkeypatch):
-    run = train(TINY, data=data, out=tmp_path, device="cpu", quiet=True)
-    (run.path / "finished.json").unlink()
+def test_a_run_that_goes_on_is_not_told_to_change(data, small_run, unfinished, monkeypatch):
+    run = unfinished(small_run)
     room(monkeypatch, 10)
     with pytest.raises(ConfigError, match="A run goes on as it began"):
         resume(run.path, data=data, device="cpu", quiet=True)
@@ -149,13 +144,13 @@ def greedy(*_: object, **__: object) -> None:
     [
         (evaluation, "compute_logits", "out of memory on cpu in an evaluation"),
         (setup, "build_model", "out of memory on cpu before the first step: 300 images"),
-        (TrainingStep, "__call__", "out of memory with train.batch_size=100"),
+        (TrainingStep, "__call__", "out of memory with train.batch_size=150"),
     ],
 )
-def test_advice_is_for_what_ran_out(data, tmp_path, monkeypatch, owner, name, words):
+def test_advice_is_for_what_ran_out(data, small, tmp_path, monkeypatch, owner, name, words):
     monkeypatch.setattr(owner, name, greedy)
     with pytest.raises(VitlabError, match=words) as told:
-        train(TINY, data=data, out=tmp_path, device="cpu", quiet=True)
+        train(small, data=data, out=tmp_path, device="cpu", quiet=True)
     if name != "__call__":
         assert "accumulate" not in str(told.value)
 

@@ -29,21 +29,15 @@ def test_a_sound_recipe_draws_no_remark():
         ({"optim__optimizer": "muon", "optim__muon_lr": 1.0}, "optim.muon_lr=1 is outside"),
         ({"optim__warmup_epochs": 0}, "epochs of warm-up"),
         ({"model__width": 195, "model__position": "learned"}, "odd head width of 65"),
-        (
-            {"train__epochs": 5, "optim__warmup_epochs": 10},
-            "warmup_epochs=10 leaves none of train.epochs=5",
-        ),
+        ({"train__epochs": 5, "optim__warmup_epochs": 10},
+         "warmup_epochs=10 leaves none of train.epochs=5"),
         ({"images": 10}, "train.batch_size=128 is more than all 10 images"),
-        (
-            {"train__stop_accuracy": 0.8},
-            "misses the low rates at the end of optim.schedule='cosine'",
-        ),
-        (
-            {"train__stop_patience": 2, "train__evaluate_epochs": 4},
-            "train.stop_patience=2 ends before the second validation: train.evaluate_epochs=4",
-        ),
+        ({"train__stop_accuracy": 0.8},
+         "misses the low rates at the end of optim.schedule='cosine'"),
+        ({"train__stop_patience": 2, "train__evaluate_epochs": 4},
+         "train.stop_patience=2 ends before the second validation: train.evaluate_epochs=4"),
     ],
-)
+)  # fmt: skip
 def test_what_makes_small_transformers_fail_is_named(values, words):
     assert words in remarks(**values)
 
@@ -51,44 +45,22 @@ def test_what_makes_small_transformers_fail_is_named(values, words):
 @pytest.mark.parametrize(
     ("wrong", "images", "ways_out"),
     [
-        (
-            {"train.drop_last": True, "train.batch_size": 50},
-            30,
-            {
-                "set train.batch_size=30 or less": {"train.batch_size": 30},
-                "or train.drop_last=off": {"train.drop_last": False},
-            },
-        ),
-        (
-            {"train.batch_size": 29},
-            30,
-            {
-                "set train.batch_size=28": {"train.batch_size": 28},
-                "set train.drop_last=on": {"train.drop_last": True},
-            },
-        ),
-        (
-            {"train.batch_size": 6, "train.accumulate": 6},
-            60,
-            {
-                "set train.batch_size=12": {"train.batch_size": 12},
-                "set train.accumulate=1": {"train.accumulate": 1},
-            },
-        ),
+        ({"train.drop_last": True, "train.batch_size": 50}, 30,
+         {"set train.batch_size=30 or less": {"train.batch_size": 30},
+          "or train.drop_last=off": {"train.drop_last": False}}),
+        ({"train.batch_size": 29}, 30,
+         {"set train.batch_size=28": {"train.batch_size": 28},
+          "set train.drop_last=on": {"train.drop_last": True}}),
+        ({"train.batch_size": 6, "train.accumulate": 6}, 60,
+         {"set train.batch_size=12": {"train.batch_size": 12},
+          "set train.accumulate=1": {"train.accumulate": 1}}),
         ({"optim.layer_decay": 0.9}, 60, {"set optim.layer_decay=1": {"optim.layer_decay": 1}}),
-        (
-            {"optim.freeze": "stem"},
-            60,
-            {"choose from stages, head": {"optim.freeze": "stages"}},
-        ),
-        (
-            {"optim.freeze": "stages,head"},
-            60,
-            {"leaves nothing to train: name fewer": {"optim.freeze": "stages"}},
-        ),
+        ({"optim.freeze": "stem"}, 60, {"choose from stages, head": {"optim.freeze": "stages"}}),
+        ({"optim.freeze": "stages,head"}, 60,
+         {"leaves nothing to train: name fewer": {"optim.freeze": "stages"}}),
     ],
     ids=str,
-)
+)  # fmt: skip
 def test_the_way_out_that_a_refusal_names_is_one(wrong, images, ways_out):
     small = {**KNOWN, "data.image_size": (8, 8), "model.width": 8}
     config = recipe("resnet18").override({**small, **wrong})
@@ -124,14 +96,9 @@ def test_the_header_says_what_was_chosen_and_why(tmp_path, capsys):
     labels = np.arange(200) % 4
     images = np.random.default_rng(0).integers(0, 255, (200, 8, 8, 3), dtype=np.uint8)
     config = recipe("digits").override(
-        {
-            "train.epochs": 4,
-            "train.precision": "fp16",
-            "optim.lr": 0.5,
-            "optim.warmup_epochs": 0,
-            "model.depth": 1,
-        }
-    )
+        {"train.epochs": 2, "train.precision": "fp16", "optim.lr": 0.5, "optim.warmup_epochs": 0,
+         "model.depth": 1}
+    )  # fmt: skip
     images[100:] = images[:100]
     run = train(config, data=(images, labels), out=tmp_path, device="cpu")
     printed = capsys.readouterr().err
@@ -142,7 +109,7 @@ def test_the_header_says_what_was_chosen_and_why(tmp_path, capsys):
         "180 training and 20 validation images, 4 classes",
         f"{run.finished['parameters']:,} parameters",
         "multiply-adds per image",
-        "12: 4 epochs of 3 batches of 64",
+        "6: 2 epochs of 3 batches of 64",
         "time        about",
         "optim.lr=0.5 is outside",
         "train.precision is fp32 (fp16 was asked for",

@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from vitlab.config import CNN6Config, Config, DataConfig, OptimConfig, TrainConfig, ViTConfig
 from vitlab.errors import DivergenceError
 from vitlab.models import build_model
+from vitlab.run import Checkpoint, Run
 from vitlab.training.cuda_graph import CUDAGraphStep, build_step, unchanged
 from vitlab.training.optim import orthogonalize
-from vitlab.training.state import TrainState
+from vitlab.training.state import Clock, Plateau, TrainState
 from vitlab.training.step import StepResults, TrainingStep
 
 CONFIG = Config(
@@ -26,11 +27,13 @@ CONFIG = Config(
 )
 
 
-def training_step(config: Config, device: str = "cpu", compilation: str = "off") -> TrainingStep:
+def training_step(
+    config: Config, device: str = "cpu", compilation: str = "off", precision: str = "fp32"
+) -> TrainingStep:
     torch.manual_seed(0)
     model = build_model(config).to(device)
-    state = TrainState.build(model, config.optim, (8, 8), "fp32")
-    return build_step(state, config, "fp32", compilation)
+    state = TrainState.build(model, config.optim, (8, 8), precision)
+    return build_step(state, config, precision, compilation)
 
 
 def take(step: TrainingStep, images, targets, lr_scale: float = 1.0, seed: int = 0) -> torch.Tensor:
@@ -57,19 +60,14 @@ def batches(count: int, device: str = "cpu") -> list[tuple[torch.Tensor, torch.T
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_steps_equal_those_of_torch_written_out(optimizer):
-    config = replace(CONFIG, optim=replace(CONFIG.optim, optimizer=optimizer, decay="all"))
-    ours = training_step(config)
-    model, optim = copy.deepcopy(ours.state.model), config.optim
+    ours = training_step(CONFIG.override({"optim.optimizer": optimizer, "optim.decay": "all"}))
+    model, optim = copy.deepcopy(ours.state.model), ours.config.optim
     average = copy.deepcopy(model)
-    kinds = {
-        "adamw": lambda: torch.optim.AdamW(
-            model.parameters(), betas=optim.betas, weight_decay=optim.weight_decay
-        ),
-        "sgd": lambda: torch.optim.SGD(
-            model.parameters(), momentum=optim.momentum, weight_decay=optim.weight_decay
-        ),
-    }
-    theirs = kinds[optimizer]()
+    if optimizer == "adamw":
+        theirs = torch.optim.AdamW(model.parameters(), betas=optim.betas)
+    else:
+        theirs = torch.optim.SGD(model.parameters(), momentum=optim.momentum)
+    theirs.param_groups[0]["weight_decay"] = optim.weight_decay
     for step, (images, targets) in enumerate(batches(5)):
         measured = take(ours, images, targets, 0.5 + step / 10)
         ours.state.step += 1
@@ -89,27 +87,23 @@ def test_steps_equal_those_of_torch_written_out(optimizer):
 
 
 def test_a_muon_step_is_nesterov_momentum_orthogonalized_and_scaled_to_its_shape():
-    config = replace(
-        CONFIG, optim=replace(CONFIG.optim, optimizer="muon", momentum=0.9, clip_norm=0)
-    )
-    ours = training_step(config)
+    muon = {"optim.optimizer": "muon", "optim.momentum": 0.9, "optim.clip_norm": 0}
+    ours = training_step(CONFIG.override(muon))
     layer = ours.state.model.blocks[0].mlp.fc1
     weight, momentum = layer.weight.detach().clone(), torch.zeros_like(layer.weight)
     for images, targets in batches(3):
         take(ours, images, targets)
         momentum = 0.9 * momentum + 0.1 * layer.weight.grad
         update = orthogonalize(0.9 * momentum + 0.1 * layer.weight.grad) * math.sqrt(64 / 16)
-        weight = weight * (1 - 0.05 * config.optim.weight_decay) - 0.05 * update
+        weight = weight * (1 - 0.05 * CONFIG.optim.weight_decay) - 0.05 * update
     torch.testing.assert_close(layer.weight.detach(), weight, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("accumulate", [2, 4, 6])
 def test_a_batch_in_parts_moves_weights_as_in_one(accumulate):
     weights = torch.arange(1.0, 11.0)
-    whole, parts = (
-        training_step(CONFIG),
-        training_step(replace(CONFIG, train=replace(CONFIG.train, accumulate=accumulate))),
-    )
+    whole = training_step(CONFIG)
+    parts = training_step(CONFIG.override({"train.accumulate": accumulate}))
     whole.class_weights = parts.class_weights = weights
     for images, targets in batches(3):
         torch.testing.assert_close(*(take(one, images, targets) for one in (whole, parts)))
@@ -126,13 +120,8 @@ def test_classes_weigh_in_the_loss_as_in_torchs_cross_entropy():
 
 
 def test_sam_takes_the_gradient_where_the_loss_is_highest_nearby():
-    config = replace(
-        CONFIG,
-        optim=OptimConfig(
-            optimizer="sgd", lr=0.5, momentum=0, weight_decay=0, sam=0.1, freeze=("norm",)
-        ),
-    )
-    ours = training_step(config)
+    plain = {"optimizer": "sgd", "lr": 0.5, "momentum": 0, "weight_decay": 0}
+    ours = training_step(replace(CONFIG, optim=OptimConfig(**plain, sam=0.1, freeze=("norm",))))
     images, targets = batches(1)[0]
     model = copy.deepcopy(ours.state.model)
     moved = [p for p in model.parameters() if p.requires_grad]
@@ -156,16 +145,13 @@ def test_sam_leaves_the_statistics_of_batch_norms_to_the_model_itself():
     plain, sharp = training_step(config), training_step(config.override({"optim.sam": 10.0}))
     for one in (plain, sharp):
         take(one, *batches(1)[0], 0.0)
-    for expected, buffer in zip(
-        plain.state.model.buffers(), sharp.state.model.buffers(), strict=True
-    ):
-        assert torch.equal(buffer, expected)
+    buffers = (one.state.model.buffers() for one in (plain, sharp))
+    assert all(torch.equal(*pair) for pair in zip(*buffers, strict=True))
 
 
 def test_a_second_head_learns_the_answers_of_the_teacher():
-    model = replace(CONFIG.model, distill_token=True)
-    train = replace(CONFIG.train, teacher="resnet18", teacher_share=0.3, accumulate=2)
-    ours = training_step(replace(CONFIG, model=model, train=train))
+    fields = {"model.distill_token": True, "train.teacher": "resnet18", "train.teacher_share": 0.3}
+    ours = training_step(CONFIG.override(fields | {"train.accumulate": 2}))
     images, targets = batches(1)[0]
     answers = torch.tensor([3, 1, 4, 1, 5, 9])
     asked = []
@@ -200,8 +186,7 @@ def test_a_step_that_cannot_be_captured_is_taken_as_plain_python_and_says_so(mon
 
 
 def test_a_state_is_as_before_whatever_was_tried_on_it():
-    config = replace(CONFIG, optim=replace(CONFIG.optim, optimizer="sgd"))
-    plain, tried = training_step(config), training_step(config)
+    plain, tried = (training_step(CONFIG.override({"optim.optimizer": "sgd"})) for _ in "ab")
     for failing in (False, True):
         with pytest.raises(RuntimeError) if failing else nullcontext(), unchanged(tried.state):
             take(tried, *batches(1)[0])
@@ -209,6 +194,33 @@ def test_a_state_is_as_before_whatever_was_tried_on_it():
                 raise RuntimeError("capture")
     for images, targets in batches(3):
         assert torch.equal(*(take(one, images, targets) for one in (plain, tried)))
+
+
+def test_a_checkpoint_brings_back_all_that_it_holds(tmp_path):
+    config = CONFIG.override({"optim.optimizer": "muon"})
+    step = training_step(config, precision="fp16")
+    take(step, *batches(1)[0])
+    before, after = step.state, training_step(config, precision="fp16").state
+    before.step = 7
+    before.plateau = Plateau(0.5, bad_epochs=1, reductions=2)
+    before.clock = Clock(9.0, process=8.0, preparation=1.0, steps=5.0, capture=2.0, joules=3.0)
+    before.recent, before.recent_seconds = [2.0, 1.0], 0.25
+    before.evaluation = {"validation": {"loss": 0.5, "accuracy": 0.75}}
+    before.best = {"step": 3, "loss": 0.4, "accuracy": 0.8}
+    before.alarms = ["resumed elsewhere"]
+
+    def stored(state: TrainState, name: str) -> Checkpoint:
+        with Run.lock(tmp_path / name):
+            run = Run.create(tmp_path / name, config)
+        state.save(run)
+        return run.checkpoint()
+
+    first = stored(before, "first")
+    after.load(first)
+    second = stored(after, "second")
+    assert all(optimizer.state for optimizer in after.optimizers)
+    for file in first.path.iterdir():
+        assert (second.path / file.name).read_bytes() == file.read_bytes(), file.name
 
 
 def test_results_are_read_all_at_once_and_a_divergence_names_its_step():
@@ -231,9 +243,11 @@ def test_results_are_read_all_at_once_and_a_divergence_names_its_step():
 @pytest.mark.parametrize("sam", [0.0, 0.05])
 @pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd"])
 def test_a_replayed_step_equals_the_plain_one(optimizer, sam):
-    model = replace(CONFIG.model, dropout=0.1, drop_path=0.1)
-    optim = replace(CONFIG.optim, optimizer=optimizer, sam=sam, layer_decay=0.8, freeze=("norm",))
-    config = replace(CONFIG, model=model, optim=optim, train=replace(CONFIG.train, accumulate=2))
+    config = CONFIG.override(
+        {"model.dropout": 0.1, "model.drop_path": 0.1, "optim.optimizer": optimizer,
+         "optim.sam": sam, "optim.layer_decay": 0.8, "optim.freeze": "norm",
+         "train.accumulate": 2}
+    )  # fmt: skip
     plain = training_step(config, "cuda")
     graph = training_step(config, "cuda", "graph")
     for step, (images, targets) in enumerate(batches(6, "cuda")):
@@ -249,12 +263,7 @@ def test_a_replayed_step_equals_the_plain_one(optimizer, sam):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="a CUDA graph needs a GPU")
 def test_a_loss_scale_is_replayed_with_its_step_and_skips_what_overflows():
-    config = replace(CONFIG, optim=replace(CONFIG.optim, optimizer="adamw"))
-    steps = []
-    for word in ("off", "graph"):
-        torch.manual_seed(0)
-        state = TrainState.build(build_model(config).cuda(), config.optim, (8, 8), "fp16")
-        steps.append(build_step(state, config, "fp16", word))
+    steps = [training_step(CONFIG, "cuda", word, precision="fp16") for word in ("off", "graph")]
     for step, (images, targets) in enumerate(batches(6, "cuda")):
         images = images * 1e6 if step == 3 else images  # infinite in fp16: the update is skipped
         for one in steps:

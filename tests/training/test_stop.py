@@ -1,9 +1,7 @@
 """A training may end before its last step, says so, and says the same after a crash."""
 
-import json
 import os
 import pty
-import shutil
 import signal
 import subprocess
 import sys
@@ -35,10 +33,15 @@ def data() -> tuple[np.ndarray, np.ndarray]:
     return (noise + 150 * labels[:, None, None, None]).astype(np.uint8), labels
 
 
-def test_reaching_the_accuracy_ends_a_run_that_is_then_complete(data, tmp_path, capsys):
-    config = EASY.override({"train.stop_accuracy": 0.9})
-    run = train(config, data=data, out=tmp_path, quiet=True)
-    numbers = run.finished
+@pytest.fixture(scope="module")
+def accurate(data, tmp_path_factory) -> Run:
+    """A run that ended at the accuracy it was to reach, its one checkpoint at the end."""
+    config = EASY.override({"train.stop_accuracy": 0.9, "train.checkpoint_epochs": 30})
+    return train(config, data=data, out=tmp_path_factory.mktemp("runs"), quiet=True)
+
+
+def test_reaching_the_accuracy_ends_a_run_that_is_then_complete(data, accurate, capsys):
+    run, numbers = accurate, accurate.finished
     assert numbers["stopped"]["planned_epochs"] == 30
     assert "reached 0.9" in numbers["stopped"]["reason"]
     assert numbers["validation"]["accuracy"] >= 0.9
@@ -57,27 +60,19 @@ def test_patience_is_counted_in_epochs_since_the_best(data, tmp_path):
     assert "for 3 epochs" in run.finished["stopped"]["reason"]
 
 
-def test_a_crash_between_the_last_checkpoint_and_the_end_changes_nothing(data, tmp_path):
-    config = EASY.override({"train.stop_accuracy": 0.9, "train.checkpoint_epochs": 30})
-    run = train(config, data=data, out=tmp_path, quiet=True)
-    crashed = Run(shutil.copytree(run.path, tmp_path / "crashed"))
-    (crashed.path / "finished.json").unlink()
-    again = resume(crashed.path, data=data, quiet=True)
+def test_a_crash_between_the_last_checkpoint_and_the_end_changes_nothing(
+    data, accurate, unfinished
+):
+    again = resume(unfinished(accurate).path, data=data, quiet=True)
     same = ("step", "epochs", "stopped", "validation", "best")
-    assert [again.finished[name] for name in same] == [run.finished[name] for name in same]
-    assert again.metrics == run.metrics
+    assert [again.finished[name] for name in same] == [accurate.finished[name] for name in same]
+    assert again.metrics == accurate.metrics
 
 
-def test_a_run_without_such_wishes_takes_all_its_steps(data, tmp_path):
-    run = train(EASY.override({"train.epochs": 5}), data=data, out=tmp_path, quiet=True)
-    assert "stopped" not in json.loads((run.path / "finished.json").read_text())
-    assert run.finished["epochs"] == 5
-    at_the_end = {"train.epochs": 5, "train.stop_patience": 1e-9, "train.evaluate_epochs": 5}
+def test_a_wish_that_comes_true_at_the_last_step_stopped_nothing(data, tmp_path):
+    at_the_end = {"train.epochs": 2, "train.stop_patience": 1e-9, "train.evaluate_epochs": 2}
     run = train(EASY.override(at_the_end), data=data, out=tmp_path, quiet=True)
-    assert "stopped" not in run.finished
-
-
-SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    assert "stopped" not in run.finished and run.finished["epochs"] == 2
 
 
 def asked_to_stop(number: int):
@@ -90,12 +85,17 @@ def asked_to_stop(number: int):
     return busy
 
 
-@pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize(
-    "place", [(fit, "check"), (autotune, "noise_step")], ids=["images", "trial"]
-)
-def test_a_signal_before_the_first_step_leaves_no_run(place, number, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(*place, asked_to_stop(number))
+    ("module", "name", "number"),
+    [
+        (fit, "check", signal.SIGINT), (fit, "check", signal.SIGTERM),
+        (fit, "check", signal.SIGHUP), (autotune, "noise_step", signal.SIGTERM),
+    ],
+)  # fmt: skip
+def test_a_signal_before_the_first_step_leaves_no_run(
+    module, name, number, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(module, name, asked_to_stop(number))
     monkeypatch.setattr(autotune, "REPAID", 0)
     before = signal.getsignal(number)
     words = ["train", "digits", "--device", "cpu", "--out", str(tmp_path / "runs")]

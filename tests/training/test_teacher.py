@@ -8,8 +8,9 @@ from safetensors.numpy import load_file
 
 from vitlab.config import Config, OptimConfig, TrainConfig, ViTConfig
 from vitlab.errors import ConfigError, Interrupted, RunError
+from vitlab.recipes import recipe
 from vitlab.run import Run
-from vitlab.training import fit, resume, train
+from vitlab.training import fit, resume, teacher, train
 
 STUDENT = Config(
     model=ViTConfig(patch_size=2, width=16, depth=1, heads=2, distill_token=True),
@@ -21,20 +22,28 @@ STUDENT = Config(
 )  # fmt: skip
 
 
+@pytest.fixture(scope="module", autouse=True)
+def narrow():
+    """Let the recipe of the teacher be a narrow one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(teacher, "recipe", lambda name: recipe(name).override({"model.width": 4}))
+        yield
+
+
 @pytest.fixture(scope="module")
-def straight(data, tmp_path_factory) -> Run:
+def straight(narrow, data, tmp_path_factory) -> Run:
     return train(STUDENT, data=data, out=tmp_path_factory.mktemp("runs"), name="one", quiet=True)
 
 
 def test_the_teacher_is_an_ordinary_run_on_the_same_images(straight):
-    teacher = Run(straight.path.parent / "one-teacher")
-    assert straight.teacher == teacher.path.resolve()
+    theirs = Run(straight.path.parent / "one-teacher")
+    assert straight.teacher == theirs.path.resolve()
     assert straight.provenance["teacher"] == "one-teacher"
-    assert teacher.config.model.kind == "cnn6"
-    assert teacher.config.data == straight.config.data
-    assert teacher.config.train.seed == 3
-    assert teacher.finished["epochs"] == 2
-    assert teacher.provenance["data"]["split_sha256"] == straight.provenance["data"]["split_sha256"]
+    assert theirs.config.model.kind == "cnn6"
+    assert theirs.config.data == straight.config.data
+    assert theirs.config.train.seed == 3
+    assert theirs.finished["epochs"] == 2
+    assert theirs.provenance["data"]["split_sha256"] == straight.provenance["data"]["split_sha256"]
 
 
 def test_the_clock_of_the_student_counts_its_teachers_training(straight):
@@ -53,8 +62,9 @@ def test_what_the_teacher_answers_changes_the_student(data, straight, tmp_path, 
     assert fingerprint(Run(other.teacher)) == fingerprint(Run(straight.teacher))
 
 
-@pytest.mark.parametrize("after", [1, 7])
-@pytest.mark.parametrize("inside", [False, True], ids=["beside", "as earlier versions"])
+@pytest.mark.parametrize(
+    ("after", "inside"), [(1, False), (7, False), (1, True)], ids=["teacher", "student", "earlier"]
+)
 def test_a_cut_in_the_teacher_or_in_the_student_costs_no_bit(
     data, straight, tmp_path, cut, fingerprint, after, inside
 ):

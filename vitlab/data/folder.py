@@ -78,8 +78,8 @@ class Folder:
         return f"{training}, test images from {self._name(self.test)}" if self.test else training
 
     def files(self, split: Split) -> list[Path]:
-        """The images of a split, class by class, sorted; without those that are not there."""
-        return [path for path in self.read(split)[0] if os.path.isfile(path)]
+        """The images of a split, class by class, sorted, broken links among them."""
+        return self.read(split)[0]
 
     def read(self, split: Split) -> tuple[list[Path], np.ndarray]:
         """Paths and labels."""

@@ -247,7 +247,7 @@ def _cache_path(config: DataConfig, source: Source, split: Split) -> Path:
 def _size_and_time(path: Path) -> tuple[int, int]:
     try:
         found = path.stat()
-    except OSError:  # a broken link, which is named where images are read
+    except OSError:  # a broken link or a file gone, which is named where images are read
         return 0, 0
     return found.st_size, found.st_mtime_ns
 

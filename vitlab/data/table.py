@@ -93,8 +93,8 @@ class Table:
         )
 
     def files(self, split: Split) -> list[Path]:
-        """The table and the images of a split; without those that are gone meanwhile."""
-        return [self.path, *filter(os.path.isfile, self._paths(split))]
+        """The table and the images of a split."""
+        return [self.path, *self._paths(split)]
 
     def read(self, split: Split) -> tuple[list[Path], np.ndarray]:
         """Paths and labels."""
