@@ -421,13 +421,17 @@ def draw(run: Run, name: str, result: Mapping[str, Any]) -> None:
         title += f" (opening {result['test_openings']} of the test split)"
     files = {picture: run.figures / f"{name}-{picture}" for picture in (*PICTURES, *GALLERIES)}
     training.curves(run.metrics, run.figures / "curves", title=run.name)
-    evaluation.per_class_bars(numbers["accuracy"], names, files["per-class"], title=title)
+    images = [one["images"] for one in classes]
+    evaluation.classes(
+        {"accuracy": numbers["accuracy"]}, names, files["per-class"], images=images, title=title
+    )
     for picture, keys in (
         ("precision-recall", {"precision": "precision", "recall": "recall", "F1": "f1"}),
         ("confidence", {"accuracy": "accuracy", "mean confidence": "confidence"}),
     ):
         series = {label: numbers[key] for label, key in keys.items()}
-        evaluation.grouped_bars(series, names, files[picture], title=title)
+        heading = f"{', '.join(series).capitalize()} of each class"
+        evaluation.classes(series, names, files[picture], heading=heading, title=title)
     evaluation.confusion(result["confusion"], names, files["confusion"], title=title)
     evaluation.confusions(result["top_confusions"], files["confusions"], title=title)
     evaluation.roc(roc(logits, labels), numbers["auc"], names, files["roc"], title=title)

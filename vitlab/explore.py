@@ -125,13 +125,14 @@ def explore(
     )
     # First, because a backbone may be missing, which should not take minutes to find out.
     apart = _separation(data, backbone, device)
+    test = load_test(dataset)
     numbers = {
         "dataset": data.name,
         "fingerprint": examples.fingerprint,
         "class_names": list(data.classes),
-        **_describe(data),
+        **_describe(data, test.labels),
         "patches": _patches(data),
-        "images": _near_duplicates(data, load_test(dataset).images),
+        "images": _near_duplicates(data, test.images),
         "backbone": backbone,
         "separation": apart,
     }
@@ -147,13 +148,20 @@ def default_folder(config: DataConfig) -> Path:
     return Path("explore") / Path(config.dataset).resolve().name
 
 
-def _describe(data: Exploration) -> dict[str, Any]:
-    """Samples, class counts and intensities."""
+def _describe(data: Exploration, test: np.ndarray) -> dict[str, Any]:
+    """Samples, class counts and intensities; `test` has the labels of the test split."""
     examples, folder = data.examples, data.folder
     places = data.sample(PER_CLASS)
+    train, validation = data.split
+    splits = {
+        "training": examples.labels[train],
+        "validation": examples.labels[validation],
+        "test": test,
+    }
     counts = {
-        name: np.bincount(examples.labels[index], minlength=len(data.classes)).tolist()
-        for name, index in zip(("training", "validation"), data.split, strict=True)
+        name: np.bincount(labels, minlength=len(data.classes)).tolist()
+        for name, labels in splits.items()
+        if len(labels)
     }
     images = examples.images[data.train]
     mean, std = statistics(images)

@@ -1,19 +1,13 @@
-"""Protects pictures of explanations: where maps lie on an image, and the numbers beside them."""
-
-import csv
-import xml.etree.ElementTree as ET
+"""Protects figures of explanations: where maps lie on an image, and the numbers beside them."""
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
-from PIL import Image
 
-from vitlab.figures import explanation
+from vitlab.figures import explanation, style
 
 DRAWS = np.random.default_rng(0)
 PHOTO = DRAWS.integers(0, 255, (30, 40, 3), np.uint8)
 MAP = DRAWS.normal(size=(4, 4)).astype(np.float32)
-AWKWARD = "<b>$x$/😀&\n" + "x" * 300
 
 
 def estimate(mean):
@@ -33,68 +27,69 @@ RESULT = {
                 method("grad-cam", 0.0), method("random map", -0.1, False)],
 }  # fmt: skip
 
-PICTURES = {
-    "maps": lambda path, title: explanation.maps(
-        PHOTO, {"rollout": MAP}, [(AWKWARD, 0.9), ("dog", 0.1)], "sure", path, seen=(8, 8),
-        title=title,
-    ),
-    "heads": lambda path, title: explanation.heads(
-        DRAWS.random((2, 14, 4, 6)), path, title=title
-    ),
-    "feature_maps": lambda path, title: explanation.feature_maps(
-        {"stem": DRAWS.random((16, 8, 8)), "stage1": DRAWS.random((3, 2, 2))}, path, title=title
-    ),
-    "filters": lambda path, title: explanation.filters(
-        DRAWS.normal(size=(70, 3, 4, 4)), path, title=title
-    ),
-    "positions": lambda path, title: explanation.positions(
-        DRAWS.random((2, 3, 2, 3)), path, title=title
-    ),
-    "distance": lambda path, title: explanation.distance(
-        DRAWS.random((3, 2)), 0.5, path, title=title
-    ),
-    "faithfulness": lambda path, title: explanation.faithfulness(RESULT, path, title=title),
-}  # fmt: skip
 
-
-@pytest.mark.parametrize("name", PICTURES)
-def test_awkward_names_break_no_picture_and_its_numbers_lie_beside_it(name, tmp_path):
-    PICTURES[name](tmp_path / name, AWKWARD)
-    with Image.open(tmp_path / f"{name}.png") as picture:
-        assert picture.width > 600
-        assert np.asarray(picture.convert("L")).std() > 5
-    ET.parse(tmp_path / f"{name}.svg")
-    (numbers,) = (path for path in tmp_path.iterdir() if path.suffix in (".csv", ".npz"))
-    assert numbers.stem == name and numbers.stat().st_size > 50
-
-
-def test_equal_numbers_give_equal_bytes(tmp_path):
-    for folder in ("one", "two"):
-        path = tmp_path / folder
-        explanation.maps(PHOTO, {"rollout": MAP}, [("cat", 1.0)], "sure", path, seen=(8, 8))
-    for kind in ("png", "svg", "npz"):
-        one, two = ((tmp_path / f"{name}.{kind}").read_bytes() for name in ("one", "two"))
-        assert one == two
-
-
-def test_a_picture_of_maps_comes_with_the_maps_and_the_probabilities(tmp_path):
+def test_maps_name_the_class_they_explain_and_which_of_them_passed_their_test(tmp_path, seen):
+    heats = {"rollout": MAP, "grad-cam": MAP, "attention": MAP}
+    verdicts = {"rollout": "beats both", "grad-cam": "no evidence that it beats a random map"}
     answer = [("cat", 0.75), ("dog", 0.25)]
-    explanation.maps(PHOTO, {"grad-cam": MAP}, answer, "unsure", tmp_path / "p", seen=(8, 8))
+    explanation.maps(PHOTO, heats, answer, "sure", tmp_path / "p", seen=(8, 8), verdicts=verdicts,
+                     title="cpu: photo")  # fmt: skip
+    assert seen[-1].get_suptitle() == "cpu: photo; maps of what speaks for cat"
+    below = seen[-1].axes[5:]
+    assert [axes.get_xlabel() for axes in below] == ["passed its test", "not shown true", ""]
     with np.load(tmp_path / "p.npz", allow_pickle=False) as arrays:
         assert np.array_equal(arrays["grad-cam"], MAP) and np.array_equal(arrays["image"], PHOTO)
         assert list(zip(arrays["classes"], arrays["probabilities"], strict=True)) == answer
 
 
-def test_faithfulness_comes_with_every_point_it_draws(tmp_path, monkeypatch):
-    monkeypatch.setattr(Figure, "savefig", lambda *_, **__: None)
+@pytest.mark.parametrize("shape", [(32, 32, 1), (30, 40, 3)])
+def test_attention_and_feature_maps_stand_beside_their_image(shape, tmp_path, seen, texts):
+    image = np.full(shape, 9, np.uint8)
+    explanation.heads(DRAWS.random((2, 14, 4, 6)), tmp_path / "heads", image=image)
+    stages = {"stem": DRAWS.random((16, 8, 8)), "stage1": DRAWS.random((3, 2, 2))}
+    explanation.feature_maps(stages, tmp_path / "features", image=image)
+    for figure, across in zip(seen[::2], (14, 11), strict=True):
+        (axes,) = figure.axes
+        assert texts(axes.get_xticklabels())[0] == "image"
+        height, width = 96 * shape[0] // max(shape), 96 * shape[1] // max(shape)
+        picture = axes.images[0].get_array()
+        assert picture.shape == (2 * (height + 4) + 4, across * (width + 4) + 4, 4)
+        assert (picture[4 : 4 + height, 4 : 4 + width] == (9, 9, 9, 255)).all()
+        assert not picture[height + 8 :, : width + 4].any()  # below the image is nothing
+    assert "12 of 14 heads" in seen[0].get_suptitle()
+
+
+def test_filters_are_drawn_as_what_they_have_in_common(tmp_path, seen):
+    pattern = DRAWS.normal(size=(1, 3, 4, 4))
+    weights = DRAWS.normal(size=(70, 1, 1, 1)) * pattern
+    explanation.filters(weights, tmp_path / "filters")
+    first = seen[-1].axes[0].get_yticklabels()[0].get_text()
+    assert first == "1 to 10\n100 % of the variance"
+    with np.load(tmp_path / "filters.npz") as arrays:
+        found = arrays["components"][0].ravel()
+    assert abs(np.corrcoef(found, pattern.ravel())[0, 1]) == pytest.approx(1)
+
+
+def test_faithfulness_comes_with_every_point_it_draws(tmp_path, seen, rows):
     explanation.faithfulness(RESULT, tmp_path / "f")
-    with open(tmp_path / "f.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    curves = [row for row in rows if row["quantity"] in ("deletion", "insertion")]
-    assert len(curves) == 4 * 2 * 3
-    gain = next(row for row in rows if row["quantity"] == "gain" and row["method"] == "grad-cam")
+    header, *lines = rows(tmp_path / "f")
+    found = [dict(zip(header, line, strict=True)) for line in lines]
+    assert sum(row["quantity"] in ("deletion", "insertion") for row in found) == 4 * 2 * 3
+    gain = next(row for row in found if (row["quantity"], row["method"]) == ("gain", "grad-cam"))
     assert [float(gain[key]) for key in ("value", "low", "high")] == [0.0, -0.1, 0.1]
-    assert sum(row["quantity"] == "similarity" for row in rows) == 2 * 2
+    assert sum(row["quantity"] == "similarity" for row in found) == 2 * 2
+    hollow = [row.name for row in explanation.gains(RESULT["methods"]) if row.hollow]
+    assert hollow == ["centre map", "random map"]
+    colours = {row.name: row.colour for row in explanation.gains(RESULT["methods"])}
+    assert colours["grad-cam"] == style.BLUE != colours["rollout"]
+
+
+def test_positions_and_distances_lie_beside_their_figures(tmp_path, seen, rows):
+    explanation.positions(DRAWS.random((2, 3, 2, 3)), tmp_path / "positions")
+    with np.load(tmp_path / "positions.npz") as arrays:
+        assert arrays["similarity"].shape == (2, 3, 2, 3)
+    explanation.distance(DRAWS.random((3, 2)), 0.5, tmp_path / "distance")
+    assert len(rows(tmp_path / "distance")) == 7
 
 
 def test_a_stretched_map_covers_the_image():

@@ -10,7 +10,7 @@ the same ones, and neither has to name a layer or a grid.
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -126,10 +126,12 @@ def explain(
 
     result = None
     with enough_memory(too_large):
-        answers = [_explain(model, methods, picture, folder) for picture in pictures]
+        if examples is not None:
+            result = _faithfulness(model, methods, examples, measured, split, folder)
+        verdicts = faithfulness_verdicts(folder, model.checkpoint.sha256)
+        answers = [_explain(model, methods, picture, folder, verdicts) for picture in pictures]
         if examples is not None:
             _draw_model(model, examples.images[measured], folder)
-            result = _faithfulness(model, methods, examples, measured, split, folder)
     return {"folder": str(folder), "pictures": answers, "faithfulness": result}
 
 
@@ -163,8 +165,21 @@ def _drawn(examples: LabelledImages, places: np.ndarray, split: str) -> list[Pic
     return pictures
 
 
+def faithfulness_verdicts(folder: Path, checkpoint_sha256: str) -> dict[str, str]:
+    """By method, what its test came to; empty where this checkpoint's maps were not tested."""
+    file = folder / "faithfulness.json"
+    stored = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    if stored.get("checkpoint_sha256") != checkpoint_sha256:
+        return {}
+    return {one["method"]: one["verdict"] for one in stored["methods"] if "verdict" in one}
+
+
 def _explain(
-    model: TrainedModel, methods: Sequence[str], picture: Picture, folder: Path
+    model: TrainedModel,
+    methods: Sequence[str],
+    picture: Picture,
+    folder: Path,
+    verdicts: Mapping[str, str],
 ) -> dict[str, Any]:
     """Draw one picture's maps, attention and feature maps; return the model's answer to it."""
     module, path = model.module, folder / picture.name
@@ -174,16 +189,26 @@ def _explain(
     likeliest = torch.tensor([probabilities.argmax()], device=model.device)
     image = model.prepare(picture.pixels)
     heats = {name: compute_maps(name, module, image, likeliest)[0] for name in methods}
-    shown = {"seen": picture.pixels.shape[:2], "fit": model.preprocessing.fit}
-    title = f"{model.name}: {picture.title}"
-    explanation.maps(picture.image, heats, top, answer["certainty"], path, title=title, **shown)
+    explanation.maps(
+        picture.image,
+        heats,
+        top,
+        answer["certainty"],
+        path,
+        seen=picture.pixels.shape[:2],
+        fit=model.preprocessing.fit,
+        verdicts=verdicts,
+        title=f"{model.name}: {picture.title}",
+    )
     if isinstance(module, ViT):
         attention = every_head(module, image)[0].cpu().numpy()
         title = f"{model.name}, attention of {picture.title}"
-        explanation.heads(attention, path.with_name(f"{path.name}-attention"), title=title)
+        beside = path.with_name(f"{path.name}-attention")
+        explanation.heads(attention, beside, image=picture.pixels, title=title)
     stages = {name: maps[0].cpu().numpy() for name, maps in feature_maps(module, image).items()}
     title = f"{model.name}, feature maps of {picture.title}"
-    explanation.feature_maps(stages, path.with_name(f"{path.name}-features"), title=title)
+    beside = path.with_name(f"{path.name}-features")
+    explanation.feature_maps(stages, beside, image=picture.pixels, title=title)
     return {"name": picture.name, "image": picture.title, **answer}
 
 
@@ -193,7 +218,7 @@ def _draw_model(model: TrainedModel, images: np.ndarray, folder: Path) -> None:
     Distances are means over images, uint8 (N, H, W, C).
     """
     module, name = model.module, model.name
-    title = f"{name}: filters of the first layer"
+    title = f"{name}: principal components of the filters of the first layer"
     explanation.filters(first_filters(module).cpu().numpy(), folder / "filters", title=title)
     if not isinstance(module, ViT):
         return

@@ -1,11 +1,11 @@
-"""Pictures of speed: rates with their range, the price of techniques, cost as things grow."""
+"""Figures of speed: rates with their range, the price of techniques, cost as things grow."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vitlab.figures import style
-from vitlab.figures.style import BLUE, GREY, LABEL, ORANGE
+from vitlab.figures import charts, style
+from vitlab.figures.style import BLUE, GREY, ORANGE
 
 
 def draw(found: Mapping[str, Any], folder: Path) -> None:
@@ -42,50 +42,41 @@ def rates(
     unit: str = "images per second",
 ) -> None:
     """Draw a bar per contender, with a line from its lowest to its highest round."""
-    names = list(measured)
-    with style.figure(path, 11, 1.6 + 0.55 * len(names), title) as figure:
+    with style.figure(path, 7, 1 + charts.LINE * len(measured), title) as figure:
         axes = figure.subplots()
-        most = max(one["highest"] for one in measured.values())
-        for place, name in enumerate(names):
-            one = measured[name]
-            colour = BLUE if name.startswith(("vitlab", "ONNX")) else GREY
-            axes.barh(place, one["median"], 0.7, color=colour)
+        rows = [
+            (
+                name,
+                one["median"],
+                f"{one['median']:,.1f}" if one["median"] < 100 else f"{one['median']:,.0f}",
+                BLUE if name.startswith(("vitlab", "ONNX")) else GREY,
+            )
+            for name, one in measured.items()
+        ]
+        charts.bars(axes, rows, across=f"{unit}; line: lowest to highest round")
+        for place, one in enumerate(measured.values()):
             axes.plot((one["lowest"], one["highest"]), (place, place), color=ORANGE)
-            text = f"{one['median']:,.1f}" if one["median"] < 100 else f"{one['median']:,.0f}"
-            axes.text(one["highest"] + 0.01 * most, place, text, va="center", bbox=LABEL)
-        axes.set_yticks(range(len(names)), [style.short(name, 32) for name in names])
-        axes.set_ylim(len(names) - 0.4, -0.6)
+            axes.texts[place].set_x(max(one["highest"], one["median"]) + 0.012 * axes.get_xlim()[1])
+        most = max(max(one["highest"], one["median"]) for one in measured.values())
         axes.set_xlim(0, 1.15 * most)
-        axes.set_xlabel(f"{unit}; line: lowest to highest round")
-        axes.grid(axis="y", visible=False)
     columns = ("name", "median", "lowest", "highest")
     style.numbers(
-        path, columns, ([name, *(measured[name][c] for c in columns[1:])] for name in names)
+        path, columns, ([name, *(measured[name][c] for c in columns[1:])] for name in measured)
     )
 
 
 def bars(milliseconds: Mapping[str, float], path: Path, *, title: str) -> None:
     """Draw a bar of milliseconds per name."""
-    names = list(milliseconds)
-    most = max(milliseconds.values())
-    with style.figure(path, 11, 1.6 + 0.45 * len(names), title) as figure:
-        axes = figure.subplots()
-        for place, name in enumerate(names):
-            axes.barh(place, milliseconds[name], 0.7, color=BLUE)
-            text = f"{milliseconds[name]:.1f}"
-            axes.text(milliseconds[name] + 0.01 * most, place, text, va="center", bbox=LABEL)
-        axes.set_yticks(range(len(names)), [style.short(name, 32) for name in names])
-        axes.set_ylim(len(names) - 0.4, -0.6)
-        axes.set_xlim(0, 1.12 * most)
-        axes.set_xlabel("milliseconds")
-        axes.grid(axis="y", visible=False)
+    rows = [(name, value, f"{value:.1f}", BLUE) for name, value in milliseconds.items()]
+    with style.figure(path, 7, 1 + charts.LINE * len(rows), title) as figure:
+        charts.bars(figure.subplots(), rows, across="milliseconds", room=0.12)
     style.numbers(path, ("name", "milliseconds"), milliseconds.items())
 
 
 def growth(found: Mapping[str, Mapping[str, Any]], path: Path, *, title: str) -> None:
     """Draw a panel per axis: milliseconds against the value, both on logarithmic scales."""
     rows = []
-    with style.figure(path, 4 * len(found), 4.6, title) as figure:
+    with style.figure(path, max(4.2, 2.4 * len(found)), 3, title) as figure:
         panels = figure.subplots(1, len(found), squeeze=False)[0]
         for axes, (axis, values) in zip(panels, found.items(), strict=True):
             key = "milliseconds_per_batch" if axis == "images" else "milliseconds_per_step"
@@ -97,7 +88,7 @@ def growth(found: Mapping[str, Mapping[str, Any]], path: Path, *, title: str) ->
             axes.minorticks_off()
             axes.set_title(axis.replace("_", " "))
             axes.set_ylabel(key.replace("_", " "))
-            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axes.yaxis.set_major_formatter(style.plainly)
             low, high = min(y for _, y in points), max(y for _, y in points)
             axes.set_ylim(low / 2, high * 2)
             rows += [(axis, value, one[key], one.get("macs")) for value, one in values.items()]

@@ -1,18 +1,16 @@
-"""Pictures of several runs: their curves, what accuracy costs, classes, and where two disagree."""
+"""Figures of several runs: their curves, what accuracy costs, classes, and where two disagree."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from vitlab.figures import style
-from vitlab.figures.style import BLUE, GREEN, GREY, LABEL, ORANGE, PINK, RED, SKY
-
-if TYPE_CHECKING:
-    from matplotlib.lines import Line2D
-
-COLOURS = (BLUE, ORANGE, GREEN, RED, PINK, SKY, "black")
+from vitlab.figures import charts, style
+from vitlab.figures.charts import Line, Row
+from vitlab.figures.style import BLUE, GREY, INK, ORANGE, RED, SOFT
+from vitlab.figures.training import points
+from vitlab.formatting import p_value, signed
 
 TRANSFORMERS = ("vit", "hybrid")
 """Kinds of model that are drawn solid and round; all others are CNNs, dashed and square."""
@@ -24,11 +22,11 @@ COSTS: dict[str, tuple[str, float]] = {
 }
 """Costs against which accuracy is drawn: their name and unit."""
 
-FRAMES = {True: BLUE, False: RED}
-"""Colour of a right and of a wrong answer."""
+FOUND = 0.05
+"""A corrected p below this is a difference."""
 
 ACROSS = 4
-"""Disagreements in a row of the gallery, and names in a row of a legend."""
+"""Disagreements in a row of the gallery."""
 
 
 def curves(
@@ -44,36 +42,45 @@ def curves(
         metrics: name of a run -> the lines of its metrics.jsonl.
         kinds: name of a run -> its kind of model, which the dashes tell.
     """
+    from matplotlib.lines import Line2D
+
     drawn: list[list[Any]] = []
-    with style.figure(path, 13, 6.2, title) as figure:
-        panels = figure.subplots(1, 2)
-        for number, (name, lines) in enumerate(metrics.items()):
-            look = _look(number, kinds[name])
-            for axes, measure in zip(panels, ("accuracy", "loss"), strict=True):
-                for split, width, alpha in (("train_clean", 1.2, 0.65), ("validation", 2.6, 1.0)):
-                    points = [
-                        (line["epoch"], line[measure])
-                        for line in lines
-                        if line["split"] == split and measure in line
-                    ]
-                    marker = look["marker"] if len(points) <= 3 else ""
-                    axes.plot(
-                        *np.array(points, dtype=float).reshape(-1, 2).T,
-                        color=look["color"], linestyle=look["linestyle"], marker=marker,
-                        linewidth=width, alpha=alpha,
-                    )  # fmt: skip
-                    drawn += [[name, split, measure, *point] for point in points]
-        for axes, measure in zip(panels, ("accuracy", "loss"), strict=True):
-            axes.set_title(measure)
-            axes.set_xlabel("epoch")
+    hues = style.colours(list(metrics))
+    with style.figure(path, style.WIDE, 3.8, title) as figure:
+        for axes, measure in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
+            series = [
+                (split, Line(name, found, hues[name], dash(kinds[name])))
+                for name, lines in metrics.items()
+                for split in ("train_clean", "validation")
+                if (found := points(lines, split, measure)) or split == "validation"
+            ]
+            form = style.percent if measure == "accuracy" else style.plainly
+            charts.lines(axes, [line for _, line in series], across="epoch", form=form, named=False)
+            for drawing, (split, line) in zip(axes.lines, series, strict=True):
+                thin = split == "train_clean"
+                drawing.set(linewidth=0.9 if thin else 2.0, alpha=0.7 if thin else 1.0)
+                drawn += [[line.name, split, measure, *point] for point in line.points]
+            axes.set_title(measure.capitalize())
             axes.set_xlim(left=0)
-        panels[0].yaxis.set_major_formatter(style.percent())
-        panels[1].set_ylim(bottom=0)
-        runs = [_sample(number, name, kinds[name]) for number, name in enumerate(metrics)]
-        for handle in runs:
-            handle.set(marker="")
-        figure.legend(handles=[*runs, *_widths()], loc="outside lower center", ncols=5)
+        handles = [
+            Line2D([], [], color=hues[name], linestyle=dash(kinds[name]), label=_label(name, kinds))
+            for name in metrics
+        ]
+        handles += [
+            Line2D([], [], color=GREY, linewidth=2.0, label="validation"),
+            Line2D([], [], color=GREY, linewidth=0.9, label="training images, clean"),
+        ]
+        style.legend(figure, handles)
     style.numbers(path, ("run", "split", "measure", "epoch", "value"), drawn)
+
+
+def dash(kind: str) -> Any:
+    """Solid for a ViT, dashed for a CNN."""
+    return "-" if kind in TRANSFORMERS else (0, (4, 1.5))
+
+
+def _label(name: str, kinds: Mapping[str, str]) -> str:
+    return f"{style.short(name, 30)} ({'ViT' if kinds[name] in TRANSFORMERS else 'CNN'})"
 
 
 def cost(runs: Sequence[Mapping[str, Any]], path: Path, *, split: str, title: str = "") -> None:
@@ -82,38 +89,58 @@ def cost(runs: Sequence[Mapping[str, Any]], path: Path, *, split: str, title: st
     Args:
         runs: {"name", "kind", "accuracy", "accuracy_interval"} and the COSTS of each run, None
             where unknown.
-        split: what was judged.
+        split: what was evaluated.
     """
+    from matplotlib.lines import Line2D
+
     kinds = {one["name"]: one["kind"] for one in runs}
-    with style.figure(path, 14, 5.4, title) as figure:
+    hues = style.colours(list(kinds))
+    marks = {name: "o" if kind in TRANSFORMERS else "s" for name, kind in kinds.items()}
+    with style.figure(path, style.WIDE, 3.4, title) as figure:
         panels = figure.subplots(1, len(COSTS), sharey=True)
         for panel, (fact, (words, unit)) in zip(panels, COSTS.items(), strict=True):
-            known = [
-                (number, one)
-                for number, one in enumerate(runs)
-                if one[fact] is not None and one["accuracy"] is not None
-            ]
-            for number, one in known:
+            known = [one for one in runs if None not in (one[fact], one["accuracy"])]
+            for one in known:
                 low, high = one["accuracy_interval"] or (one["accuracy"], one["accuracy"])
-                look = _look(number, one["kind"])
                 panel.errorbar(
-                    one[fact] / unit,
-                    one["accuracy"],
+                    one[fact] / unit, one["accuracy"],
                     [[one["accuracy"] - low], [high - one["accuracy"]]],
-                    color=look["color"], marker=look["marker"], markersize=10, capsize=4,
+                    color=hues[one["name"]], marker=marks[one["name"]], markersize=7, capsize=3,
                 )  # fmt: skip
-            values = [one[fact] / unit for _, one in known]
-            panel.set_xlim(0, 1.15 * max(values, default=1.0))
-            panel.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            panel.set_xlim(0, 1.15 * max((one[fact] / unit for one in known), default=1.0))
+            panel.xaxis.set_major_formatter(style.plainly)
+            panel.locator_params(axis="x", nbins=5)
             panel.set_xlabel(words)
-            panel.yaxis.set_major_formatter(style.percent(None))
+            panel.yaxis.set_major_formatter(style.percent)
         panels[0].set_ylabel(f"{split} accuracy")
-        handles = [_sample(number, *one) for number, one in enumerate(kinds.items())]
-        for handle in handles:
-            handle.set(linestyle="")
-        figure.legend(handles=handles, loc="outside lower center", ncols=ACROSS)
+        handles = [
+            Line2D([], [], color=hues[name], marker=marks[name], linestyle="",
+                   label=_label(name, kinds))
+            for name in kinds
+        ]  # fmt: skip
+        style.legend(figure, handles)
     columns = ("name", "kind", "accuracy", *COSTS)
     style.numbers(path, columns, ([one[name] for name in columns] for one in runs))
+
+
+def class_rows(classes: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """By how much one run is better or worse in each class; hollow where a test finds nothing.
+
+    Args:
+        classes: {"class", "difference", "adjusted_p"} of each class; those without a difference
+            have no images, and no row.
+    """
+    return [
+        Row(
+            one["class"], one["difference"], None,
+            signed(one["difference"])
+            + (f", p {p_value(one['adjusted_p'])}" if one["adjusted_p"] < FOUND else ""),
+            BLUE if one["difference"] > 0 else ORANGE,
+            hollow=one["adjusted_p"] >= FOUND,
+        )
+        for one in classes
+        if one["difference"] is not None
+    ]  # fmt: skip
 
 
 def class_differences(
@@ -126,41 +153,31 @@ def class_differences(
     """Draw by how much one run is better or worse than another in each class.
 
     Args:
-        classes: {"class", "difference", "adjusted_p"} of each class, in order; a difference is
-            None for a class without images. Differences that a test finds are filled.
+        classes: as `class_rows` takes them, in order.
         names: the run and what it is held against.
     """
-    from matplotlib.patches import Patch
+    from matplotlib.lines import Line2D
 
-    values = [one["difference"] or 0.0 for one in classes]
-    low, high = min(0.0, *values), max(0.0, *values)
-    reach = high - low or 0.01
-    with style.figure(path, 10, 0.36 * len(classes) + 2.1, title) as figure:
-        axes = figure.subplots()
-        for place, (one, value) in enumerate(zip(classes, values, strict=True)):
-            colour = BLUE if value > 0 else ORANGE
-            found = one["difference"] is not None and one["adjusted_p"] < 0.05
-            axes.barh(place, value, 0.72, edgecolor=colour, facecolor=colour if found else "none",
-                      linewidth=1.5)  # fmt: skip
-            words = "no images" if one["difference"] is None else f"{100 * value:+.1f}"
-            edge = value + (0.015 if value >= 0 else -0.015) * reach
-            axes.text(edge, place, words, va="center", ha="left" if value >= 0 else "right",
-                      fontsize=11, bbox=LABEL)  # fmt: skip
-        axes.axvline(0, color=GREY, linewidth=1)
-        axes.set_yticks(range(len(classes)), [style.short(one["class"]) for one in classes])
-        axes.set_ylim(len(classes) - 0.4, -0.6)
-        axes.set_xlim(low - 0.12 * reach, high + 0.12 * reach)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g}")
-        axes.set_xlabel("difference of the class's accuracy in percentage points")
-        axes.grid(axis="y", visible=False)
-        axes.tick_params(axis="y", length=0)
+    rows = class_rows(classes)
+    parts = charts.columns_of(len(rows), 30) if rows else []
+    size = style.NARROW + 0.6 if len(parts) < 2 else style.NARROW * len(parts)
+    height = charts.dots_height(max(map(len, parts), default=1), True) + 0.9
+    with style.figure(path, size, height, title) as figure:
+        grid = figure.subplots(1, max(1, len(parts)), squeeze=False, sharex=True).flat
+        for axes, part in zip(grid, parts, strict=False):
+            charts.dots(axes, [rows[k] for k in part], zero=0.0, form=style.points, longest=26,
+                        across="difference of the class's accuracy in points")  # fmt: skip
         run, other = (style.short(name, 30) for name in names)
-        handles = [
-            Patch(color=BLUE, label=f"{run} is better"),
-            Patch(color=ORANGE, label=f"{other} is better"),
-            Patch(facecolor="none", edgecolor=GREY, label="may be chance: adjusted p >= 0.05"),
-        ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=3)
+        look: dict[str, Any] = {"marker": "o", "linestyle": "", "markersize": 7}
+        style.legend(
+            figure,
+            [
+                Line2D([], [], color=BLUE, label=f"{run} is better", **look),
+                Line2D([], [], color=ORANGE, label=f"{other} is better", **look),
+                Line2D([], [], color=GREY, markerfacecolor="none",
+                       label=f"may be chance: adjusted p >= {FOUND}", **look),
+            ],
+        )  # fmt: skip
     columns = ("class", "images", "accuracy", "against_accuracy", "difference", "adjusted_p")
     style.numbers(path, columns, ([one.get(name) for name in columns] for one in classes))
 
@@ -186,62 +203,27 @@ def disagreements(
     rows = -(-len(images) // ACROSS)
     ratio = min(images[0].shape[0] / images[0].shape[1], 2)
     run, other = (style.short(name, 12) for name in names)
-    with style.figure(path, 11, (2.2 * ratio + 0.85) * rows + 0.8, title) as figure:
-        grid = figure.subplots(rows, ACROSS, squeeze=False)
-        for axes in grid.flat:
-            axes.set_axis_off()
-        for axes, image, one in zip(grid.flat, images, shown, strict=False):
-            # Nearest neighbour: a pixel of the image is a square, not a blur.
-            axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-            lines = [
-                (f"true: {style.short(one['true'], 18)}", "black"),
-                (_said(run, one["predicted"], one["confidence"]),
-                 FRAMES[one["predicted"] == one["true"]]),
-                (_said(other, one["against_predicted"], one["against_confidence"]),
-                 FRAMES[one["against_predicted"] == one["true"]]),
-            ]  # fmt: skip
-            # The empty title makes room. Words that are wide must not make an image small.
-            axes.set_title(" \n \n ", fontsize=12)
-            for place, (words, colour) in enumerate(reversed(lines)):
-                axes.annotate(
-                    words, (0.5, 1), (0, 5 + 14 * place), xycoords="axes fraction",
-                    textcoords="offset points", ha="center", color=colour, fontsize=10,
-                ).set_in_layout(False)  # fmt: skip
+    with style.figure(path, 7.6, (1.6 * ratio + 0.65) * rows + 0.5, title) as figure:
+        words = [
+            (
+                (f"true: {style.short(one['true'], 18)}", INK),
+                _said(run, one["predicted"], one["confidence"], one["true"]),
+                _said(other, one["against_predicted"], one["against_confidence"], one["true"]),
+            )
+            for one in shown
+        ]
+        charts.gallery(figure, images, words, ACROSS, rows)
         figure.supxlabel(
             f"{len(images)} of {total:,} disagreements, among the images that evaluate keeps: some "
             "at random, some mistakes; blue is right, red is wrong",
-            fontsize=11,
-        )
+            fontsize=8.5, color=SOFT,
+        )  # fmt: skip
     columns = ("index", "true", "predicted", "confidence", "against_predicted",
                "against_confidence")  # fmt: skip
     style.numbers(path, columns, ([one[name] for name in columns] for one in shown))
 
 
-def _said(who: str, what: str, confidence: float) -> str:
-    return f"{who}: {style.short(what, 12)}, {100 * confidence:.0f} %"
-
-
-def _look(number: int, kind: str) -> dict[str, Any]:
-    """Colour by run, dash and marker by family of models."""
-    family = ("-", "o") if kind in TRANSFORMERS else ((0, (4, 1.5)), "s")
-    colour = COLOURS[number % len(COLOURS)]
-    return {"color": colour, "linestyle": family[0], "marker": family[1]}
-
-
-def _sample(number: int, name: str, kind: str) -> "Line2D":
-    """A run's line and marker, for a legend."""
-    from matplotlib.lines import Line2D
-
-    family = "ViT" if kind in TRANSFORMERS else "CNN"
-    label = f"{style.short(name, 30)} ({family})"
-    return Line2D([], [], **_look(number, kind), linewidth=2.6, markersize=9, label=label)
-
-
-def _widths() -> list["Line2D"]:
-    """What thick and thin lines mean."""
-    from matplotlib.lines import Line2D
-
-    return [
-        Line2D([], [], color=GREY, linewidth=2.6, label="validation"),
-        Line2D([], [], color=GREY, linewidth=1.2, label="training images, clean"),
-    ]
+def _said(who: str, what: str, confidence: float, true: str) -> tuple[str, str]:
+    """What a run says of an image, and the colour of a right or a wrong answer."""
+    words = f"{who}: {style.short(what, 12)}, {100 * confidence:.0f} %"
+    return words, BLUE if what == true else RED

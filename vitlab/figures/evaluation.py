@@ -1,25 +1,14 @@
-"""Pictures of a judged model: classes, confusions, ROC curves, calibration, robustness, images."""
+"""Figures of an evaluated model: classes, confusions, ROC, calibration, robustness, images."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from vitlab.figures import style
-from vitlab.figures.style import BLUE, GREEN, GREY, LABEL, ORANGE, PALE, PINK, RED, SKY
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-BANDS = ((0.9, "above 90 %", BLUE), (0.8, "80 to 90 %", SKY), (0.0, "below 80 %", RED))
-"""Least accuracy of each band, its name and colour; 90 % itself is in the second."""
-
-BARS = 25
-"""Most classes in one column of bars."""
+from vitlab.figures import charts, style
+from vitlab.figures.style import BLUE, GREY, HUES, INK, LABEL, RED, RULE, SOFT
 
 COUNTED = 20
 """Most classes whose confusions are written as counts."""
@@ -31,82 +20,45 @@ CURVES = 10
 """Most classes that get a ROC curve of their own colour."""
 
 
-def per_class_bars(
-    accuracies: Sequence[float | None], names: Sequence[str], path: Path, *, title: str = ""
-) -> None:
-    """Draw the accuracy of each class, in the order given, coloured by band.
-
-    None stands for a class without images.
-    """
-    from matplotlib.patches import Patch
-
-    with _class_panels(names, path, 0.34, title) as (figure, panels):
-        for axes, part in panels:
-            for place, k in enumerate(part):
-                value = accuracies[k] or 0.0
-                text = "no images" if accuracies[k] is None else f"{100 * value:.1f}"
-                axes.barh(place, value, 0.72, color=_band(value))
-                axes.text(value + 0.015, place, text, va="center", fontsize=11, bbox=LABEL)
-            axes.set_xlim(0, 1.15)
-        bands = [Patch(color=colour, label=label) for _, label, colour in BANDS]
-        figure.legend(handles=bands, loc="outside lower center", ncols=len(BANDS))
-    style.numbers(path, ("class", "accuracy"), zip(names, accuracies, strict=True))
-
-
-def grouped_bars(
+def classes(
     series: Mapping[str, Sequence[float | None]],
     names: Sequence[str],
     path: Path,
     *,
+    images: Sequence[int] | None = None,
+    heading: str = "Accuracy of each class",
     title: str = "",
 ) -> None:
-    """Draw two or three numbers of each class beside each other, in the order given.
+    """Draw one to three numbers of each class beside each other, in the order given.
 
     Args:
         series: what is drawn, by its name: a fraction per class, None without images.
+        images: of each class; with them the first number has its 95 % interval.
+        heading: what the figure is; `title` says of what.
     """
-    from matplotlib.patches import Patch
-
-    looks = dict(zip(series, (BLUE, ORANGE, GREEN), strict=False))
-    height = 0.8 / len(series)
-    with _class_panels(names, path, 0.12 + 0.17 * len(series), title) as (figure, panels):
-        for axes, part in panels:
-            for number, (name, values) in enumerate(series.items()):
-                places = np.arange(len(part)) + (number - (len(series) - 1) / 2) * height
-                widths = [values[k] or 0.0 for k in part]
-                axes.barh(places, widths, 0.9 * height, color=looks[name])
-            for place, k in enumerate(part):
-                if all(values[k] is None for values in series.values()):
-                    axes.text(0.015, place, "no images", va="center", fontsize=11)
-            axes.set_xlim(0, 1)
-        handles = [Patch(color=colour, label=name) for name, colour in looks.items()]
-        figure.legend(handles=handles, loc="outside lower center", ncols=len(series))
+    parts = charts.columns_of(len(names))
+    width = style.NARROW + 1 if len(parts) == 1 else 3.2 * len(parts)
+    known = [v for values in series.values() for v in values if v is not None]
+    ends = style.limits(known, 0.12) if len(parts) > 1 else None
+    heading = f"{heading}, with 95 % intervals" if images is not None else heading
+    with style.figure(
+        path, width, charts.LINE * len(parts[0]) + 1.2, headed(heading, title)
+    ) as figure:
+        for axes, part in zip(
+            figure.subplots(1, len(parts), squeeze=False).flat, parts, strict=True
+        ):
+            own = {name: [values[k] for k in part] for name, values in series.items()}
+            counts = None if images is None else [images[k] for k in part]
+            charts.class_dots(axes, own, [names[k] for k in part], counts, ends)
+        if len(series) > 1:
+            handles = [line for line in figure.axes[0].lines if line.get_label() in series]
+            style.legend(figure, handles)
     style.numbers(path, ("class", *series), zip(names, *series.values(), strict=True))
 
 
-@contextmanager
-def _class_panels(
-    names: Sequence[str], path: Path, height: float, title: str
-) -> Iterator[tuple["Figure", list[tuple["Axes", range]]]]:
-    """A figure of named rows for horizontal bars, `height` inches each: axes and their classes."""
-    count = math.ceil(len(names) / BARS)
-    columns = min(4, count)
-    rows = math.ceil(count / columns)
-    bars = math.ceil(len(names) / count)
-    size = max(8, 5.5 * columns), rows * (height * bars + 0.5) + 1.3
-    with style.figure(path, *size, title) as figure:
-        panels = []
-        for panel, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
-            part = range(len(names))[panel * bars : (panel + 1) * bars]
-            axes.set_yticks(range(len(part)), [style.short(names[k]) for k in part], fontsize=12)
-            axes.set_ylim(bars - 0.4, -0.6)
-            axes.set_xticks(np.linspace(0, 1, 6 if count == 1 else 3))
-            axes.xaxis.set_major_formatter(style.percent())
-            axes.grid(axis="y", visible=False)
-            axes.tick_params(axis="y", length=0)
-            axes.set_visible(bool(part))
-            panels.append((axes, part))
-        yield figure, panels
+def headed(heading: str, title: str) -> str:
+    """What a figure shows, and of what."""
+    return f"{heading}: {title}" if title else heading
 
 
 def confusion(
@@ -116,41 +68,37 @@ def confusion(
     *,
     title: str = "",
 ) -> None:
-    """Draw a confusion matrix: rows are true classes, colours shares of the row, text counts.
+    """Draw a confusion matrix: rows are true classes, shades shares of the row, text counts.
 
-    Many classes leave no room for text: their counts are in the CSV. Colours grow with the
-    root of the share, or the mistakes of a good model would all look white.
+    Many classes leave no room for text: their counts are in the CSV.
     """
-    from matplotlib.colors import PowerNorm
-
     counts = np.asarray(matrix)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = min(max(0.72 * len(names), 4.2), 13)
-    size = 11 if len(names) <= COUNTED else 7
-    with style.figure(path, side + 3, side + 1.5, title) as figure:
-        figure.set_layout_engine("compressed")
+    side = min(max(0.55 * len(names) + 1.2, 4.2), style.WIDE)
+    with style.figure(path, side, side + 0.2, headed("Confusion matrix", title)) as figure:
         axes = figure.subplots()
-        picture = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
-        for true, predicted in zip(*np.nonzero(counts), strict=True) if size == 11 else ():
-            colour = "white" if shares[true, predicted] > 0.35 else "black"
-            text = str(counts[true, predicted])
-            axes.text(predicted, true, text, ha="center", va="center", color=colour, fontsize=size)
-        ticks = range(0, len(names), math.ceil(len(names) / LABELLED))
-        labels = [style.short(names[k]) for k in ticks]
-        slant = max(map(len, labels)) * size / 110 > side / len(names)
-        axes.set_xticks(ticks, labels, fontsize=size, rotation=90 if slant else 0)
-        axes.set_yticks(ticks, labels, fontsize=size)
-        axes.set_xlabel("predicted class")
-        axes.set_ylabel("true class")
-        axes.grid(visible=False)
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
-        ticks = (0, 0.01, 0.05, 0.2, 0.5, 1)
-        bar = figure.colorbar(picture, ax=axes, shrink=0.8, ticks=ticks, format=style.percent())
-        bar.set_label("share of the true class")
-        bar.ax.spines[:].set_visible(False)
+        if len(names) <= COUNTED:
+            charts.confusion(axes, counts, names)
+        else:
+            _shares(axes, counts, names)
     rows = ([name, *row] for name, row in zip(names, counts.tolist(), strict=True))
     style.numbers(path, ("true", *names), rows)
+
+
+def _shares(axes: Any, counts: np.ndarray, names: Sequence[str]) -> None:
+    """Shares of the row as shades, without numbers."""
+    from matplotlib.colors import to_rgb
+
+    shares = np.sqrt(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
+    picture = np.empty((*shares.shape, 4))
+    picture[..., :3], picture[..., 3] = to_rgb(BLUE), shares
+    style.show(axes, picture)
+    ticks = range(0, len(names), math.ceil(len(names) / LABELLED))
+    size = min(9, 380 / len(names))
+    labels = [style.short(names[k], 16) for k in ticks]
+    axes.set_xticks(ticks, labels, fontsize=size, rotation=90)
+    axes.set_yticks(ticks, labels, fontsize=size)
+    axes.set_xlabel("predicted class; shade: root of the share of the true class")
+    axes.set_ylabel("true class")
 
 
 def confusions(top: Sequence[Mapping[str, Any]], path: Path, *, title: str = "") -> None:
@@ -159,24 +107,20 @@ def confusions(top: Sequence[Mapping[str, Any]], path: Path, *, title: str = "")
     Args:
         top: {"true", "predicted", "count", "share", "pair_share"}, as metrics.top_confusions.
     """
-    from matplotlib.ticker import MaxNLocator
-
-    most = max((one["count"] for one in top), default=1)
-    with style.figure(path, 13, 0.42 * max(len(top), 1) + 1.7, title) as figure:
+    height = charts.LINE * max(len(top), 1) + 1.2
+    with style.figure(path, 6.6, height, headed("Most frequent mistakes", title)) as figure:
         axes = figure.subplots()
-        for place, one in enumerate(top):
-            axes.barh(place, one["count"], 0.72, color=BLUE)
-            share, both = 100 * one["share"], 100 * one["pair_share"]
-            text = f"{share:.1f} %, with the reverse {both:.1f} %"
-            axes.text(one["count"] + most / 50, place, text, va="center", fontsize=11, bbox=LABEL)
-        labels = [f"{style.short(one['true'])} as {style.short(one['predicted'])}" for one in top]
-        axes.set_yticks(range(len(top)), labels)
-        axes.set_ylim(len(top) - 0.4, -0.6)
-        axes.set_xlim(0, 1.7 * most)  # room for the text
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_xlabel("images, and their share of all mistakes")
-        axes.grid(axis="y", visible=False)
-        axes.tick_params(axis="y", length=0)
+        rows = [
+            (
+                f"{style.short(one['true'], 12)} as {style.short(one['predicted'], 12)}",
+                one["count"],
+                f"{100 * one['share']:.1f} %, with the reverse {100 * one['pair_share']:.1f} %",
+                BLUE,
+            )
+            for one in top
+        ]
+        across = "images, and their share of all mistakes"
+        charts.bars(axes, rows, across=across, room=0.75, whole=True)
         if not top:
             axes.set_axis_off()
             axes.text(0.5, 0.5, "no mistakes", ha="center", transform=axes.transAxes)
@@ -202,21 +146,13 @@ def roc(
 
     ranked = sorted((area, k) for k, area in enumerate(areas) if area is not None)
     shown = sorted(k for _, k in ranked[:CURVES])
-    colours = (BLUE, ORANGE, GREEN, RED, PINK, SKY, "black")
-    looks = [{"color": colour, "linestyle": dash} for dash in ("-", "--") for colour in colours]
-    lines = {k: {"color": PALE, "linewidth": 1} for _, k in ranked[CURVES:]}
-    lines |= dict(zip(shown, looks, strict=False))  # drawn last, and so on top
-    legend = [
-        (Line2D([], [], **lines[k]), f"{style.short(names[k])}: {areas[k]:.4f}") for k in shown
-    ]
-    if len(ranked) > CURVES:
-        others = f"{len(ranked) - CURVES} others, none lower"
-        legend.append((Line2D([], [], color=PALE, linewidth=1), others))
-    with style.figure(path, 15, 5.8, title) as figure:
-        whole, corner = figure.subplots(1, 2)
-        for axes, span in ((whole, 1.0), (corner, 0.2)):
-            for k, look in lines.items():
-                axes.plot(*np.asarray(points[k]).T, **look)
+    looks: dict[int, dict[str, Any]] = {k: {"color": RULE, "linewidth": 0.8} for _, k in ranked}
+    looks |= {k: {"color": colour} for k, colour in zip(shown, HUES, strict=False)}
+    mean = f"mean AUC {np.mean([area for area, _ in ranked]):.4f}" if ranked else "no AUC"
+    with style.figure(path, style.WIDE, 3.6, headed(f"ROC curves, {mean}", title)) as figure:
+        for axes, span in zip(figure.subplots(1, 2), (1.0, 0.2), strict=True):
+            for k in [k for _, k in ranked if k not in shown] + shown:
+                axes.plot(*np.asarray(points[k]).T, **{"linewidth": 1.4} | looks[k])
             axes.plot((0, 1), (0, 1), color=GREY, linewidth=1, linestyle=":")
             axes.set_xlim(-0.01 * span, span)
             axes.set_ylim(1 - span, 1 + 0.01 * span)
@@ -224,12 +160,15 @@ def roc(
             axes.set_yticks(np.linspace(1 - span, 1, 5))
             axes.set_xlabel("false positive rate")
             axes.set_ylabel("true positive rate")
-        whole.set_title("each class against the rest")
-        corner.set_title("upper left corner")
-        mean = f"mean AUC {np.mean([area for area, _ in ranked]):.4f}" if ranked else "no AUC"
-        handles, labels = zip(*legend, strict=True) if legend else ((), ())
-        place = "outside right center"
-        figure.legend(handles, labels, title=mean, loc=place, alignment="left")
+            axes.set_aspect("equal")
+        figure.axes[0].set_title("each class against the rest")
+        figure.axes[1].set_title("upper left corner")
+        handles = [Line2D([], [], **looks[k]) for k in shown]
+        labels = [f"{style.short(names[k])}: {areas[k]:.4f}" for k in shown]
+        if len(ranked) > CURVES:
+            handles.append(Line2D([], [], color=RULE))
+            labels.append(f"{len(ranked) - CURVES} others, none lower")
+        figure.legend(handles, labels, loc="outside right center", handlelength=1.6)
     rows = (
         [name, area, *point]
         for name, area, curve in zip(names, areas, points, strict=True)
@@ -255,17 +194,26 @@ def reliability(
         heads: what stands over each of the two.
     """
     sides = [bins] if scaled is None else [bins, scaled]
-    with style.figure(path, 1 + 7 * len(sides), 7.5, title) as figure:
-        grid = figure.subplots(2, len(sides), sharex=True, sharey="row", height_ratios=(3, 1))
+    heading = headed("Confidence and accuracy; a dot is a bin, as large as it has images", title)
+    with style.figure(path, style.NARROW * len(sides) + 0.4, 5, heading) as figure:
+        grid = figure.subplots(2, len(sides), sharex=True, sharey="row", height_ratios=(4, 1))
         for side, head, (upper, lower) in zip(
             sides, heads, np.reshape(grid, (2, -1)).T, strict=False
         ):
-            _reliability(side, upper, lower)
+            charts.reliability(upper, side)
+            upper.set_xlabel("")
             upper.set_title(head)
-        first = figure.axes[0]
-        first.set_ylabel("accuracy")
-        figure.axes[len(sides)].set_ylabel("images")
-        figure.legend(*first.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+            known = [one for one in side if one["images"]]
+            total = sum(one["images"] for one in known)
+            lower.bar(
+                [one["above"] for one in known],
+                [one["images"] / total for one in known],
+                0.92 / len(side), align="edge", color=GREY,
+            )  # fmt: skip
+            lower.yaxis.set_major_formatter(style.percent)
+            lower.set_xlabel("how sure the model is")
+            lower.set_ylabel("images")
+            lower.locator_params(axis="y", nbins=3)
     columns = ("above", "to", "images", "confidence", "accuracy")
     rows = [
         [word, *(one[name] for name in columns)]
@@ -273,24 +221,6 @@ def reliability(
         for one in side
     ]
     style.numbers(path, ("scaled", *columns), rows)
-
-
-def _reliability(bins: Sequence[Mapping[str, Any]], upper: "Axes", lower: "Axes") -> None:
-    known = [one for one in bins if one["images"]]
-    total = sum(one["images"] for one in known)
-    left = [one["above"] for one in known]
-    accuracy = [one["accuracy"] for one in known]
-    confidence = [one["confidence"] for one in known]
-    bars = {"width": 1 / len(bins), "align": "edge", "edgecolor": "white"}
-    upper.bar(left, accuracy, color=BLUE, label="accuracy", **bars)
-    upper.plot((0, 1), (0, 1), color=GREY, linestyle=":", label="perfect calibration")
-    upper.plot(confidence, accuracy, "o", color=RED, label="mean confidence of the bin")
-    upper.set_ylim(0, 1.02)
-    lower.bar(left, [one["images"] / total for one in known], color=GREY, **bars)
-    lower.set_xlabel("confidence")
-    lower.set_xlim(0, 1)
-    for axis in (upper.yaxis, lower.yaxis, lower.xaxis):
-        axis.set_major_formatter(style.percent())
 
 
 def robustness(conditions: Sequence[Mapping[str, Any]], path: Path, *, title: str = "") -> None:
@@ -303,18 +233,17 @@ def robustness(conditions: Sequence[Mapping[str, Any]], path: Path, *, title: st
     """
     alone = [one for one in conditions if not one["severity"]]
     kinds = list(dict.fromkeys(one["condition"] for one in conditions if one["severity"]))
-    looks = zip((BLUE, ORANGE, GREEN, RED, PINK, SKY), ("o", "s", "^", "D", "v", "P"), strict=True)
-    with style.figure(path, 14, 6, title) as figure:
+    with style.figure(path, style.WIDE, 3.8, headed("Robustness", title)) as figure:
         corrupted, attacked = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1.2))
-        for kind, (colour, marker) in zip(kinds, looks, strict=False):
+        for kind, colour, marker in zip(kinds, HUES, style.MARKERS, strict=False):
             line = [one for one in conditions if one["condition"] in ("clean", kind)]
-            severity = [one["severity"] for one in line]
-            look = {"color": colour, "marker": marker, "capsize": 3, "elinewidth": 1}
             corrupted.errorbar(
-                severity, [one["accuracy"] for one in line], _whiskers(line), label=kind, **look
-            )
+                [one["severity"] for one in line], [one["accuracy"] for one in line],
+                _whiskers(line), label=kind, color=colour, marker=marker, markersize=4,
+                elinewidth=0.8, capsize=2,
+            )  # fmt: skip
         corrupted.set_ylim(0, 1)
-        corrupted.yaxis.set_major_formatter(style.percent())
+        corrupted.yaxis.set_major_formatter(style.percent)
         corrupted.set_xticks(range(6), ["clean", *map(str, range(1, 6))])
         corrupted.set_xlabel("severity")
         corrupted.set_ylabel("accuracy")
@@ -323,10 +252,10 @@ def robustness(conditions: Sequence[Mapping[str, Any]], path: Path, *, title: st
         names = [one["condition"] for one in alone]
         heights = [one["accuracy"] for one in alone]
         attacked.bar(names, heights, 0.6, color=[GREY] + [RED] * (len(alone) - 1))
-        attacked.errorbar(names, heights, _whiskers(alone), fmt="none", color="black", capsize=4)
+        attacked.errorbar(names, heights, _whiskers(alone), fmt="none", color=INK, capsize=3)
         for place, (one, value) in enumerate(zip(alone, heights, strict=True)):
             top = one["accuracy_interval"][1] + 0.015
-            attacked.text(place, top, f"{100 * value:.1f}", ha="center", fontsize=12)
+            attacked.text(place, top, f"{100 * value:.1f}", ha="center", bbox=LABEL)
         attacked.set_title("attacks")
         attacked.grid(axis="x", visible=False)
     rows = (
@@ -360,23 +289,18 @@ def gallery(
     """
     rows = max(math.ceil(len(images) / 4), 1)
     ratio = min(images.shape[1] / images.shape[2], 2)
-    with style.figure(path, 10, (2.4 * ratio + 0.55) * rows + 0.6, title) as figure:
-        grid = figure.subplots(rows, 4, squeeze=False)
-        for axes in grid.flat:
-            axes.set_axis_off()
+    with style.figure(path, 6.4, (1.5 * ratio + 0.45) * rows + 0.4, title) as figure:
+        words = [
+            (
+                (f"{style.short(one['predicted'], 14)}, {100 * one['confidence']:.0f} %",
+                 BLUE if one["true"] == one["predicted"] else RED),
+                ("correct" if one["true"] == one["predicted"]
+                 else f"true: {style.short(one['true'], 14)}", SOFT),
+            )
+            for one in shown
+        ]  # fmt: skip
+        charts.gallery(figure, images, words, 4, rows)
         if not len(images):
             figure.text(0.5, 0.4, "no such images", ha="center")
-        for axes, image, one in zip(grid.flat, images, shown, strict=False):
-            # Nearest neighbour: a pixel of the image is a square, not a blur.
-            axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-            right = one["true"] == one["predicted"]
-            guess = f"{style.short(one['predicted'], 16)}, {100 * one['confidence']:.0f} %"
-            verdict = "correct" if right else f"true class: {style.short(one['true'], 14)}"
-            axes.set_title(f"{guess}\n{verdict}", fontsize=12, color=BLUE if right else RED)
     columns = ("index", "true", "predicted", "confidence")
     style.numbers(path, columns, ([one[name] for name in columns] for one in shown))
-
-
-def _band(accuracy: float) -> str:
-    (high, _, best), (middle, _, fair), (_, _, weak) = BANDS
-    return best if accuracy > high else fair if accuracy >= middle else weak

@@ -1,4 +1,4 @@
-"""Pictures of what layers know: how much can be read from each, and what their tokens are about.
+"""Figures of what layers know: how much can be read from each, and what their tokens are about.
 
 K classes  R, S rows and columns of patch tokens
 """
@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from vitlab.figures import exploration, style
+from vitlab.figures import charts, exploration, style
+from vitlab.figures.charts import Line
 from vitlab.figures.exploration import Tile
-from vitlab.figures.style import BLUE, ORANGE
 
 KINDS = {
     "pooled": ("mean of patch tokens", "-"),
@@ -21,9 +21,9 @@ KINDS = {
 """What is read of a layer, in words, and its line."""
 
 MEASURES = {
-    "linear_probe": "accuracy of a linear probe",
-    "neighbors": "accuracy of nearest neighbours",
-    "ratio": "distance between / within classes",
+    "linear_probe": "Accuracy of a linear probe",
+    "neighbors": "Accuracy of nearest neighbours",
+    "ratio": "Distance between / within classes",
 }
 
 
@@ -34,24 +34,12 @@ def layers(runs: Sequence[Mapping[str, Any]], path: Path, *, title: str = "") ->
         runs: {"run", "layers": [{"layer", "depth", "pooled": {"linear_probe", "neighbors",
             "ratio"}, "patch": the same, "cls": the same or None}]}; depth runs from 0 to 1.
     """
-    with style.figure(path, 15, 5.6, title) as figure:
+    with style.figure(path, 10, 3.6, title) as figure:
         panels = figure.subplots(1, len(MEASURES))
         for axes, (measure, words) in zip(panels, MEASURES.items(), strict=True):
-            for run, colour in zip(runs, (BLUE, ORANGE), strict=False):
-                for kind, (of, dash) in KINDS.items():
-                    known = [one for one in run["layers"] if one[kind] is not None]
-                    points = [(one["depth"], one[kind][measure]) for one in known]
-                    if points:
-                        label = f"{style.short(run['run'])}: {of}"
-                        look = {"color": colour, "linestyle": dash, "marker": "o"}
-                        axes.plot(*zip(*points, strict=True), markersize=5, label=label, **look)
+            depth(axes, runs, measure, named=False)
             axes.set_title(words)
-            axes.set_xlabel("depth, from the first layer to the last")
-            axes.set_xticks((0, 0.25, 0.5, 0.75, 1), ("first", "", "middle", "", "last"))
-            if measure != "ratio":
-                axes.set_ylim(0, 1)
-                axes.yaxis.set_major_formatter(style.percent())
-        figure.legend(handles=panels[0].lines, loc="outside lower center", ncols=len(runs))
+        style.legend(figure, panels[0].lines)
     lines = (
         (run["run"], one["layer"], one["depth"], kind, *(one[kind][name] for name in MEASURES))
         for run in runs
@@ -60,6 +48,24 @@ def layers(runs: Sequence[Mapping[str, Any]], path: Path, *, title: str = "") ->
         if one[kind] is not None
     )
     style.numbers(path, ("run", "layer", "depth", "of", *MEASURES), lines)
+
+
+def depth(
+    axes: Any, runs: Sequence[Mapping[str, Any]], measure: str, *, named: bool = True
+) -> None:
+    """Draw one of `MEASURES` over the depth of one or two runs, as `layers` takes them."""
+    hues = style.colours([run["run"] for run in runs])
+    series = []
+    for run in runs:
+        for kind, (of, dash) in KINDS.items():
+            known = [one for one in run["layers"] if one[kind] is not None]
+            found = [(one["depth"], one[kind][measure]) for one in known]
+            if found:
+                name = f"{style.short(run['run'])}: {of}" if len(runs) > 1 else of
+                series.append(Line(name, found, hues[run["run"]], dash, "o"))
+    form = style.plainly if measure == "ratio" else style.percent
+    charts.lines(axes, series, across="depth", form=form, named=named)
+    axes.set_xticks((0, 0.5, 1), ("first layer", "middle", "last layer"))
 
 
 def components(
@@ -79,7 +85,7 @@ def components(
     rows = {"image": [Tile(image) for image in images]}
     for (run, layer), colours in found.items():
         pictures = (255 * colours.clip(0, 1)).astype(np.uint8)
-        tiles = [Tile(_stretched(picture, images.shape[1:3])) for picture in pictures]
+        tiles = [Tile(exploration.stretched(one, images.shape[1:3])) for one in pictures]
         rows[f"{style.short(run)}\n{layer}"] = tiles
     exploration.sheet(rows, path, title=title, columns=names)
     lines = (
@@ -88,9 +94,3 @@ def components(
         for k, row, column in np.ndindex(colours.shape[:3])
     )
     style.numbers(path, ("run", "layer", "class", "row", "column", "red", "green", "blue"), lines)
-
-
-def _stretched(picture: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """A picture (R, S, 3) over (height, width) pixels, without smoothing."""
-    row, column = (np.arange(n) * have // n for n, have in zip(size, picture.shape, strict=False))
-    return picture[row[:, None], column]

@@ -1,4 +1,4 @@
-"""Pictures of maps: points of a plane, one per image, coloured by class."""
+"""Figures of maps: points of a plane, one per image, coloured by class."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vitlab.figures import style
-from vitlab.figures.style import BLUE, GREEN, ORANGE, PINK, RED, SKY
+from vitlab.figures.style import FAINT, HUES, INK, MARKERS, PAPER
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = (BLUE, ORANGE, GREEN, RED, PINK, SKY, "black")
-MARKERS = ("o", "^", "x")
-"""A class has a colour and a marker of its own until both have run through."""
-
-NAMED = len(COLOURS) * len(MARKERS)
+NAMED = len(HUES) * 3
 """Most classes that are told apart; further ones are all drawn in the colours of the first."""
+
+DIRECT = len(HUES)
+"""Most classes whose names stand in the map, where the class is."""
 
 
 class Map(NamedTuple):
@@ -35,28 +34,26 @@ def maps(
     *,
     title: str = "",
 ) -> None:
-    """Draw maps in rows, each with one point per label (N,), and one legend for all.
+    """Draw maps in rows, each with one point per label (N,); up to ten classes are named inside.
 
     Axes carry no numbers: a map's scale is its own, and t-SNE's means nothing.
     """
     from matplotlib.lines import Line2D
 
     columns = max(map(len, rows))
-    side = 5.6 if columns == 2 else 3.9
-    with style.figure(path, side * columns + 2.6, side * len(rows) + 0.9, title) as figure:
+    side = 4.0 if columns <= 2 else 2.9
+    with style.figure(path, side * columns + 0.4, side * len(rows) + 0.5, title) as figure:
         grid = figure.subplots(len(rows), columns, squeeze=False)
         for axes in grid.flat:
             axes.set_visible(False)
         for line, row in zip(grid, rows, strict=True):
             for axes, one in zip(line, row, strict=False):
                 axes.set_visible(True)
-                _points(axes, one, labels, 14 if columns <= 2 else 7)
-        if len(names) <= NAMED:
-            looks = [
-                Line2D([], [], color=colour, marker=marker, linestyle="", label=style.short(name))
-                for name, (colour, marker) in zip(names, map(_look, range(NAMED)), strict=False)
-            ]
-            figure.legend(handles=looks, loc="outside right center", markerscale=1.2)
+                points(axes, one, labels, names, 7 if columns <= 2 else 4)
+        if DIRECT < len(names) <= NAMED:
+            looks = [_look(k) for k in range(len(names))]
+            handles = [Line2D([], [], color=c, marker=m, linestyle="") for c, m in looks]
+            style.legend(figure, handles, [style.short(name) for name in names])
     lines = (
         (one.title, names[label], f"{x:.5g}", f"{y:.5g}")
         for row in rows
@@ -66,29 +63,31 @@ def maps(
     style.numbers(path, ("map", "class", "x", "y"), lines)
 
 
-def _points(axes: "Axes", one: Map, labels: np.ndarray, size: float) -> None:
+def points(axes: "Axes", one: Map, labels: np.ndarray, names: Sequence[str], size: float) -> None:
+    """Draw a map; each class is named at the median of its points, if there are few classes."""
     # In mixed order, or the last class would hide the others.
     order = np.random.default_rng(0).permutation(len(labels))
     looks = [_look(label) for label in labels[order].tolist()]
-    for marker in MARKERS:
+    for marker in dict.fromkeys(look[1] for look in looks):
         chosen = [place for place, look in enumerate(looks) if look[1] == marker]
         x, y = one.points[order[chosen]].T
         axes.scatter(
-            x,
-            y,
-            s=size,
-            c=[looks[place][0] for place in chosen],
-            marker=marker,
-            linewidths=0.8,
-            alpha=0.75,
-            rasterized=True,  # thousands of separate marks would make megabytes of SVG
-        )
-    axes.set_title(one.title, fontsize=12)
+            x, y, s=size, c=[looks[place][0] for place in chosen], marker=marker, linewidths=0,
+            alpha=0.7, rasterized=True,  # thousands of marks would make megabytes of SVG
+        )  # fmt: skip
+    if len(names) <= DIRECT:
+        for k in np.unique(labels):
+            x, y = np.median(one.points[labels == k], axis=0)
+            axes.annotate(
+                style.short(names[k], 14), (x, y), ha="center", va="center", fontsize=9,
+                fontweight="bold", color=_look(k)[0],
+                bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.75, "pad": 1},
+            ).set_in_layout(False)  # fmt: skip
+    axes.set_title(one.title, fontsize=9, color=INK)
     axes.set(xticks=(), yticks=())
     axes.set_aspect("equal", adjustable="datalim")
-    axes.spines[:].set_visible(True)
+    axes.spines[:].set(visible=True, color=FAINT, linewidth=0.6)
 
 
 def _look(label: int) -> tuple[str, str]:
-    colour, marker = label % len(COLOURS), label // len(COLOURS) % len(MARKERS)
-    return COLOURS[colour], MARKERS[marker]
+    return HUES[label % len(HUES)], MARKERS[label // len(HUES) % 3]

@@ -1,58 +1,75 @@
-"""Pictures of a training: loss, accuracy and learning rate over its epochs."""
+"""Figures of a training: loss, accuracy, learning rate and pace over its epochs."""
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from vitlab.figures import style
-from vitlab.figures.style import BLUE, GREEN, ORANGE
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from vitlab.figures import charts, style
+from vitlab.figures.charts import Line
+from vitlab.figures.style import BLUE, GREEN, GREY, ORANGE
 
 LINES = {
-    "train": ("training batches", "#ABABAB", 1.2),
-    "train_clean": ("training images, clean", ORANGE, 2.2),
-    "validation": ("validation", BLUE, 2.2),
+    "train": ("training batches", GREY),
+    "train_clean": ("training images, clean", ORANGE),
+    "validation": ("validation", BLUE),
 }
-"""Name, colour and width of each split of the metrics."""
+"""Name and colour of each split of the metrics."""
+
+COLUMNS = ("step", "epoch", "split", "loss", "accuracy", "lr", "grad_norm", "images_per_second")
 
 
 def curves(metrics: Iterable[Mapping[str, Any]], path: Path, *, title: str = "") -> None:
-    """Draw loss, accuracy and learning rate over epochs from the lines of metrics.jsonl.
+    """Draw what the lines of metrics.jsonl hold over epochs.
 
     The loss of training batches is that of mixed and augmented images; accuracy is measured
-    on clean ones only. A shipped run keeps its judgements alone, and has no learning rate.
+    on clean ones only. A shipped run keeps its evaluations alone, and has neither learning rate
+    nor pace.
     """
-    from matplotlib.ticker import MultipleLocator
-
     metrics = list(metrics)
-    with style.figure(path, 14, 5.2, title) as figure:
-        count = 3 if any("lr" in record for record in metrics) else 2
-        loss, accuracy, *rate = figure.subplots(1, count, width_ratios=(3, 3, 2)[:count])
-        for split, (label, colour, width) in LINES.items():
-            lines = [record for record in metrics if record["split"] == split]
-            for axes, name in ((loss, "loss"), (accuracy, "accuracy")):
-                _line(axes, lines, name, color=colour, linewidth=width, label=label)
-            for axes in rate:
-                _line(axes, lines, "lr", color=GREEN)
-        accuracy.set_ylim(0, 1)
-        accuracy.yaxis.set_major_locator(MultipleLocator(0.1))
-        accuracy.yaxis.set_major_formatter(style.percent())
-        for axes in rate:
-            axes.set_ylim(bottom=0)
-            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        for axes, name in zip(figure.axes, ("loss", "accuracy", "learning rate"), strict=False):
-            axes.set_title(name)
-            axes.set_xlabel("epoch")
-            axes.set_xlim(left=0)
-        figure.legend(handles=loss.lines, loc="outside lower center", ncols=len(LINES))
-    columns = ("step", "epoch", "split", "loss", "accuracy", "lr", "grad_norm", "images_per_second")
-    style.numbers(path, columns, ([record.get(name) for name in columns] for record in metrics))
+    measured = ("loss", "accuracy", "lr", "images_per_second")
+    shown = [name for name in measured if any(name in line for line in metrics)] or ["loss"]
+    with style.figure(path, style.WIDE, 2.9 * math.ceil(len(shown) / 2) + 0.4, title) as figure:
+        panels = figure.subplots(math.ceil(len(shown) / 2), 2, squeeze=False).flat
+        for axes, name in zip(panels, shown, strict=False):
+            measure(axes, metrics, name)
+        for axes in list(figure.axes)[len(shown) :]:
+            axes.set_visible(False)
+        style.legend(figure, figure.axes[0].lines)
+    style.numbers(path, COLUMNS, ([line.get(name) for name in COLUMNS] for line in metrics))
 
 
-def _line(axes: "Axes", records: list[Mapping[str, Any]], name: str, **look: Any) -> None:
-    points = [(record["epoch"], record[name]) for record in records if name in record]
-    if points:
-        marker = "o" if len(points) <= 10 else ""  # a single point has no line to be seen by
-        axes.plot(*zip(*points, strict=True), marker=marker, **look)
+TITLES = {
+    "loss": "Loss",
+    "accuracy": "Accuracy",
+    "lr": "Learning rate",
+    "images_per_second": "Images per second",
+}
+
+
+def measure(axes: Any, metrics: Iterable[Mapping[str, Any]], name: str) -> None:
+    """Draw one number of the metrics over epochs, a line for each split that has it."""
+    metrics = list(metrics)
+    series = [
+        Line(label, found, colour if name in ("loss", "accuracy") else GREEN)
+        for split, (label, colour) in LINES.items()
+        if (found := points(metrics, split, name))
+    ]
+    form = style.percent if name == "accuracy" else style.plainly
+    charts.lines(axes, series, across="epoch", form=form, low=None if name == "accuracy" else 0,
+                 named=False)  # fmt: skip
+    axes.set_xlim(left=0)
+    axes.set_title(TITLES[name])
+
+
+def points(
+    metrics: Iterable[Mapping[str, Any]], split: str, name: str
+) -> Sequence[tuple[float, float]]:
+    """Epochs and values of a number of one split, without what is not finite."""
+    return [
+        (line["epoch"], line[name])
+        for line in metrics
+        if line["split"] == split
+        and isinstance(line.get(name), int | float)
+        and math.isfinite(line[name])
+    ]

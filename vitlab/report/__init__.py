@@ -2,9 +2,10 @@
 
     RUN | STUDY [...] -> report.html or slides.html, which needs no other file
 
-`document` is what a report is made of, `runs` and `study` say what the numbers say, `drawing` and
-`architecture` draw, `render` writes HTML. Nothing here loads torch: a report reads what other verbs
-left in the folders, and names the command where there is nothing.
+`document` is what a report is made of, `runs` and `study` say what the numbers say, charts are
+those of `vitlab.figures`, `architecture` draws models, `render` writes HTML. Nothing here runs a
+model: a report reads what other verbs left in the folders, and names the command where there is
+nothing.
 """
 
 import os
@@ -105,4 +106,5 @@ def joined(reports: Sequence["Report"]) -> "Report":
         cover=Tiles([tile for one in reports for tile in one.cover.tiles]),
         about=join([one.about for one in reports]),
         panels=panels,
+        subjects=len(reports),
     )

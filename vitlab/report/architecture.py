@@ -1,21 +1,26 @@
 """A config becomes a drawing of its model: what each part is, what it hands on, what it weighs.
 
-Shapes follow from the config. How many parameters a part has is read off the names and shapes of a
-checkpoint's weights, so a run without weights is drawn without shares.
+Shapes and parameters are those that `models.cost.summary` finds of the model itself.
 """
 
-from collections.abc import Iterator, Mapping
+import functools
+import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-from vitlab.config import CNN6Config, Config, HybridConfig, ModelConfig, ResNet18Config, ViTConfig
-from vitlab.report.drawing import TIMES, WIDE, drawing, group, line, rect, tag, text
+from vitlab.config import CNN6Config, Config, HybridConfig, ResNet18Config, ViTConfig
+from vitlab.formatting import plain
+from vitlab.models.cost import Row, summary
 
 Shape = tuple[int, ...]
 
-COUNTED_NOT = ("running_mean", "running_var", "num_batches_tracked")
-"""Ends of the names of what a checkpoint holds beside parameters: statistics of batch norms."""
+WIDE = 400
+"""Units that the drawing is wide, as a phone is."""
+
+TIMES = "\u00d7"
+"""The sign between the sides of a shape."""
 
 KINDS = {
     "vit": "Vision Transformer",
@@ -23,6 +28,32 @@ KINDS = {
     "resnet18": "ResNet-18",
     "cnn6": "six-layer CNN",
 }
+
+
+def tag(name: str, *inside: str, **attributes: object) -> Markup:
+    """An element; text and attributes are escaped. `class_` is class, `text_anchor` text-anchor."""
+    words = []
+    for key, value in attributes.items():
+        if value is not None:
+            shown = f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else value
+            words.append(f' {key.rstrip("_").replace("_", "-")}="{escape(shown)}"')
+    return Markup(f"<{name}{''.join(words)}>{''.join(map(escape, inside))}</{name}>")
+
+
+def text(x: float, y: float, words: str, look: str, anchor: str | None = None) -> Markup:
+    """A line of text."""
+    return tag("text", words, x=float(x), y=float(y), class_=look, text_anchor=anchor)
+
+
+def line(x1: float, y1: float, x2: float, y2: float, look: str) -> Markup:
+    """A straight line."""
+    return tag("line", x1=float(x1), y1=float(y1), x2=float(x2), y2=float(y2), class_=look)
+
+
+def rect(x: float, y: float, width: float, height: float, look: str, rounded: float = 0) -> Markup:
+    """A rectangle."""
+    size = {"width": float(width), "height": float(height)}
+    return tag("rect", x=float(x), y=float(y), **size, class_=look, rx=float(rounded) or None)
 
 
 class Part(NamedTuple):
@@ -34,56 +65,77 @@ class Part(NamedTuple):
     words: str
     shape: Shape
     """What it hands on, without the batch."""
-    weights: tuple[str, ...] = ()
-    """Starts of the names of its weights."""
+    parameters: int = 0
     inside: tuple[tuple[str, str], ...] = ()
     """Of a block: its steps, each a name and what it is."""
 
 
+class Layers:
+    """The rows of a model's summary, found by the starts of their names."""
+
+    def __init__(self, rows: list[Row]):
+        self.rows = rows
+
+    def named(self, *starts: str) -> list[Row]:
+        """The rows of a part."""
+        return [row for row in self.rows if row.name.startswith(starts)]
+
+    def parameters(self, *starts: str) -> int:
+        """How many parameters a part has."""
+        return sum(row.parameters for row in self.named(*starts))
+
+    def output(self, *starts: str) -> Shape:
+        """What the last layer of a part hands on."""
+        return self.named(*starts)[-1].output
+
+    def input(self, *starts: str) -> Shape:
+        """What the first layer of a part is handed."""
+        return self.named(*starts)[0].input
+
+
+@functools.lru_cache(maxsize=8)
 def parts(config: Config) -> list[Part]:
     """The parts of a config whose images are known."""
     data = config.data
     assert data.image_size and data.channels and data.classes
     height, width = data.image_size
-    image = Part("image", "image", f"{height}{TIMES}{width} pixels", (data.channels, height, width))
+    layers = Layers(summary(config))
     match config.model:
         case ViTConfig():
-            body = _vit(config.model, (height, width), data.classes)
+            body = _vit(config.model, layers, (height, width))
         case ResNet18Config():
-            body = _resnet(config.model, (height, width), data.classes)
+            body = _resnet(layers)
         case CNN6Config():
-            body = _cnn6(config.model, (height, width), data.classes)
+            body = _cnn6(layers)
+    image = Part("image", "image", f"{height}{TIMES}{width} pixels", (data.channels, height, width))
     return [image, *body]
 
 
-def _vit(cfg: ViTConfig, size: tuple[int, int], classes: int) -> Iterator[Part]:
+def _vit(cfg: ViTConfig, layers: Layers, size: tuple[int, int]) -> Iterator[Part]:
     rows, columns = cfg.grid(size)
-    patches, tokens = rows * columns, rows * columns + cfg.prefix
-    own = ("patch_embed.",)
+    patches, stage = rows * columns, "patch_embed.proj.stage."
     if isinstance(cfg, HybridConfig):
-        maps = (cfg.stage_width, size[0] // cfg.stage_size, size[1] // cfg.stage_size)
         words = f"{cfg.stage_depth} blocks, 7{TIMES}7"
-        yield Part("maps", "convolutional stage", words, maps, ("patch_embed.proj.stage.",))
-        own = ("patch_embed.proj.patch.", "patch_embed.norm.")
-    side = cfg.patch_size
+        maps = layers.output(stage)
+        yield Part("maps", "convolutional stage", words, maps, layers.parameters(stage))
     yield Part(
         "map",
         f"patches: {cfg.patch}",
-        f"{rows}{TIMES}{columns} of {side}{TIMES}{side}",
+        f"{rows}{TIMES}{columns} of {cfg.patch_size}{TIMES}{cfg.patch_size}",
         (patches, cfg.width),
-        own,
+        layers.parameters("patch_embed") - layers.parameters(stage),
     )
     prefix = [
         *(["CLS"] if cfg.cls_token else []),
         *(["distillation"] if cfg.distill_token else []),
         *([f"{cfg.registers} registers"] if cfg.registers else []),
     ]
-    position = f"position: {cfg.position}"
-    words = f"{' + '.join([*prefix, f'{patches} patches'])}"
-    learned = ("cls_token", "dist_token", "reg_token", "pos_embed.")
-    yield Part("tokens", position, words, (tokens, cfg.width), learned)
+    words = " + ".join([*prefix, f"{patches} patches"])
+    learned = layers.parameters("cls_token", "dist_token", "reg_token", "pos_embed")
+    tokens = layers.input("blocks.")
+    yield Part("tokens", f"position: {cfg.position}", words, tokens, learned)
     switches = [name for name, on in (("QK-norm", cfg.qk_norm), ("LSA", cfg.lsa)) if on]
-    norm = {"layer": "LayerNorm", "rms": "RMSNorm"}[cfg.norm]
+    norm = {"layer": "LayerNorm", "rms": "RMSNorm"}.get(cfg.norm, cfg.norm)
     heads = f"{cfg.heads} heads of {cfg.head_width}"
     attention = ("attention", ", ".join([heads, *switches]))
     ffn = ("feed-forward", f"{cfg.ffn}, {cfg.ffn_ratio:g} {TIMES} width")
@@ -92,71 +144,37 @@ def _vit(cfg: ViTConfig, size: tuple[int, int], classes: int) -> Iterator[Part]:
         if cfg.norm_place == "pre"
         else (attention, (norm, ""), ffn, (norm, ""))
     )
-    yield Part(
-        "block",
-        f"{cfg.depth} blocks",
-        f"{cfg.norm_place}-norm",
-        (tokens, cfg.width),
-        ("blocks.",),
-        steps,
-    )
-    pooled = cfg.width * (2 if cfg.pool == "cls+mean" else 1)
-    final = ("norm.",) if cfg.norm_place == "pre" else ()
-    words = f"after {norm}" if final else ""
-    yield Part("read", f"pool: {cfg.pool}", words, (pooled,), (*final, "pool."))
+    name, words = f"{cfg.depth} blocks", f"{cfg.norm_place}-norm"
+    yield Part("block", name, words, tokens, layers.parameters("blocks."), steps)
+    words = f"after {norm}" if cfg.norm_place == "pre" else ""
+    pooled = layers.input("head")
+    yield Part("read", f"pool: {cfg.pool}", words, pooled, layers.parameters("norm", "pool."))
     heads = "two linear layers" if cfg.distill_token else "linear layer"
-    yield Part("read", "head", heads, (classes,), ("head.", "head_dist."))
+    yield Part("read", "head", heads, layers.output("head"), layers.parameters("head"))
 
 
-def _resnet(cfg: ResNet18Config, size: tuple[int, int], classes: int) -> Iterator[Part]:
-    width, side = cfg.width, size
-    yield Part("maps", "stem", f"3{TIMES}3 convolution", (width, *side), ("stages.stem.",))
-    for stage in range(4):
-        channels = width * 2**stage
-        if stage:
-            side = (-(-side[0] // 2), -(-side[1] // 2))
-        words = "2 residual blocks" + (", half" if stage else "")
-        name = f"stage {stage + 1}"
-        yield Part("maps", name, words, (channels, *side), (f"stages.stage{stage + 1}.",))
-    yield Part("read", "mean", "over all places", (8 * width,))
-    yield Part("read", "head", "linear layer", (classes,), ("head.",))
+def _resnet(layers: Layers) -> Iterator[Part]:
+    stem = "stages.stem."
+    yield Part(
+        "maps", "stem", f"3{TIMES}3 convolution", layers.output(stem), layers.parameters(stem)
+    )
+    for stage in range(1, 5):
+        start = f"stages.stage{stage}."
+        words = "2 residual blocks" if stage == 1 else "2 blocks, half size"
+        maps = layers.output(start)
+        yield Part("maps", f"stage {stage}", words, maps, layers.parameters(start))
+    yield Part("read", "mean", "over all places", layers.input("head"))
+    yield Part("read", "head", "linear layer", layers.output("head"), layers.parameters("head"))
 
 
-def _cnn6(cfg: CNN6Config, size: tuple[int, int], classes: int) -> Iterator[Part]:
-    width, side = cfg.width, size
-    for stage, channels in enumerate((2 * width, 4 * width, 8 * width), start=1):
-        side = (side[0] // 2, side[1] // 2)
-        words = "2 convolutions, half"
-        name = f"stage {stage}"
-        yield Part("maps", name, words, (channels, *side), (f"stages.stage{stage}.",))
-    flat = 8 * width * side[0] * side[1]
-    yield Part("read", "flatten", "all places of all maps", (flat,))
+def _cnn6(layers: Layers) -> Iterator[Part]:
+    for stage in range(1, 4):
+        start, words = f"stages.stage{stage}.", "2 convolutions, half"
+        maps = layers.output(start)
+        yield Part("maps", f"stage {stage}", words, maps, layers.parameters(start))
+    yield Part("read", "flatten", "all places of all maps", layers.input("head"))
     words = "three linear layers"
-    yield Part("read", "head", words, (classes,), ("head.",))
-
-
-def parameters(cfg: ModelConfig, shapes: Mapping[str, Shape]) -> dict[str, int]:
-    """Numbers of parameters by name of the weight; what is stored but not trained is left out."""
-    fixed = ("patch_embed.proj.0.weight",) if getattr(cfg, "patch", "") == "whitened" else ()
-    counts = {}
-    for name, shape in shapes.items():
-        if not name.endswith(COUNTED_NOT) and name not in fixed:
-            counts[name] = 1
-            for side in shape:
-                counts[name] *= side
-    return counts
-
-
-def shares(found: list[Part], counts: Mapping[str, int]) -> list[int]:
-    """Parameters of every part."""
-    return [
-        sum(
-            count
-            for name, count in counts.items()
-            if part.weights and name.startswith(part.weights)
-        )
-        for part in found
-    ]
+    yield Part("read", "head", words, layers.output("head"), layers.parameters("head"))
 
 
 SHAPE, BAR, END = 322, 340, WIDE - 4
@@ -169,16 +187,13 @@ INNER = 24
 """Where it runs down inside of a block."""
 
 
-def draw(config: Config, shapes: Mapping[str, Shape] | None, alt: str) -> Markup:
+def draw(config: Config, alt: str) -> Markup:
     """Draw a model from top to bottom, with the shape and the share of parameters of each part."""
     found = parts(config)
-    counts = shares(found, parameters(config.model, shapes)) if shapes else [0] * len(found)
-    total = sum(counts)
-    out = [text(SHAPE, 12, "output", "name", "end")]
-    if total:
-        out.append(text(END, 12, "parameters", "name", "end"))
+    total = sum(part.parameters for part in found)
+    out = [text(SHAPE, 12, "output", "name", "end"), text(END, 12, "parameters", "name", "end")]
     y = 22.0
-    for place, (part, count) in enumerate(zip(found, counts, strict=True)):
+    for place, part in enumerate(found):
         height = {"image": 66, "block": 158, "maps": 60, "tokens": 58}.get(part.look, 50)
         body, top = height - 14, y
         if place:
@@ -187,13 +202,14 @@ def draw(config: Config, shapes: Mapping[str, Shape] | None, alt: str) -> Markup
         middle = top + body / 2
         shape = TIMES.join(map(str, part.shape))
         out.append(text(SHAPE, middle + 4, shape, "shape", "end"))
-        if total and part.weights:
-            share = count / total
+        if part.parameters:
+            share = part.parameters / total
             out.append(text(END, middle - 1, percent(share), "value", "end"))
             out.append(rect(BAR, middle + 5, END - BAR, 4, "track-bar", 2))
-            out.append(rect(BAR, middle + 5, max(0.8, (END - BAR) * share), 4, "s1 bar", 2))
+            out.append(rect(BAR, middle + 5, max(0.8, (END - BAR) * share), 4, "bar", 2))
         y += height
-    return drawing(out, y - 6, alt)
+    box = f"0 0 {WIDE} {math.ceil(y - 6)}"
+    return tag("svg", *out, viewBox=box, role="img", aria_label=plain(alt), class_="model")
 
 
 def _stream(before: Part, after: Part, y: float) -> Markup:
@@ -296,10 +312,8 @@ def _block(part: Part, _: Config, y: float, height: float) -> Iterator[Markup]:
         yield tag("path", d=f"M{INNER} {top:.1f}H{INNER + 17}", class_="stream")
         yield tag("path", d=f"M{INNER + 17} {low:.1f}H{INNER + 5}", class_="stream")
         yield tag("circle", cx=INNER, cy=low, r=5.5, class_="plus")
-        yield group(
-            line(INNER - 3, low, INNER + 3, low, "sign"),
-            line(INNER, low - 3, INNER, low + 3, "sign"),
-        )
+        yield line(INNER - 3, low, INNER + 3, low, "sign")
+        yield line(INNER, low - 3, INNER, low + 3, "sign")
 
 
 def _two(words: str, x: float, middle: float) -> Iterator[Markup]:

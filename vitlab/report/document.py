@@ -152,13 +152,6 @@ class Table:
         return merged(cell.sources for cell in cells if isinstance(cell, Number | Sentence))
 
 
-class Key(NamedTuple):
-    """A line of a legend: the class of what is drawn, and what it stands for."""
-
-    look: str
-    text: str
-
-
 @dataclass(frozen=True)
 class Figure:
     """A drawing with its caption; `alt` says in words what it shows."""
@@ -167,7 +160,6 @@ class Figure:
     alt: str
     caption: Sentence
     drawn_from: Sources = ()
-    legend: Sequence[Key] = ()
     tall: bool = False
     """Higher than wide: it stands beside words."""
     kind: Literal["figure"] = "figure"
@@ -192,7 +184,7 @@ class Picture(NamedTuple):
 
 @dataclass(frozen=True)
 class Pictures:
-    """Images: small ones side by side, or large ones below one another on a light card."""
+    """Images: small ones side by side, or large ones below one another."""
 
     pictures: Sequence[Picture]
     caption: Sentence
@@ -270,6 +262,8 @@ class Report:
     cover: Tiles
     about: Sentence
     panels: Sequence[Panel]
+    subjects: int = 1
+    """How many reports it was put together from."""
 
 
 @dataclass

@@ -4,20 +4,25 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vitlab.config import ViTConfig
+from markupsafe import Markup
+
+from vitlab.config import Config, ViTConfig
+from vitlab.figures import charts, style
+from vitlab.figures import features as figures
+from vitlab.figures.explanation import PASSED, gains
 from vitlab.formatting import between
-from vitlab.report import architecture, drawing, techniques
+from vitlab.report import architecture, techniques
 from vitlab.report.document import (
     Block,
     Bullets,
     Figure,
-    Key,
     Missing,
     Name,
     Number,
     Panel,
     Pictures,
     Sentence,
+    Source,
     Sources,
     Text,
     Word,
@@ -28,8 +33,7 @@ from vitlab.report.document import (
     traced,
     whole,
 )
-from vitlab.report.drawing import LOOKS
-from vitlab.report.pictures import large
+from vitlab.report.pictures import chart, large
 from vitlab.report.subject import Subject, read_existing
 from vitlab.run import CONFIG
 
@@ -108,34 +112,28 @@ def in_words(one: Subject) -> Sentence:
 
 def model_figure(one: Subject) -> Figure:
     """A run's model, drawn."""
-    stored = one.weights()
-    where = [one.at(CONFIG, "model"), one.at(CONFIG, "data.image_size")]
-    caption = say("{name}, from its config.", name=one.name)
-    if stored:
-        where.append(stored[1])
-        caption = say(
-            "{name}, from its config; shares of {parameters} parameters from its weights.",
-            name=one.name,
-            parameters=one.number("parameters", whole),
-        )
-    kind = architecture.KINDS[one.config.model.kind]
-    steps = ", ".join(part.name for part in architecture.parts(one.config))
-    alt = f"{one.text}, a {kind}, from image to answer: {steps}"
-    return Figure(
-        architecture.draw(one.config, stored and stored[0], alt),
-        alt,
-        caption,
-        tuple(where),
-        tall=True,
+    where = (one.at(CONFIG, "model"), one.at(CONFIG, "data.image_size"))
+    caption = say(
+        "{name}, from its config, with the shape that each part hands on and its share of the "
+        "parameters.",
+        name=one.name,
     )
+    drawing, alt = drawn(one.config, one.text)
+    return Figure(drawing, alt, caption, where, tall=True)
+
+
+def drawn(config: Config, name: str) -> tuple[Markup, str]:
+    """The drawing of a config's model, and the same in words."""
+    steps = ", ".join(part.name for part in architecture.parts(config))
+    alt = f"{name}, a {architecture.KINDS[config.model.kind]}, from image to answer: {steps}"
+    return architecture.draw(config, alt), alt
 
 
 def looks(found: Sequence[Subject]) -> Iterator[Panel]:
     """What the models look at, and whether that is true."""
     for one in found:
         file = faithfulness(one)
-        key = f"looks-{found.index(one) + 1}" if len(found) > 1 else "looks"
-        topic = f"What {one.text} looks at" if len(found) > 1 else "What it looks at"
+        key, topic = _named("looks", "What {} looks at", one, found)
         if file is None:
             yield Panel(
                 key,
@@ -151,18 +149,8 @@ def looks(found: Sequence[Subject]) -> Iterator[Panel]:
             )
             continue
         judged, folder = read_existing(file), file.parent
-        gains = (one.at(file, "methods.gain"),)
-        rows = [
-            drawing.Row(
-                row["method"],
-                row["gain"]["mean"],
-                row["gain"]["interval"],
-                f"{row['gain']['mean']:+.3f}",
-                "s1" if "verdict" in row else "s6",
-                "verdict" not in row,
-            )
-            for row in judged["methods"]
-        ]
+        gained = (one.at(file, "methods.gain"),)
+        rows = gains(judged["methods"])
         alt = "gain of each map: " + ", ".join(f"{row.name} {row.words}" for row in rows)
         caption = say(
             "What each map gains over chance when patches are covered and uncovered in "
@@ -171,10 +159,15 @@ def looks(found: Sequence[Subject]) -> Iterator[Panel]:
             n=Number(whole(judged["images"]), (one.at(file, "images"),)),
             split=judged["split"],
         )
-        chart = drawing.dots(rows, alt=alt, form=drawing.plain_tick, zero=0.0)
-        blocks: list[Block] = [Figure(chart, alt, caption, gains)]
-        drawn = sorted(path for path in folder.glob("*.png") if not _aside(path))
-        shown = [large(path, f"maps of {one.text} for the image {path.stem}") for path in drawn[:3]]
+        blocks: list[Block] = [
+            chart(charts.dots, rows, zero=0.0, form=style.plainly, alt=alt, caption=caption,
+                  height=charts.dots_height(len(rows)), sources=gained)
+        ]  # fmt: skip
+        files = sorted(path for path in folder.glob("*.png") if not _aside(path))
+        shown = [
+            large(path.with_suffix(""), f"maps of {one.text} for the image {path.stem}")
+            for path in files[:3]
+        ]
         pictures = [picture for picture in shown if picture]
         if pictures:
             words = say("The image, and what each method says the answer rests on.")
@@ -193,16 +186,16 @@ def looks(found: Sequence[Subject]) -> Iterator[Panel]:
                         "{method}: {verdict}; gain {gain}, 95 % interval {interval}.",
                         method=row["method"],
                         verdict=row["verdict"],
-                        gain=Number(f"{row['gain']['mean']:+.3f}", gains),
+                        gain=Number(f"{row['gain']['mean']:+.3f}", gained),
                         interval=Number(
-                            between(row["gain"]["interval"], lambda v: f"{v:+.3f}"), gains
+                            between(row["gain"]["interval"], lambda v: f"{v:+.3f}"), gained
                         ),
                     )
                     for row in verdicts
                 ]
             )
         )
-        yield Panel(key, topic, truest(one, verdicts, gains), blocks, more, weight=6)
+        yield Panel(key, topic, truest(one, verdicts, gained), blocks, more, weight=6)
 
 
 def faithfulness(one: Subject) -> Path | None:
@@ -218,7 +211,7 @@ def _aside(path: Path) -> bool:
 
 def truest(one: Subject, verdicts: Sequence[dict[str, Any]], where: Sources) -> Sentence:
     """Which map to believe."""
-    trusted = [row for row in verdicts if row["verdict"].startswith("beats both")]
+    trusted = [row for row in verdicts if row["verdict"].startswith(PASSED)]
     if not trusted:
         return say(
             "No map of {name} is shown to beat both a random one and the centre", name=one.name
@@ -235,85 +228,117 @@ def truest(one: Subject, verdicts: Sequence[dict[str, Any]], where: Sources) -> 
     )
 
 
+def features_file(one: Subject, found: Sequence[Subject]) -> Path | None:
+    """Where `features` measured a run: by itself, or beside another one of the report."""
+    folder = one.run.path.resolve().parent / "features"
+    pairs = [
+        folder / f"{a.run.name}-{b.run.name}" / one.run.features_file.name
+        for a in found
+        for b in found
+        if a is not b and one in (a, b)
+    ]
+    files = [*(pairs if len(found) > 1 else ()), one.run.features_file]
+    return next((file for file in files if file.is_file()), None)
+
+
+PICTURED = {
+    "components": "The first three principal components of the patch tokens, as red, green and "
+    "blue, for an image of each class.",
+    "pca": "Validation images by the first two principal components of their features, in several "
+    "layers.",
+    "tsne": "The same by t-SNE, which keeps neighbours together.",
+}
+"""Figures that `features` draws, in words."""
+
+
 def knowledge(found: Sequence[Subject]) -> Iterator[Panel]:
-    """What the layers know: probes, and PCA of features."""
+    """What the layers know: probes, and PCA of features, of runs measured together in one panel."""
+    groups: dict[Path, list[Subject]] = {}
     for one in found:
-        known = read_existing(one.run.features_file)
-        key = f"features-{found.index(one) + 1}" if len(found) > 1 else "features"
-        topic = f"What the layers of {one.text} know" if len(found) > 1 else "What its layers know"
-        if not known or not known.get("runs"):
-            yield Panel(
-                key,
-                topic,
-                say("The layers of {name} were not looked at", name=one.name),
-                [
-                    Missing(
-                        "PCA of the features of every layer, and what probes read there:",
-                        f"vitlab features {one.command}",
-                    )
-                ],
-                weight=0,
+        file = features_file(one, found)
+        if file is None:
+            key, topic = _named("features", "What the layers of {} know", one, found)
+            missing = Missing(
+                "PCA of the features of every layer, and what probes read there:",
+                f"vitlab features {one.command}",
             )
-            continue
-        facts = known["runs"][0]
-        file = one.run.features_file
-        series, legend, where = [], [], []
-        for place, (kind, words) in enumerate(
-            (
-                ("pooled", "mean of the patch tokens"),
-                ("cls", "CLS token"),
-                ("patch", "one patch token"),
-            )
-        ):
-            line = [
-                (number, layer[kind]["linear_probe"])
-                for number, layer in enumerate(facts["layers"])
-                if layer[kind]
-            ]
-            if line:
-                series.append(drawing.Series(LOOKS[place], line, True))
-                legend.append(Key(LOOKS[place], words))
-                where.append(one.at(file, f"runs.layers.{kind}.linear_probe"))
-        alt = f"accuracy of linear probes in every layer of {one.text}"
-        chart = drawing.lines(
-            series, alt=alt, across="layer", form=drawing.percent_tick, low=0.0, high=1.0
+            headline = say("The layers of {name} were not looked at", name=one.name)
+            yield Panel(key, topic, headline, [missing], weight=0)
+        else:
+            groups.setdefault(file, []).append(one)
+    for file, group in groups.items():
+        yield from measured_layers(file, group, found)
+
+
+def _named(key: str, topic: str, one: Subject, found: Sequence[Subject]) -> tuple[str, str]:
+    """Address and topic of a panel of one run among several."""
+    if len(found) == 1:
+        return key, topic.replace("the layers of {}", "its layers").replace("{} looks", "it looks")
+    return f"{key}-{found.index(one) + 1}", topic.format(one.text)
+
+
+def measured_layers(
+    file: Path, group: Sequence[Subject], found: Sequence[Subject]
+) -> Iterator[Panel]:
+    """What probes read in every layer of one run, or of two beside each other."""
+    known = read_existing(file)
+    if not known or not known.get("runs"):
+        return
+    first = group[0]
+    key, topic = _named("features", "What the layers of {} know", first, found)
+    if len(group) > 1:
+        topic = "What their layers know"
+
+    def at(field: str) -> Source:
+        if file.is_relative_to(first.run.path):
+            return first.at(file, field)
+        return Source(f"features/{file.parent.name}", file.name, field)
+
+    facts = known["runs"]
+    probes = tuple(
+        at(f"runs.layers.{kind}.linear_probe")
+        for kind in figures.KINDS
+        if any(layer[kind] for run in facts for layer in run["layers"])
+    )
+    caption = say(
+        "What a linear probe reads in each layer, fitted on {fitted} training images and evaluated "
+        "on {n} validation images.",
+        fitted=Number(whole(known["images"]["fitted"]), (at("images"),)),
+        n=Number(whole(known["images"]["measured"]), (at("images"),)),
+    )
+    names = ", ".join(run["run"] for run in facts)
+    probed = chart(
+        figures.depth,
+        facts,
+        "linear_probe",
+        height=3.2 + 0.15 * len(facts),
+        alt=f"accuracy of linear probes in every layer of {names}",
+        caption=caption,
+        sources=probes,
+    )
+    drawn = {
+        name: large(file.parent / name, f"{PICTURED[name.partition('-')[0]]} {names}")
+        for name in ("components", *(f"{how}-{facts[0]['image']}" for how in ("pca", "tsne")))
+    }
+    pictures = [
+        Pictures([picture], say(PICTURED[name.partition("-")[0]]), (at("sentences"),), large=True)
+        for name, picture in drawn.items()
+        if picture
+    ]
+    said = Bullets([traced(words, at("sentences")) for words in known["sentences"]])
+    starts = facts[0]["layers"][0], facts[0]["layers"][-1]
+    headline = say(
+        "A linear probe reads the class of {start} of images in the first layer of {name}, of "
+        "{end} in the last",
+        start=Number(tenth(starts[0]["pooled"]["linear_probe"]), probes),
+        name=Name(facts[0]["run"]),
+        end=Number(tenth(starts[1][facts[0]["image"]]["linear_probe"]), probes),
+    )
+    yield Panel(key, topic, headline, [probed, said], pictures[2:], weight=7)
+    if pictures:
+        words = "{a} beside {b}, in colours" if len(facts) > 1 else "The tokens of {a} in colours"
+        names_ = {"a": Name(facts[0]["run"]), "b": Name(facts[-1]["run"])}
+        what = "What their patches are about" if len(facts) > 1 else "What its patches are about"
+        yield Panel(
+            f"{key}-patches", what, say(words, **names_), pictures[:1], pictures[1:2], weight=6
         )
-        images = (one.at(file, "images"),)
-        caption = say(
-            "What a linear probe reads in each layer, fitted on {fitted} training images "
-            "and evaluated on {n} validation images.",
-            fitted=Number(whole(known["images"]["fitted"]), images),
-            n=Number(whole(known["images"]["measured"]), images),
-        )
-        blocks: list[Block] = [Figure(chart, alt, caption, tuple(where), legend)]
-        drawn = [
-            (
-                f"pca-{facts['image']}",
-                "Validation images by the first two principal "
-                "components of their features, in several layers.",
-            ),
-            (
-                "components",
-                "The first three principal components of the patch tokens, as red, green and blue.",
-            ),
-        ]
-        more: list[Block] = []
-        for name, words in drawn:
-            drawing_file = one.run.features / f"{name}.png"
-            picture = large(drawing_file, f"{words} {one.text}")
-            if picture:
-                target = blocks if len(blocks) == 1 else more
-                target.append(
-                    Pictures([picture], say(words), (one.at(drawing_file, "all"),), large=True)
-                )
-        first, last = facts["layers"][0], facts["layers"][-1]
-        probe = tuple(where)
-        headline = say(
-            "A linear probe reads the class of {start} of images in the first layer of {name}, of "
-            "{end} in the last",
-            start=Number(tenth(first["pooled"]["linear_probe"]), probe),
-            name=one.name,
-            end=Number(tenth(last[facts["image"]]["linear_probe"]), probe),
-        )
-        told = [traced(words, one.at(file, "sentences")) for words in known["sentences"]]
-        yield Panel(key, topic, headline, blocks, [*more, Bullets(told)], weight=6)

@@ -1,60 +1,114 @@
-"""Images of the data and pictures that other verbs drew, as addresses that hold them."""
+"""Charts as blocks of a report, images of the data, and figures that other verbs drew."""
 
 import base64
 import io
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
+from vitlab.figures import style
 from vitlab.metrics import galleries, log_softmax
-from vitlab.report.document import (
-    Picture,
-    Pictures,
-    say,
-)
+from vitlab.report.document import Figure, Picture, Pictures, Sentence, Sources, say
 from vitlab.report.subject import Subject
 
 LARGEST = 1400
-"""Most pixels that a picture is wide or high in a page."""
+"""Most pixels that a raster picture is wide or high in a page."""
+
+HEAVY = 4_000_000
+"""Most bytes of an SVG file that a page takes over; of a heavier one it takes the PNG."""
+
+
+def chart(
+    draw: Callable[..., None],
+    *numbers: Any,
+    height: float,
+    alt: str,
+    caption: Sentence,
+    sources: Sources,
+    **options: Any,
+) -> Figure:
+    """A chart of `vitlab.figures`, as wide as a phone.
+
+    Args:
+        draw: a function of axes, `numbers` and `options`.
+        height: inches, where the width is `style.NARROW`.
+        alt: what it shows, in words.
+    """
+    with style.drawing(height, alt) as (axes, made):
+        draw(axes, *numbers, **options)
+    return Figure(Markup(made[0]), alt, caption, sources)
 
 
 def samples(one: Subject, kind: str, words: str) -> Pictures | None:
     """Images that evaluate kept, with the model's answers; None where it kept none."""
-    file = one.run.predictions(one.split)
-    kept = one.run.predictions(f"{one.split}-gallery")
-    if not (file.is_file() and kept.is_file()):
+    found = kept_images(one)
+    if found is None:
         return None
-    with np.load(file, allow_pickle=False) as arrays:
-        logits, labels, indices = arrays["logits"], arrays["labels"], arrays["indices"]
-    with np.load(kept, allow_pickle=False) as arrays:
-        places, images = arrays["places"], arrays["images"]
+    places, images, logits, labels, indices = found
     names = one.run.provenance["data"]["class_names"]
     sure, answers = np.exp(log_softmax(logits).max(axis=1)), logits.argmax(axis=1)
     pictures = []
     for place in galleries(logits, labels)[kind]:
-        found = np.flatnonzero(places == place)
-        if not len(found):
+        where = np.flatnonzero(places == place)
+        if not len(where):
             continue
         true, answer = names[labels[place]], names[answers[place]]
-        right = bool(labels[place] == answers[place])
         said = f"{true}" if kind == "random" else f"{true} → {answer}, {100 * sure[place]:.0f} %"
-        pictures.append(
-            small(
-                images[found[0]],
-                f"{one.split} image {indices[place]}: {true}",
-                said,
-                None if kind == "random" else right,
-            )
-        )
+        right = None if kind == "random" else bool(labels[place] == answers[place])
+        alt = f"{one.split} image {indices[place]}: {true}"
+        pictures.append(small(images[where[0]], alt, said, right))
     if not pictures:
         return None
-    where = (
-        one.at(kept, "images"),
-        one.at(file, "logits, labels"),
-    )
-    return Pictures(pictures, say(words.format(split=one.split).capitalize() + "."), where)
+    sources = _of_images(one)
+    return Pictures(pictures, say(words.format(split=one.split).capitalize() + "."), sources)
+
+
+def shared_mistakes(pair: Sequence[Subject], most: int = 12) -> Pictures | None:
+    """Kept images on which the first of two runs is right and the other wrong, or the reverse.
+
+    None where the runs do not share images that evaluate kept.
+    """
+    stored = [kept_images(one) for one in pair]
+    if None in stored:
+        return None
+    (places, images, logits, labels, indices), (_, _, others, *_) = stored  # type: ignore[misc]
+    if logits.shape != others.shape:
+        return None
+    names = pair[0].run.provenance["data"]["class_names"]
+    first, second = logits.argmax(axis=1), others.argmax(axis=1)
+    pictures = []
+    for place, image in zip(places.tolist(), images, strict=True):
+        if (first[place] == labels[place]) == (second[place] == labels[place]):
+            continue
+        said = f"{names[labels[place]]}: {names[first[place]]} / {names[second[place]]}"
+        alt = f"{pair[0].split} image {indices[place]}: {names[labels[place]]}"
+        pictures.append(small(image, alt, said, bool(first[place] == labels[place])))
+    if not pictures:
+        return None
+    words = "Images that only one of them recognises: the class, then what {a} / {b} say."
+    caption = say(words, a=pair[0].name, b=pair[1].name)
+    sources = (*_of_images(pair[0]), *_of_images(pair[1])[1:])
+    return Pictures(pictures[:most], caption, sources)
+
+
+def kept_images(one: Subject) -> tuple[np.ndarray, ...] | None:
+    """Places and images that evaluate kept; logits, labels and indices of the split."""
+    file, kept = one.run.predictions(one.split), one.run.predictions(f"{one.split}-gallery")
+    if not (file.is_file() and kept.is_file()):
+        return None
+    with np.load(file, allow_pickle=False) as all_, np.load(kept, allow_pickle=False) as some:
+        return (
+            some["places"], some["images"], all_["logits"], all_["labels"], all_["indices"]
+        )  # fmt: skip
+
+
+def _of_images(one: Subject) -> Sources:
+    kept = one.run.predictions(f"{one.split}-gallery")
+    return one.at(kept, "images"), one.at(one.run.predictions(one.split), "logits, labels")
 
 
 def small(image: np.ndarray, alt: str, caption: str, good: bool | None) -> Picture:
@@ -64,18 +118,34 @@ def small(image: np.ndarray, alt: str, caption: str, good: bool | None) -> Pictu
     pixels = image[..., 0] if image.shape[-1] == 1 else image
     picture = Image.fromarray(pixels)
     picture.thumbnail((128, 128))
-    return Picture(address(picture), alt, caption, good, *picture.size)
+    return Picture(_address(picture), alt, caption, good, *picture.size)
 
 
-def address(picture: Any) -> Markup:
-    """A picture as an address that holds it."""
+def _address(picture: Any) -> Markup:
+    """A raster picture as an address that holds it."""
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return Markup(f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}")
 
 
 def large(path: Path, alt: str) -> Picture | None:
-    """A picture that another verb drew; None where it cannot be read."""
+    """A figure that another verb drew, as its SVG, which a browser shows as an image only.
+
+    An image runs no script and asks for nothing, whatever the file holds, and follows the reader's
+    light or dark by the style sheet inside. None where neither PATH.svg nor PATH.png can be read.
+    """
+    vector = path.with_name(f"{path.name}.svg")
+    if vector.is_file() and vector.stat().st_size <= HEAVY:
+        body = vector.read_bytes()
+        sides = re.search(rb'width="([\d.]+)pt" height="([\d.]+)pt"', body[:2000])
+        if sides:
+            data = Markup(f"data:image/svg+xml;base64,{base64.b64encode(body).decode()}")
+            width, height = (round(4 * float(side) / 3) for side in sides.groups())
+            return Picture(data, alt, "", None, width, height)
+    return _raster(path.with_name(f"{path.name}.png"), alt)
+
+
+def _raster(path: Path, alt: str) -> Picture | None:
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -84,6 +154,5 @@ def large(path: Path, alt: str) -> Picture | None:
     except (OSError, UnidentifiedImageError, ValueError):
         return None
     picture.thumbnail((LARGEST, LARGEST))
-    return Picture(
-        address(picture.quantize(128, Image.Quantize.FASTOCTREE)), alt, "", None, *picture.size
-    )
+    colours = picture.quantize(128, Image.Quantize.FASTOCTREE)
+    return Picture(_address(colours), alt, "", None, *picture.size)

@@ -7,6 +7,7 @@ in its content security policy: no address but its own, no script but the deck's
 import base64
 import functools
 import hashlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,11 +15,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from vitlab import __version__
+from vitlab.figures.style import COLOURS
 from vitlab.formatting import JOINER, plain
 from vitlab.report.document import Notes, Number, Panel, Report, Sentence, gathered
 
-SLIDES = 13
-"""Most slides beside the cover: twelve minutes at under a minute each."""
+SLIDES, MORE = 14, 9
+"""Most slides beside the cover, of one subject and for each further one: a minute each."""
 
 
 def finalize(value: Any) -> Any:
@@ -46,13 +48,18 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.globals |= {"version": __version__, "gathered": gathered, "exact": exact}
+    made.globals |= {"version": __version__, "gathered": gathered, "exact": exact, "glued": glued}
     made.tests |= {
         "number": lambda piece: isinstance(piece, Number),
         "sentence": lambda cell: isinstance(cell, Sentence),
         "text": lambda piece: isinstance(piece, str),
     }
     return made
+
+
+def glued(words: str) -> Markup:
+    """A number in words, in which a percent sign stays on the line of its number."""
+    return Markup(re.sub(r"(?<=\d) %", "&nbsp;%", escape(plain(words))))
 
 
 def source(name: str) -> Markup:
@@ -75,13 +82,13 @@ def page(report: Report) -> str:
 def deck(report: Report) -> str:
     """A report as slides: those of least weight are left out where there are too many."""
     ranked = sorted((panel for panel in report.panels if panel.weight), key=lambda p: -p.weight)
-    kept = ranked[:SLIDES]
+    kept = ranked[: SLIDES + MORE * (report.subjects - 1)]
     panels = [panel for panel in report.panels if panel in kept]
     return _render("deck.html", report, panels=panels, script=source("deck.js"))
 
 
 def _render(template: str, report: Report, *, panels: Sequence[Panel], script: str) -> str:
-    style = source("style.css") + source("deck.css" if script else "page.css")
+    style = Markup(COLOURS) + source("style.css") + source("deck.css" if script else "page.css")
     policy = f"default-src 'none'; img-src data:; style-src 'sha256-{sha(style)}'"
     policy += f"; script-src 'sha256-{sha(script)}'" if script else ""
     return (

@@ -1,17 +1,20 @@
 """What runs achieved: beside what others published, against each other, class by class."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from vitlab.compare import compare
 from vitlab.compare import page as comparison
-from vitlab.formatting import between, p_value, percent, points, signed
+from vitlab.figures import charts, style
+from vitlab.figures.charts import Row
+from vitlab.figures.comparison import class_rows
+from vitlab.figures.style import GREY, HUES
+from vitlab.formatting import between, percent, points, signed
 from vitlab.records import ClassResult, SplitResult
-from vitlab.report import drawing
 from vitlab.report.document import (
     Block,
     Bullets,
     Figure,
-    Key,
     Missing,
     Name,
     Number,
@@ -27,12 +30,11 @@ from vitlab.report.document import (
     traced,
     whole,
 )
-from vitlab.report.drawing import LOOKS
-from vitlab.report.pictures import samples
+from vitlab.report.pictures import chart, samples, shared_mistakes
 from vitlab.report.subject import Subject, plainly, without_folders
 from vitlab.reproduce.rows import PUBLISHED, SYSTEMS
 from vitlab.run import RESULTS
-from vitlab.stats import LEVEL, wilson
+from vitlab.stats import wilson
 
 MANY = 20
 """Most classes that are drawn one by one."""
@@ -65,12 +67,12 @@ def results(found: Sequence[Subject]) -> Iterator[Panel]:
         yield Panel("result", "Result", say("There is no result yet"), blocks, weight=2)
         return
     rows = [
-        drawing.Row(
+        Row(
             one.text,
             one.facts["accuracy"],
             one.facts["accuracy_interval"],
             interval_words(one),
-            LOOKS[place % len(LOOKS)],
+            HUES[place % len(HUES)],
         )
         for place, one in enumerate(found)
         if one in judged
@@ -81,12 +83,12 @@ def results(found: Sequence[Subject]) -> Iterator[Panel]:
     caption = say("Accuracy with its 95 % interval over images, one trained model each.")
     if comparable:
         rows += [
-            drawing.Row(
+            Row(
                 name.removesuffix("-whole"),
                 published.accuracy,
                 None,
                 f"{percent(published.accuracy)} published",
-                "s6",
+                GREY,
                 hollow=True,
             )
             for name, (_, _, published) in SYSTEMS.items()
@@ -99,8 +101,10 @@ def results(found: Sequence[Subject]) -> Iterator[Panel]:
             "images, which is never done here."
         )
     alt = "accuracies: " + ", ".join(f"{row.name} {percent(row.value)}" for row in rows)
-    chart = drawing.dots(rows, alt=alt)
-    blocks: list[Block] = [Figure(chart, alt, caption, where)]
+    blocks: list[Block] = [
+        chart(charts.dots, rows, height=charts.dots_height(len(rows)), alt=alt, caption=caption,
+              sources=where)
+    ]  # fmt: skip
     blocks.append(
         Bullets(
             [
@@ -232,29 +236,22 @@ def duel(found: Sequence[Subject]) -> Iterator[Panel]:
         return
     blocks: list[Block] = []
     for pair in pairs[:2]:
-        rows = [
-            drawing.Row(
-                row["class"],
-                row["difference"],
-                None,
-                f"{signed(row['difference'])}"
-                f"{', p ' + p_value(row['adjusted_p']) if row['adjusted_p'] < LEVEL else ''}",
-                "s1" if row["adjusted_p"] < LEVEL else "s6",
-            )
-            for row in sorted(pair["classes"], key=lambda row: -(row["difference"] or 0))
-            if row["difference"] is not None
-        ][:MANY]
+        ordered = sorted(pair["classes"], key=lambda row: -(row["difference"] or 0))
+        rows = class_rows(ordered)[:MANY]
         alt = f"difference of {pair['run']} to {pair['against']} in each class: " + ", ".join(
             f"{row.name} {row.words}" for row in rows
         )
-        chart = drawing.dots(rows, alt=alt, zero=0.0, form=lambda value: f"{100 * value:+.4g}")
         caption = say(
-            "{run} less {other}, in points, class by class; in colour where the paired "
+            "{run} less {other}, in points, class by class; filled where the paired "
             "test, corrected over the classes, finds a difference.",
             run=Name(pair["run"]),
             other=Name(pair["against"]),
         )
-        blocks.append(Figure(chart, alt, caption, where))
+        height = charts.dots_height(len(rows))
+        blocks.append(
+            chart(charts.dots, rows, zero=0.0, form=style.points, height=height, alt=alt,
+                  caption=caption, sources=where)
+        )  # fmt: skip
     first = pairs[0]
     counts = Table(
         ("", "images"),
@@ -281,6 +278,7 @@ def duel(found: Sequence[Subject]) -> Iterator[Panel]:
     )
     more: list[Block] = [
         told,
+        *filter(None, [shared_mistakes(found[:2])]),
         table,
         *(Text(traced(without_folders(plainly(pair["reason"])))) for pair in wanting),
     ]
@@ -290,55 +288,86 @@ def duel(found: Sequence[Subject]) -> Iterator[Panel]:
 def classes(found: Sequence[Subject]) -> Iterator[Panel]:
     """What is hard, and what is taken for what."""
     judged = evaluated(found)
-    for number, (one, result) in enumerate(judged, 1):
+    blocks: list[Block] = []
+    more: list[Block] = []
+    headlines = []
+    if len(judged) > 1:
+        blocks += filter(None, [class_chart(judged)])
+    for one, result in judged:
         ordered = by_accuracy(result)
-        few = len(ordered) <= MANY
-        rows = []
-        for accuracy, row in ordered if few else ordered[:12]:
-            interval = wilson(round(accuracy * row["images"]), row["images"])
-            rows.append(drawing.Row(row["class"], accuracy, interval, percent(accuracy)))
-        field = f"{one.split}.per_class"
-        where = (
-            one.at(RESULTS, f"{field}.accuracy"),
-            one.at(RESULTS, f"{field}.images"),
-        )
-        names = ", ".join(f"{row.name} {row.words}" for row in rows)
-        alt = f"accuracy of classes of {one.text}, hardest first: {names}"
-        blocks: list[Block] = []
-        if rows:
-            which = "Accuracy of each class" if few else "Accuracy of the twelve hardest classes"
-            caption = say(
-                f"{which} of {{name}}, with 95 % intervals over its images.", name=one.name
+        if len(judged) == 1 and ordered:
+            blocks.append(hardest(one, ordered))
+        if len(result["confusion"]) <= MANY:
+            target = blocks if len(blocks) < 3 else more
+            target.append(matrix(one, result))
+        if result["top_confusions"]:
+            more.append(confusion_table(one, result))
+        if ordered:
+            own = next(iter(of_classes(one)))
+            headlines.append(
+                say("{name}: {own}", name=one.name, own=own) if len(judged) > 1 else own
             )
-            blocks.append(Figure(drawing.dots(rows, alt=alt), alt, caption, where))
-        matrix = result["confusion"]
-        if len(matrix) <= MANY:
-            alt = f"confusion matrix of {one.text}"
-            chart = drawing.confusion(
-                matrix, [row["class"] for row in result["per_class"]], alt=alt
-            )
-            blocks.append(
-                Figure(
-                    chart,
-                    alt,
-                    say(
-                        "How often each class is taken for each other; "
-                        "mistakes are shaded four times as strongly."
-                    ),
-                    (one.at(RESULTS, f"{one.split}.confusion"),),
-                )
-            )
-        more: list[Block] = [confusion_table(one, result)] if result["top_confusions"] else []
-        headline = join(list(of_classes(one))[:1]) if ordered else say("No class was evaluated")
-        many = len(judged) > 1
-        yield Panel(
-            f"classes-{number}" if many else "classes",
-            f"Classes of {one.text}" if many else "Classes",
-            without_stop(headline),
-            blocks,
-            more,
-            weight=3 if many else 6,
-        )
+    if judged:
+        headline = join(headlines[:2]) if headlines else say("No class was evaluated")
+        yield Panel("classes", "Classes", without_stop(headline), blocks, more, weight=8)
+
+
+def hardest(one: Subject, ordered: Sequence[tuple[float, ClassResult]]) -> Figure:
+    """Accuracy of each class, or of the twelve hardest of many."""
+    few = len(ordered) <= MANY
+    rows = []
+    for accuracy, row in ordered if few else ordered[:12]:
+        interval = wilson(round(accuracy * row["images"]), row["images"])
+        rows.append(Row(row["class"], accuracy, interval, percent(accuracy)))
+    field = f"{one.split}.per_class"
+    where = (one.at(RESULTS, f"{field}.accuracy"), one.at(RESULTS, f"{field}.images"))
+    names = ", ".join(f"{row.name} {row.words}" for row in rows)
+    which = "Accuracy of each class" if few else "Accuracy of the twelve hardest classes"
+    return chart(
+        charts.dots,
+        rows,
+        height=charts.dots_height(len(rows)),
+        alt=f"accuracy of classes of {one.text}, hardest first: {names}",
+        caption=say(f"{which} of {{name}}, with 95 % intervals over its images.", name=one.name),
+        sources=where,
+    )
+
+
+def class_chart(judged: Sequence[tuple[Subject, SplitResult]]) -> Figure | None:
+    """Accuracy of each class in all runs beside each other, where the classes are the same ones."""
+    names = [row["class"] for row in judged[0][1]["per_class"]]
+    if len(names) > MANY or any(
+        [row["class"] for row in result["per_class"]] != names for _, result in judged
+    ):
+        return None
+    series = {one.text: [row["accuracy"] for row in result["per_class"]] for one, result in judged}
+
+    def draw(axes: Any) -> None:
+        charts.class_dots(axes, series, names)
+        style.legend(axes.figure, [x for x in axes.lines if x.get_label() in series])
+
+    return chart(
+        draw,
+        height=charts.LINE * len(names) + 0.8,
+        alt=f"accuracy of each class of {', '.join(series)}",
+        caption=say("Accuracy of each class, on an axis that is cut to where they differ."),
+        sources=tuple(one.at(RESULTS, f"{one.split}.per_class.accuracy") for one, _ in judged),
+    )
+
+
+def matrix(one: Subject, result: SplitResult) -> Figure:
+    """Which class is taken for which."""
+    names = [row["class"] for row in result["per_class"]]
+    caption = "{name}: how often each class (row) is taken for each other (column), and its share."
+    return chart(
+        charts.confusion,
+        result["confusion"],
+        names,
+        height=charts.confusion_height(names),
+        alt=f"confusion matrix of {one.text}",
+        caption=say(caption, name=one.name),
+        sources=(one.at(RESULTS, f"{one.split}.confusion"),),
+    )
 
 
 def evaluated(found: Sequence[Subject]) -> list[tuple[Subject, SplitResult]]:
@@ -408,29 +437,20 @@ def confidence(found: Sequence[Subject]) -> Iterator[Panel]:
     judged = evaluated(found)
     if not judged:
         return
-    series, legend, where = [], [], []
-    for place, (one, result) in enumerate(judged):
-        look = LOOKS[place % len(LOOKS)]
-        line = [(row["confidence"], row["accuracy"]) for row in result["reliability"]
-                if row["confidence"] is not None and row["accuracy"] is not None]  # fmt: skip
-        series.append(drawing.Series(look, line, True))
-        legend.append(Key(look, one.text))
-        where.append(one.at(RESULTS, f"{one.split}.reliability"))
-    alt = f"accuracy against confidence of {', '.join(key.text for key in legend)}"
-    chart = drawing.lines(
-        series,
-        alt=alt,
-        across="how sure the model is",
-        form=drawing.percent_tick,
-        low=0.0,
-        high=1.0,
-        diagonal=True,
-    )
+
+    def draw(axes: Any) -> None:
+        for (one, result), hue in zip(judged, HUES, strict=False):
+            charts.reliability(axes, result["reliability"], hue, one.text)
+        if len(judged) > 1:
+            style.legend(axes.figure, axes.collections)
+
     caption = say(
-        "How often it is right where it is so sure. On the dashed line a model is as "
-        "sure as it should be."
+        "How often it is right where it is so sure, with 95 % intervals; a dot is as large as it "
+        "has images. On the dashed line a model is as sure as it should be."
     )
-    blocks: list[Block] = [Figure(chart, alt, caption, tuple(where), legend)]
+    where = tuple(one.at(RESULTS, f"{one.split}.reliability") for one, _ in judged)
+    alt = f"accuracy against confidence of {', '.join(one.text for one, _ in judged)}"
+    blocks: list[Block] = [chart(draw, height=4, alt=alt, caption=caption, sources=where)]
     first, _ = judged[0]
     if mistakes := samples(first, "mistakes", "mistakes at random: class, prediction, confidence"):
         blocks.append(mistakes)
@@ -456,7 +476,7 @@ def confidence(found: Sequence[Subject]) -> Iterator[Panel]:
         without_stop(sentences[0]),
         blocks,
         [Bullets([*sentences[1:], *errors])],
-        weight=4,
+        weight=7,
     )
 
 

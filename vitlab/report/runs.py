@@ -1,19 +1,21 @@
 """What a report says of runs: a panel for each question, its headline computed from the numbers."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from vitlab.config import ViTConfig
 from vitlab.data.known import KNOWN
+from vitlab.figures import charts, style
+from vitlab.figures import training as figures
+from vitlab.figures.charts import Line
 from vitlab.formatting import between, count, minutes, percent, points, signed
 from vitlab.recipes import ALL_RECIPES
-from vitlab.report import architecture, drawing, techniques
+from vitlab.report import architecture, techniques
 from vitlab.report.document import (
     Block,
     Bullets,
     Figure,
-    Key,
     Missing,
     Name,
     Number,
@@ -33,14 +35,13 @@ from vitlab.report.document import (
     tenth,
     whole,
 )
-from vitlab.report.drawing import LOOKS
-from vitlab.report.inside import faithfulness, knowledge, looks, models
-from vitlab.report.pictures import samples
+from vitlab.report.inside import faithfulness, features_file, knowledge, looks, models
+from vitlab.report.pictures import chart, samples
 from vitlab.report.results import classes, confidence, duel, of_classes, of_confidence, results
 from vitlab.report.subject import Subject
 from vitlab.run import CONFIG, FINISHED, METRICS, PROVENANCE, RESULTS
 
-IDEAS = 5
+IDEAS = 7
 """Most hypotheses of a report."""
 
 
@@ -308,42 +309,63 @@ def curves(found: Sequence[Subject]) -> Iterator[Panel]:
             weight=2,
         )
         return
-    figures = []
-    for name, form in (("accuracy", drawing.percent_tick), ("loss", drawing.plain_tick)):
-        series, legend = [], []
-        where: list[Source] = []
-        for place, one in enumerate(judged):
-            look = LOOKS[place % len(LOOKS)]
-            for split, words, style in (
-                ("validation", "validation", ""),
-                ("train_clean", "clean training images", " dashed"),
-            ):
-                line = [
-                    (x["epoch"], x[name])
-                    for x in one.facts.metrics
-                    if x["split"] == split
-                    and isinstance(x.get(name), int | float)
-                    and math.isfinite(x[name])
-                ]
-                if line:
-                    series.append(drawing.Series(look + style, line, len(line) <= 12))
-                    who = f"{one.text}, {words}" if len(judged) > 1 else words
-                    legend.append(Key(look + style, who))
-                    where.append(one.at(METRICS, f"{split} {name}"))
-        if series:
-            alt = f"{name} over epochs: {', '.join(key.text for key in legend)}"
-            top = 1.0 if name == "accuracy" else None
-            chart = drawing.lines(series, alt=alt, across="epoch", form=form, low=0.0, high=top)
-            figures.append(
-                Figure(chart, alt, say(f"{name.capitalize()} over epochs."), tuple(where), legend)
-            )
+    blocks: list[Block] = []
+    more: list[Block] = []
+    for name in ("accuracy", "loss", "lr", "seconds"):
+        drawn = curve(judged, name)
+        if drawn is not None:
+            (blocks if name in ("accuracy", "loss") else more).append(drawn)
     sentences = [sentence for one in judged for sentence in of_training(one)]
     ends = [of_end(one) for one in judged]
     head = ends[0] if len(ends) == 1 else join([*ends[:2]], "; ")
-    blocks: list[Block] = [*figures]
     if sentences:
         blocks.append(Bullets(sentences))
-    yield Panel("curves", topic, head, blocks, weight=8)
+    yield Panel("curves", topic, head, blocks, more, weight=8)
+
+
+CURVES = {
+    "accuracy": ("Accuracy over epochs.", style.percent, None),
+    "loss": ("Loss over epochs.", style.plainly, 0.0),
+    "lr": ("Learning rate over epochs.", style.plainly, 0.0),
+    "seconds": ("Seconds for one epoch, from the pace of its batches.", style.plainly, 0.0),
+}
+"""What is drawn over epochs: its caption, how a number is written, and the least of the axis."""
+
+
+def curve(judged: Sequence[Subject], name: str) -> Figure | None:
+    """One number of the metrics over epochs: validation solid, clean training images dashed."""
+    own = name in ("lr", "seconds")
+    splits = {"train": ""} if own else {"validation": "", "train_clean": "clean training images"}
+    field = "images_per_second" if name == "seconds" else name
+    series, where = [], []
+    hues = style.colours([one.text for one in judged])
+    for one in judged:
+        for split, words in splits.items():
+            points = figures.points(one.facts.metrics, split, field)
+            if name == "seconds":
+                images = one.facts["train_images"] or 0
+                points = [(epoch, images / pace) for epoch, pace in points if pace and images]
+            if not points:
+                continue
+            parts = [one.text] * (len(judged) > 1) + [words or split] * (not own)
+            label = ", ".join(parts) or one.text
+            dash = "--" if words else "-"
+            series.append(Line(label, points, hues[one.text], dash))
+            where.append(one.at(METRICS, f"{split} {field}"))
+    if not series:
+        return None
+    caption, form, low = CURVES[name]
+    return chart(
+        charts.lines,
+        series,
+        across="epoch",
+        form=form,
+        low=low,
+        height=2.7 + 0.19 * len(series) * (len(series) > 1),
+        alt=f"{caption} {', '.join(line.name for line in series)}",
+        caption=say(caption),
+        sources=tuple(where),
+    )
 
 
 def of_end(one: Subject) -> Sentence:
@@ -451,16 +473,16 @@ def why_not(one: Subject) -> Number:
 
 def trials(found: Sequence[Subject]) -> Panel:
     """What to try next: hypotheses that the numbers suggest, each with its command."""
-    each = max(1, IDEAS // len(found))
-    ideas = [idea for one in found for idea in list(hypotheses(one))[:each]]
-    ideas = list({str(idea): idea for idea in ideas}.values())[:IDEAS]
+    # What is said of a pair comes first, then the first guess of each run, the second, ...
+    own = zip_longest(*(list(hypotheses(one)) for one in found))
+    ideas = [*between_families(found), *(idea for row in own for idea in row if idea)][:IDEAS]
     commands = []
     for one in found:
         if one.facts["accuracy"] is not None and not one.run.predictions(one.split).is_file():
             commands.append(f"vitlab evaluate {one.command} --split {one.split}")
         if faithfulness(one) is None:
             commands.append(f"vitlab explain {one.command}")
-        if not one.run.features_file.is_file():
+        if features_file(one, found) is None:
             commands.append(f"vitlab features {one.command}")
     rest: list[Block] = [Missing("Not made yet:", "; ".join(commands))] if commands else []
     headline = say(
@@ -470,6 +492,41 @@ def trials(found: Sequence[Subject]) -> Panel:
     return Panel(
         "next", "What to try next", headline, [Bullets(ideas, "Hypothesis"), *rest], weight=7
     )
+
+
+def between_families(found: Sequence[Subject]) -> Iterator[Sentence]:
+    """Why the best ViT is ahead of the best CNN or behind it, as guesses."""
+    known = [one for one in found if one.facts["accuracy"] is not None]
+    vits, cnns = ([one for one in known if one.is_cnn is cnn] for cnn in (False, True))
+    if not (vits and cnns):
+        return
+    vit, cnn = (max(group, key=lambda one: one.facts["accuracy"]) for group in (vits, cnns))
+    ahead = vit.facts["accuracy"] > cnn.facts["accuracy"]
+    names = {"vit": vit.name, "cnn": cnn.name}
+    if ahead:
+        yield say(
+            "{vit} is ahead of {cnn} because attention joins places that are far apart, which a "
+            "convolution reaches only in its last layers; on fewer training images it would fall "
+            "behind: vitlab study data-size",
+            **names,
+        )
+        return
+    yield say(
+        "{vit} lags behind {cnn} because a convolution is given that neighbouring pixels belong "
+        "together and that an object may lie anywhere, and attention has to learn both from the "
+        "images; with more of them the gap would close: vitlab study data-size",
+        **names,
+    )
+    gaps = [one.facts["generalisation_gap"] for one in (vit, cnn)]
+    if None not in gaps and gaps[0] < gaps[1]:
+        yield say(
+            "{vit} lags on images it was trained on as well: its gap to new ones is {gap} points, "
+            "that of {cnn} {other}. It is not memorising that holds it back but fitting, so a "
+            "longer training would help it more.",
+            **names,
+            gap=vit.number("generalisation_gap", points),
+            other=cnn.number("generalisation_gap", points),
+        )
 
 
 def hypotheses(one: Subject) -> Iterator[Sentence]:

@@ -7,15 +7,17 @@ from typing import Any
 
 from vitlab.config import Config
 from vitlab.errors import ConfigError, RunError
-from vitlab.figures.study import prefixed
+from vitlab.figures import charts, style
+from vitlab.figures.charts import Line, Mark, Row
+from vitlab.figures.study import looks
+from vitlab.figures.style import GREEN, GREY, ORANGE
 from vitlab.formatting import between, count, minutes, p_value, percent, points, signed
 from vitlab.recipes import ALL_RECIPES, recipe
-from vitlab.report import architecture, drawing, techniques
+from vitlab.report import techniques
 from vitlab.report.document import (
     Block,
     Bullets,
     Figure,
-    Key,
     Missing,
     Name,
     Number,
@@ -32,8 +34,8 @@ from vitlab.report.document import (
     say,
     whole,
 )
-from vitlab.report.drawing import LOOKS
-from vitlab.report.inside import BESIDE, parts
+from vitlab.report.inside import BESIDE, drawn, parts
+from vitlab.report.pictures import chart
 from vitlab.report.subject import address, plainly, read_existing, without_folders
 from vitlab.run import STUDY, SUMMARY
 from vitlab.study import page
@@ -65,6 +67,11 @@ class Study:
     def baseline(self) -> Mapping[str, Any] | None:
         """The arm that others are compared with."""
         return next((arm for arm in self.summary["arms"] if arm["baseline"]), None)
+
+    @property
+    def colours(self) -> dict[str, str]:
+        """The colour of each arm, the same in every chart."""
+        return looks({arm["name"]: arm["accuracy"]["mean"] or -1.0 for arm in self.summary["arms"]})
 
     @property
     def comparisons(self) -> list[Mapping[str, Any]]:
@@ -114,6 +121,7 @@ def report(study: Study) -> Report:
         accuracies(study),
         *curves(study),
         *costs(study),
+        *stability(study),
         *failures(study),
         limits(study),
         trials(study),
@@ -234,19 +242,8 @@ def model(study: Study) -> Iterator[Panel]:
     if known.resolved:
         from dataclasses import replace
 
-        whole_config = replace(config, data=known)
-        kind = architecture.KINDS[config.model.kind]
-        steps = ", ".join(part.name for part in architecture.parts(whole_config))
-        alt = f"the baseline, a {kind}, from image to answer: {steps}"
-        blocks.append(
-            Figure(
-                architecture.draw(whole_config, None, alt),
-                alt,
-                say("The baseline, from its config."),
-                where,
-                tall=True,
-            )
-        )
+        drawing, alt = drawn(replace(config, data=known), "the baseline")
+        blocks.append(Figure(drawing, alt, say("The baseline, from its config."), where, tall=True))
     blocks.append(Words(words[:BESIDE], where))
     training = list(techniques.of_training(config))
     more: list[Block] = [Text(say("How it is trained:")), Words(training, where)]
@@ -296,17 +293,17 @@ def effects(study: Study) -> Iterator[Panel]:
     summary = study.summary
     if summary["exploratory"]:
         rows = [
-            drawing.Row(row["arm"], row["mean"], row["interval"], percent(row["mean"]))
+            Row(row["arm"], row["mean"], row["interval"], percent(row["mean"]))
             for row in summary["ranking"][:16]
         ]
         if rows:
             alt = "ranking: " + ", ".join(f"{row.name} {row.words}" for row in rows)
-            chart = drawing.dots(rows, alt=alt)
             caption = say(
                 "Mean validation accuracy with 95 % intervals; no p-value, as arms were "
                 "found by looking."
             )
-            figure = Figure(chart, alt, caption, (study.at("ranking"),))
+            figure = chart(charts.dots, rows, height=charts.dots_height(len(rows)), alt=alt,
+                           caption=caption, sources=(study.at("ranking"),))  # fmt: skip
             yield Panel(
                 "effects",
                 "Ranking",
@@ -319,21 +316,20 @@ def effects(study: Study) -> Iterator[Panel]:
     if not known:
         return
     ordered = sorted(known, key=lambda one: -one["difference"])
-    colour = {"better": "s3", "worse": "s2"}
+    colour = {"better": GREEN, "worse": ORANGE}
     rows = [
-        drawing.Row(
+        Row(
             versus(one, study),
             one["difference"],
             one["interval"],
             f"{signed(one['difference'])} {verdict(one)}".replace(
                 "no evidence of a difference", "no evidence"
             ),
-            colour.get(verdict(one), "s6"),
+            colour.get(verdict(one), GREY),
         )
         for one in ordered
     ]
     alt = "differences in percentage points: " + ", ".join(f"{r.name} {r.words}" for r in rows)
-    chart = drawing.dots(rows, alt=alt, form=lambda value: f"{100 * value:+.4g}", zero=0.0, most=30)
     caption = say(
         "Difference to the baseline in percentage points with its 95 % interval; the "
         "verdict is corrected over all {n} comparisons (Holm).",
@@ -353,7 +349,20 @@ def effects(study: Study) -> Iterator[Panel]:
         "effects",
         "Verdicts",
         headline,
-        [Figure(chart, alt, caption, where), Bullets(told)],
+        [
+            chart(
+                charts.dots,
+                rows,
+                zero=0.0,
+                form=style.points,
+                longest=26,
+                alt=alt,
+                height=charts.dots_height(len(rows)),
+                caption=caption,
+                sources=where,
+            ),
+            Bullets(told),
+        ],
         [table],
         weight=9,
     )
@@ -405,14 +414,15 @@ def accuracies(study: Study) -> Panel:
     """Every seed of every arm."""
     shown = [arm for arm in study.summary["arms"] if arm["accuracy"]["mean"] is not None]
     where = (study.at("arms.accuracy"),)
+    colours = study.colours
     ordered = sorted(shown, key=lambda arm: -arm["accuracy"]["mean"])
     rows = [
-        drawing.Row(
+        Row(
             arm["name"],
             arm["accuracy"]["mean"],
             arm["accuracy"]["interval"],
             percent(arm["accuracy"]["mean"]),
-            "s1" if arm["baseline"] else "s4",
+            colours[arm["name"]],
             points=list(arm["accuracy"]["seeds"].values()),
         )
         for arm in ordered[:16]
@@ -452,16 +462,15 @@ def accuracies(study: Study) -> Panel:
         "validation images each.",
         n=Number(whole(images) if images else "-", (study.at("validation_images"),)),
     )
-    chart = drawing.dots(rows, alt=alt)
+    figure = chart(charts.dots, rows, height=charts.dots_height(len(rows)), alt=alt,
+                   caption=caption, sources=where)  # fmt: skip
     best, worst = ordered[0], ordered[-1]
     headline = say(
         "From {low} to {high}, and every seed is shown",
         low=Number(percent(worst["accuracy"]["mean"]), where),
         high=Number(percent(best["accuracy"]["mean"]), where),
     )
-    return Panel(
-        "accuracy", "Accuracy", headline, [Figure(chart, alt, caption, where)], [table], weight=6
-    )
+    return Panel("accuracy", "Accuracy", headline, [figure], [table], weight=7)
 
 
 def curves(study: Study) -> Iterator[Panel]:
@@ -489,22 +498,28 @@ def curves(study: Study) -> Iterator[Panel]:
     shown = sorted(shown, key=lambda arm: -arm["accuracy"]["mean"])[:TOLD_APART]
     figures: list[Block] = []
     for split, number, words, form in (
-        ("validation", "accuracy", "Validation accuracy", drawing.percent_tick),
-        ("train", "loss", "Loss of training batches", drawing.plain_tick),
+        ("validation", "accuracy", "Validation accuracy", style.percent),
+        ("train", "loss", "Loss of training batches", style.plainly),
     ):
-        series, legend = [], []
-        for place, arm in enumerate(shown):
+        series = []
+        for arm in shown:
             line = values.get((arm["name"], split, number), {})
-            if line:
-                means = [(epoch, sum(all_) / len(all_)) for epoch, all_ in sorted(line.items())]
-                series.append(drawing.Series(LOOKS[place], means, len(means) <= 12))
-                legend.append(Key(LOOKS[place], arm["name"]))
+            means = [(epoch, sum(all_) / len(all_)) for epoch, all_ in sorted(line.items())]
+            if means:
+                series.append(Line(arm["name"], means, study.colours[arm["name"]]))
         if series:
-            alt = f"{words} over epochs: {', '.join(key.text for key in legend)}"
-            chart = drawing.lines(series, alt=alt, across="epoch", form=form)
-            caption = say(f"{words}, mean over seeds.")
-            where = (study.at(f"{split} {number}", "figures/curves.csv"),)
-            figures.append(Figure(chart, alt, caption, where, legend))
+            figures.append(
+                chart(
+                    charts.lines,
+                    series,
+                    across="epoch",
+                    form=form,
+                    height=2.7 + 0.19 * len(series),
+                    alt=f"{words} over epochs: {', '.join(line.name for line in series)}",
+                    caption=say(f"{words}, mean over seeds."),
+                    sources=(study.at(f"{split} {number}", "figures/curves.csv"),),
+                )
+            )
     if figures:
         yield Panel(
             "curves",
@@ -524,24 +539,17 @@ def costs(study: Study) -> Iterator[Panel]:
     ]
     if not shown:
         return
-    points_ = [
-        (
+    marks = [
+        Mark(
             arm["cost"]["training_macs"],
             arm["accuracy"]["mean"],
-            "s1" if arm["baseline"] else "s4",
             arm["name"],
+            study.colours[arm["name"]],
         )
         for arm in shown[:14]
     ]
     alt = "accuracy against multiply-adds of the whole training: " + ", ".join(
-        f"{name} {percent(y)} at {prefixed(x)}" for x, y, _, name in points_
-    )
-    chart = drawing.scatter(
-        points_,
-        alt=alt,
-        across="multiply-adds of the whole training",
-        across_form=prefixed,
-        height=280,
+        f"{mark.name} {percent(mark.y)} at {style.prefixed(mark.x)}" for mark in marks
     )
     where = (study.at("arms.cost.training_macs, arms.accuracy.mean"),)
     caption = say("Mean accuracy against what the training of one seed computes.")
@@ -571,7 +579,51 @@ def costs(study: Study) -> Iterator[Panel]:
         "The dearest arm computes {ratio} times as much as the cheapest",
         ratio=Number(f"{ratio:.1f}", (study.at("arms.cost.training_macs"),)),
     )
-    yield Panel("cost", "Cost", headline, [Figure(chart, alt, caption, where), table], weight=7)
+    figure = chart(charts.scatter, marks, across="multiply-adds of the whole training", height=3.2,
+                   alt=alt, caption=caption, sources=where)  # fmt: skip
+    yield Panel("cost", "Cost", headline, [figure, table], weight=7)
+
+
+def stability(study: Study) -> Iterator[Panel]:
+    """How calmly each arm trained: gradients, spikes of the loss, and rates that train."""
+    known = [arm for arm in study.summary["arms"] if arm.get("stability")]
+    if not known:
+        return
+
+    def number(arm: Mapping[str, Any], field: str, form: Any) -> Number:
+        value = arm["stability"][field]
+        return Number("-" if value is None else form(value), (study.at(f"arms.stability.{field}"),))
+
+    rows = [
+        [
+            Name(arm["name"]),
+            number(arm, "largest_gradient_norm", lambda value: f"{value:.2f}"),
+            number(arm, "loss_spikes", lambda value: f"{value:g}"),
+            Number(str(len(arm["failures"])), (study.at("arms.failures"),)),
+            number(arm, "largest_rate", lambda value: f"{value:g}"),
+        ]
+        for arm in known
+    ]
+    rated = any(arm["stability"]["largest_rate"] is not None for arm in known)
+    head = ("arm", "largest gradient norm", "loss spikes", "runs without a result",
+            "largest learning rate that trains")  # fmt: skip
+    table = Table(
+        head if rated else head[:-1],
+        [row if rated else row[:-1] for row in rows],
+        "Largest gradient norm and number of spikes over all seeds; a spike is a line of training "
+        "loss above 1.2 times the median of the five before it.",
+    )
+    spikes = sum(arm["stability"]["loss_spikes"] or 0 for arm in known)
+    wild = max(known, key=lambda arm: arm["stability"]["largest_gradient_norm"] or 0)
+    headline = say(
+        "{spikes} of the loss; the largest gradient is that of {arm}",
+        spikes=Number(
+            count(spikes, "spike") if spikes else "No spike",
+            (study.at("arms.stability.loss_spikes"),),
+        ),
+        arm=Name(wild["name"]),
+    )
+    yield Panel("stability", "Stability", headline, [table], weight=7)
 
 
 def failures(study: Study) -> Iterator[Panel]:

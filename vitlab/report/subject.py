@@ -108,20 +108,3 @@ class Subject:
     def command(self) -> str:
         """How it is named in a command."""
         return self.run.name if self.run.name in pretrained.names() else address(self.run.path)
-
-    def weights(self) -> tuple[dict[str, tuple[int, ...]], Source] | None:
-        """Shapes of the weights that are evaluated, by name, and the file they were read from."""
-        from safetensors import SafetensorError, safe_open
-
-        for checkpoint in reversed(self.run.checkpoints()):
-            file = self.run.weights(checkpoint)
-            if not file.is_file():
-                continue
-            try:
-                with safe_open(file, framework="numpy") as stored:
-                    shapes = {name: tuple(stored.get_slice(name).get_shape())
-                              for name in stored.keys()}  # noqa: SIM118 # fmt: skip
-            except (OSError, SafetensorError):
-                continue
-            return shapes, self.at(file, "shapes")
-        return None

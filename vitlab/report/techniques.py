@@ -1,36 +1,16 @@
-"""How the techniques of a config work, in two sentences each, without loading torch.
+"""How the techniques of a config work, in two sentences each.
 
-What the words of a model mean stands in the docstrings of the classes that they stand for, and
-`vitlab show` prints it from there. Here the same docstrings are read from the source files. What
-training does stands in `TRAINING`.
+What the choices of a model mean stands in the docstrings of their classes (`describe_parts`), from
+where `vitlab show` prints it too. What training does stands in `TRAINING`.
 """
 
-import ast
-import functools
 from collections.abc import Callable, Iterator
-from importlib import resources
 from typing import NamedTuple
 
 from vitlab.config import Config, ModelConfig, ViTConfig
 from vitlab.fields import text
+from vitlab.models import describe_parts
 from vitlab.report.document import Word
-
-AXES = {
-    "patch": ("patch.py", "PATCHES"),
-    "position": ("position.py", "POSITIONS"),
-    "norm": ("norm.py", "NORMS"),
-    "norm_place": ("vit.py", "BLOCKS"),
-    "ffn": ("ffn.py", "FFNS"),
-    "pool": ("pool.py", "POOLS"),
-}
-"""Axis of a ViT -> the file of its words, and the dictionary from word to class in it."""
-
-KINDS = {
-    "hybrid": ("stage.py", "ConvStage"),
-    "resnet18": ("convnet.py", "ResNet18"),
-    "cnn6": ("convnet.py", "CNN6"),
-}
-"""Kind of a model that is no plain ViT -> its file and class."""
 
 ATTENTION = Word(
     "attention",
@@ -41,57 +21,11 @@ ATTENTION = Word(
 )
 
 
-@functools.cache
-def _module(file: str) -> ast.Module:
-    source = resources.files("vitlab").joinpath("models", file).read_text(encoding="utf-8")
-    return ast.parse(source)
-
-
-@functools.cache
-def _dictionary(file: str, name: str) -> dict[str, ast.expr]:
-    """The entries of a dictionary that a file of the models defines."""
-    for node in _module(file).body:
-        target = node.targets[0] if isinstance(node, ast.Assign) else None
-        target = node.target if isinstance(node, ast.AnnAssign) else target
-        if isinstance(target, ast.Name) and target.id == name:
-            assert isinstance(node, ast.Assign | ast.AnnAssign)
-            assert isinstance(node.value, ast.Dict)
-            return {
-                ast.literal_eval(key): value
-                for key, value in zip(node.value.keys, node.value.values, strict=True)
-                if key is not None
-            }
-    raise LookupError(f"{file} has no {name}")
-
-
-def _first_paragraph(file: str, name: str) -> str:
-    """The first paragraph of a class's docstring, on one line."""
-    for node in _module(file).body:
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            return " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
-    raise LookupError(f"{file} has no {name}")
-
-
-def explain(cfg: ModelConfig) -> dict[str, str]:
-    """What `vitlab.models.describe_parts` says of a model, read from the same docstrings."""
-    texts = {"kind": _first_paragraph(*KINDS[cfg.kind])} if cfg.kind in KINDS else {}
-    if isinstance(cfg, ViTConfig):
-        for axis, (file, words) in AXES.items():
-            stands_for = _dictionary(file, words)[getattr(cfg, axis)]
-            assert isinstance(stands_for, ast.Name)
-            texts[axis] = _first_paragraph(file, stands_for.id)
-        switches = _dictionary("__init__.py", "SWITCHES")
-        texts |= {
-            name: ast.literal_eval(words) for name, words in switches.items() if getattr(cfg, name)
-        }
-    return texts
-
-
 def of_model(cfg: ModelConfig) -> list[Word]:
     """The techniques of a model."""
     words = [
         Word(axis.replace("_", " "), text(getattr(cfg, axis)), how.replace("`", ""))
-        for axis, how in explain(cfg).items()
+        for axis, how in describe_parts(cfg).items()
     ]
     return [*words[:2], ATTENTION, *words[2:]] if isinstance(cfg, ViTConfig) else words
 

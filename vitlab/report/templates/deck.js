@@ -26,6 +26,22 @@
     else return;
     event.preventDefault();
   });
+  // A slide whose words do not fit is set smaller, step by step.
+  const overflows = (slide) => {
+    const area = slide.querySelector(".evidence");
+    if (!area) return slide.scrollHeight > slide.clientHeight + 1;
+    const floor = area.getBoundingClientRect().bottom + 1;
+    return [...area.querySelectorAll("li, dd, tr, figcaption, .missing, svg, img")].some(
+      (part) => part.getBoundingClientRect().bottom > floor);
+  };
+  const fit = () => {
+    const flowing = matchMedia("(max-width: 820px), (orientation: portrait)").matches;
+    for (const slide of slides)
+      for (let size = 1; slide.style.setProperty("--fit", size), size > 0.6; size -= 0.04)
+        if (flowing || !overflows(slide)) break;
+  };
+  fit();
+  addEventListener("resize", fit);
   let start = null;
   addEventListener("touchstart", (event) => { start = event.changedTouches[0]; }, { passive: true });
   addEventListener("touchend", (event) => {
