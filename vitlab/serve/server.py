@@ -228,7 +228,8 @@ class Server(uvicorn.Server):
     def _end_silent(self) -> None:
         """End connections that send no whole head, or take no answer, for too long (W08)."""
         now, waiting = time.monotonic(), {}
-        for connection in list(self.server_state.connections):
+        connections: list[Any] = list(self.server_state.connections)
+        for connection in connections:
             request, transport = connection.cycle, connection.transport
             idle = request is None or request.response_complete
             if idle or transport.get_write_buffer_size():
