@@ -24,7 +24,7 @@ serve(sys.argv[1], port=0, limits=limits, tell=lambda line: print(line, flush=Tr
 """
 """What `vitlab serve` does, with less patience for slow clients."""
 
-PATIENCE = 120
+PATIENCE = 300
 """Seconds after which an answer, or a service that becomes ready, counts as missing."""
 
 

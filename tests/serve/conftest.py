@@ -11,7 +11,7 @@ pytest.importorskip("uvicorn", reason="needs vitlab[serve]")
 sys.path.append(str(Path(__file__).parent))  # the checks are shared with the catalogue of faults
 
 import checks
-from client import HURRIED, Served, draw
+from client import HURRIED, Served
 
 
 @pytest.fixture(scope="session")
@@ -26,8 +26,7 @@ def served(run) -> Iterator[Served]:
     service = Served(["-c", HURRIED, str(run)])
     try:
         checks.birth(service, patience=10)
-        # The process that draws maps is only being started.
-        assert service.send(draw(), "/api/explain?method=attention").status == 200
+        service.settle()
         yield service
     finally:
         service.end()

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from argparse import Namespace
+from collections.abc import Callable
 
 from vitlab.cli.arguments import (
     DATA_ROOT,
@@ -116,7 +117,9 @@ def serve(args: Namespace) -> int:
     Only this machine can reach it unless --host says otherwise.
     """
     # Until requests are heard there is nothing to finish, and imports take seconds.
-    handlers = {number: lambda *_: os._exit(0) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers: dict[int, Callable[..., object]] = {
+        number: lambda *_: os._exit(0) for number in (signal.SIGTERM, signal.SIGINT)
+    }
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # else it outlives its terminal: nohup
         handlers[signal.SIGHUP] = lambda *_: signal.raise_signal(signal.SIGTERM)
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}

@@ -229,7 +229,7 @@ def build_app(service: Service, hosts: Iterable[str], root: str = "") -> Guard:
 
     for address, (name, kind) in PAGES.items():
         app.add_route(address, static(name, kind, root), include_in_schema=False)
-    return Guard(app, service, hosts, root)
+    return Guard(app, hosts, root)
 
 
 async def answered(

@@ -1,4 +1,4 @@
-"""What holds for every request, whatever it asks for: the host it names, and room for it."""
+"""What holds for every request, whatever it asks for: the host it names, and what goes out."""
 
 import ipaddress
 import re
@@ -10,7 +10,6 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vitlab.errors import ConfigError
-from vitlab.serve.service import Service
 
 HEADERS = {
     # Pictures are shown from the browser's own memory (blob:), everything else comes from here.
@@ -70,18 +69,17 @@ def root_of(path: str) -> str:
 
 
 class Guard:
-    """Refuses foreign hosts and more than is taken, and lets nobody go on sending what is not read.
+    """Refuses foreign hosts, and lets nobody go on sending what is not read.
 
     Args:
         app: what is guarded.
-        service: what answers.
         hosts: names that the Host header may have. They keep a web page elsewhere from asking this
             service under a name of its own (DNS rebinding).
         root: path before all addresses, as `root_of` has it.
     """
 
-    def __init__(self, app: ASGIApp, service: Service, hosts: Iterable[str], root: str = ""):
-        self.app, self.service, self.root = app, service, root
+    def __init__(self, app: ASGIApp, hosts: Iterable[str], root: str = ""):
+        self.app, self.root = app, root
         self.hosts = TrustedHostMiddleware(known, list(hosts), www_redirect=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -106,10 +104,6 @@ class Guard:
         if not scope.get("known"):
             words = "this host name is not served here: see --allow-host"
             answer = JSONResponse({"error": words}, 400)
-        elif scope["method"] == "POST" and self.service.full:
-            # To look further at what is refused would keep those waiting that are not (W03).
-            refusal = self.service.crowded()
-            answer = JSONResponse({"error": refusal.message}, 429, refusal.headers)
         elif scope["path"] == self.root:
             scope = {**scope, "path": f"{self.root}/"}
         await answer(scope, receiving, sending)

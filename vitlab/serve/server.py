@@ -5,6 +5,7 @@ import contextlib
 import errno
 import functools
 import gc
+import json
 import logging
 import os
 import socket
@@ -19,6 +20,7 @@ from vitlab.serve.limits import Limits
 
 try:
     import uvicorn
+    from uvicorn.protocols.http.h11_impl import H11Protocol
 
     from vitlab.serve.app import build_app
     from vitlab.serve.guard import HEADERS, host_names, is_loopback, root_of
@@ -113,6 +115,34 @@ def plain_errors(host: str, port: int) -> Iterator[None]:
         raise VitlabError(words) from error
 
 
+def connection_of(service: Service) -> type[H11Protocol]:
+    """uvicorn's connection, which refuses a picture too many without looking at it.
+
+    To read what is refused would keep those waiting that are not (W03).
+    """
+    refusal = service.crowded()
+    body = json.dumps({"error": refusal.message})
+    headers = {
+        **HEADERS, **refusal.headers, "content-type": "application/json",
+        "content-length": str(len(body)), "connection": "close",
+    }  # fmt: skip
+    lines = [f"HTTP/1.1 {refusal.status} Too Many Requests"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    response = "\r\n".join([*lines, "", body]).encode()
+
+    class Connection(H11Protocol):
+        def data_received(self, data: bytes) -> None:
+            idle = self.cycle is None or self.cycle.response_complete
+            full = len(self.tasks) >= service.limits.requests
+            if idle and full and data.startswith(b"POST "):
+                self.transport.write(response)
+                self.transport.close()
+            else:
+                super().data_received(data)
+
+    return Connection
+
+
 class Server(uvicorn.Server):
     """uvicorn, and what it lacks.
 
@@ -126,7 +156,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http="h11",
+                http=connection_of(service),
                 ws="none",
                 lifespan="off",
                 loop="asyncio",
@@ -198,7 +228,8 @@ class Server(uvicorn.Server):
     def _end_silent(self) -> None:
         """End connections that send no whole head, or take no answer, for too long (W08)."""
         now, waiting = time.monotonic(), {}
-        for connection in list(self.server_state.connections):
+        connections: list[Any] = list(self.server_state.connections)
+        for connection in connections:
             request, transport = connection.cycle, connection.transport
             idle = request is None or request.response_complete
             if idle or transport.get_write_buffer_size():

@@ -128,11 +128,6 @@ class Service:
 
     # Who may come in
 
-    @property
-    def full(self) -> bool:
-        """Whether no more pictures are taken at the moment."""
-        return self.requests >= self.limits.requests
-
     def crowded(self, what: str = "pictures") -> Refusal:
         """The answer to one picture too many."""
         words = f"too many {what} at once: try again in a moment"
@@ -144,7 +139,7 @@ class Service:
         if self.state != "ready":
             why = "being loaded" if self.state == "starting" else "being stopped"
             raise Refusal(503, f"the service is {why}", self.limits.retry_seconds)
-        if self.full:
+        if self.requests >= self.limits.requests:
             raise self.crowded()
         if explains and self.explanations >= self.limits.explanations:
             raise self.crowded("maps")

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 pebble.CONSTS.term_timeout = 0.1  # a worker holds nothing that it would have to put in order
 
-START_SECONDS = 120
+START_SECONDS = 300
 """For a process to start, before a call's own time begins; importing torch may take long."""
 
 
