@@ -173,14 +173,14 @@ RESULT: dict[str, Column] = {
     "parameters": lambda runs: f"{runs[0].final_numbers['parameters']:,}",
 }
 
-CORE_COLUMNS = RESULT | {
+CORE_COLUMNS: dict[str, Column] = RESULT | {
     "epochs": lambda runs: str(runs[0].final_numbers["epochs"]),
     "training": flops,
     "process time / 2": half_process_time,
     "hardware": lambda runs: hardware(runs[0]),
 }
 
-GPU_COLUMNS = RESULT | {
+GPU_COLUMNS: dict[str, Column] = RESULT | {
     "warm": seconds(warm_seconds),
     "cold": seconds(lambda run: run.final_numbers["clock"]["wall_seconds"]),
     "preparation": seconds(lambda run: run.final_numbers["clock"].get("preparation_seconds")),

@@ -192,14 +192,14 @@ def settings(
 
         return run
 
-    measured = {"device": device, "rounds": rounds, "seconds": seconds}
+    turns: dict[str, Any] = {"device": device, "rounds": rounds, "seconds": seconds}
     try:
         counts = {str(count): step(config, count) for count in sorted({1, threads})}
         batches = {size: step(cifar(config, batch_size=size), threads) for size in sizes}
         return {
-            "threads": {n: one.rate(size) for n, one in interleaved(counts, **measured).items()},
+            "threads": {n: one.rate(size) for n, one in interleaved(counts, **turns).items()},
             "batch size": {
-                str(n): interleaved({n: one}, **measured)[n].rate(n) for n, one in batches.items()
+                str(n): interleaved({n: one}, **turns)[n].rate(n) for n, one in batches.items()
             },
         }
     finally:

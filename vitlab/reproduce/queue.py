@@ -99,6 +99,7 @@ def reproduce(
         "accuracy", "published", "verdict", "expected", "as_expected", "seconds", "shared", "run"}.
     """
     folder = folder_of(out)
+    configs = {name: row_config(name, overrides) for name in names}
     rows = [
         Row(
             name,
@@ -108,7 +109,7 @@ def reproduce(
             value=(1.0 if name in SYSTEMS else 0.25) / 2**place,
         )
         for place, seed in enumerate(seeds)
-        for name, config in configs_of(names, overrides).items()
+        for name, config in configs.items()
     ]
     complete = {row.path for row in rows if share_done(row) == 1}
     timed = read_json(folder / SMOKE) if (folder / SMOKE).exists() else []
@@ -158,7 +159,7 @@ def smoke(
         One line per row, as `smoke_test` finds it; OUT/smoke.json holds the same.
     """
     folder = folder_of(out)
-    configs = configs_of(names, overrides)
+    configs = {name: row_config(name, overrides) for name in names}
     rows = [Row(name, config, folder / "smoke" / name) for name, config in configs.items()]
     lines = []
 
@@ -179,11 +180,6 @@ def smoke(
 def folder_of(out: str | os.PathLike[str] | None) -> Path:
     """The folder of runs."""
     return Path(out or os.environ.get("VITLAB_RUNS") or "runs")
-
-
-def configs_of(names: Sequence[str], overrides: dict[str, Any] | None) -> dict[str, Config]:
-    """The config of every row; ConfigError if one is unknown."""
-    return {name: row_config(name, overrides) for name in names}
 
 
 def carry_out(
