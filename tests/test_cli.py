@@ -13,6 +13,8 @@ import pytest
 import vitlab
 from vitlab import cli
 from vitlab.cli import main
+from vitlab.cli.arguments import JSON
+from vitlab.cli.printing import print_rows
 from vitlab.config import Config, fields_of
 from vitlab.recipes import ALL_RECIPES, EXPERIMENTS, RECIPES, recipe
 from vitlab.run import Run
@@ -121,6 +123,38 @@ def test_help_explains_every_verb_and_field(capsys):
     assert "layer|rms" in words and "2 to 33 % of the area" in " ".join(words.split())
 
 
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_the_help_of_a_verb_has_examples_that_run_and_fits_a_terminal(capsys, verb):
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"usage: vitlab {verb} ")
+    assert max(map(len, lines)) <= 100
+    examples = lines[lines.index("examples:") + 1 :]
+    assert len(examples) == 2
+    for example in examples:
+        args = cli.parse(shlex.split(example)[1:])
+        assert args.verb == verb
+        if args.overrides and vars(args).get("recipe") in ALL_RECIPES:
+            recipe(args.recipe).override(args.overrides)
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("vitlab ex", {"explain", "explore", "export"}),
+        ("vitlab show resnet18-", {name for name in ALL_RECIPES if name.startswith("resnet18-")}),
+        ("vitlab train --model.norm ", {"layer", "rms"}),
+    ],
+)
+def test_a_shell_completes_verbs_recipes_and_values(line, offered, tmp_path):
+    asked = {"COMP_LINE": line, "COMP_POINT": str(len(line)), "_ARGCOMPLETE": "1"}
+    answer = {"_ARGCOMPLETE_STDOUT_FILENAME": str(tmp_path / "offered")}
+    command = [sys.executable, "-m", "vitlab"]
+    subprocess.run(command, env={**os.environ, **asked, **answer}, check=True)
+    assert {word.strip() for word in (tmp_path / "offered").read_text().split("\v")} == offered
+
+
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
 
 
@@ -165,13 +199,13 @@ def test_data_sets_are_listed_with_the_place_they_were_found(capsys, cifar10):
     assert (rows["cifar10"]["classes"], rows["cifar10"]["shape"]) == (10, "3 x 32 x 32")
 
 
-def test_show_tells_config_words_and_cost(capsys):
+def test_show_prints_config_parts_and_cost(capsys):
     shown = report(capsys, "show", "vit-tiny", "--model.norm", "rms")
     assert type(shown["parameters"]) is int
     assert shown["parameters"] == sum(layer["parameters"] for layer in shown["layers"])
     assert shown["config"]["model"]["norm"] == "rms"
     assert shown["config"]["data"]["image_size"] == [32, 32]
-    assert set(shown["words"]) == {"patch", "position", "norm", "norm_place", "ffn", "pool"}
+    assert set(shown["parts"]) == {"patch", "position", "norm", "norm_place", "ffn", "pool"}
 
 
 def test_show_prints_a_table_that_grep_can_read(capsys):
@@ -180,7 +214,8 @@ def test_show_prints_a_table_that_grep_can_read(capsys):
     total = next(line for line in lines if line.startswith("total"))
     assert "5,356,234" in total
     assert any(line.split() == ["model.pool", "cls"] for line in lines)
-    assert "FLOPs are twice as many" in lines[-1]
+    assert any("FLOPs are twice as many" in line for line in lines)
+    assert max(map(len, lines)) <= 100
     assert not any("\x1b" in line for line in lines)
 
 
@@ -254,7 +289,7 @@ def test_an_interrupt_exits_with_130(monkeypatch):
     def interrupted(args):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(cli.VERBS, "recipes", cli.Verb(interrupted, ()))
+    monkeypatch.setitem(cli.VERBS, "recipes", cli.Verb(interrupted))
     assert main(["recipes"]) == 130
 
 
@@ -270,7 +305,7 @@ def test_what_a_stream_cannot_show_is_escaped(monkeypatch, encoding):
     names = ["K\u00e4fer", "\u8702", "\U0001f41d", "\udcff.png"]
 
     def naming(args):
-        cli.listing.print_rows(("name",), [(name,) for name in names], args)
+        print_rows(("name",), [(name,) for name in names], args)
         for name in names:
             print(name)
             print(name, file=sys.stderr)
@@ -279,7 +314,7 @@ def test_what_a_stream_cannot_show_is_escaped(monkeypatch, encoding):
     streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2)]
     monkeypatch.setattr(sys, "stdout", streams[0])
     monkeypatch.setattr(sys, "stderr", streams[1])
-    monkeypatch.setitem(cli.VERBS, "recipes", cli.Verb(naming, ("--json",)))
+    monkeypatch.setitem(cli.VERBS, "recipes", cli.Verb(naming, (JSON,)))
     assert main(["recipes"]) == main(["recipes", "--json"]) == 1
     for stream in streams:
         stream.flush()
@@ -301,7 +336,7 @@ def test_warnings_are_told_in_one_line(capsys, monkeypatch):
             warnings.warn("the disk is nearly full", stacklevel=1)
         return 0
 
-    monkeypatch.setitem(cli.VERBS, "recipes", cli.Verb(careless, ()))
+    monkeypatch.setitem(cli.VERBS, "recipes", cli.Verb(careless))
     assert main(["recipes"]) == 0
     assert capsys.readouterr().err == "vitlab: the disk is nearly full\n"
 

@@ -13,7 +13,8 @@ import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 
-from vitlab.cli.parser import VERBS, Verb, build_parser, parse
+from vitlab.cli.arguments import Verb
+from vitlab.cli.parser import VERBS, build_parser, parse
 from vitlab.errors import VitlabError
 
 __all__ = ["VERBS", "Verb", "build_parser", "main", "parse"]
@@ -28,6 +29,10 @@ choice is a file: no bug, and no traceback."""
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code."""
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what may follow, and nothing is run
+        import argcomplete
+
+        argcomplete.autocomplete(build_parser())
     for stream in (sys.stdout, sys.stderr):
         # A class may be called Käfer where the terminal, a log or cron has no ä: it is escaped.
         if isinstance(stream, io.TextIOWrapper):

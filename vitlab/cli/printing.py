@@ -2,6 +2,7 @@
 
 import json
 import sys
+import textwrap
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -58,6 +59,11 @@ def print_table(header: Iterable[str], rows: Iterable[Sequence[Any]]) -> None:
         table.add_row(*map(number, row))
     width = None if sys.stdout.isatty() else 10_000
     Console(width=width, markup=False, highlight=False, emoji=False).print(table)
+
+
+def print_paragraph(sentences: str) -> None:
+    """Print sentences in lines of at most 100 columns, and an empty line."""
+    print(textwrap.fill(sentences, 100, subsequent_indent="  "), end="\n\n")
 
 
 def number(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The verb study: plan, agree, run."""
+"""The verb study: plan, confirm, run."""
 
 import os
 import sys
@@ -6,12 +6,78 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from vitlab.cli.arguments import (
+    DATA_ROOT,
+    DEVICE,
+    JSON,
+    QUIET,
+    argument,
+    flag,
+    out,
+    repeated,
+    verb,
+)
 from vitlab.cli.printing import print_json, print_rows, print_table
+from vitlab.config import SECTIONS
 from vitlab.errors import ConfigError
 
 
+@verb(
+    argument(
+        "study", "name of a study, a .toml file, or a study's folder; none lists them", nargs="?"
+    ),
+    argument("--recipe", "baseline of the study"),
+    repeated(
+        "--vary",
+        "an axis; a search takes ranges too: 1..8, 0..0.3, log:1e-4..1e-2",
+        "FIELD=VALUE,VALUE",
+    ),
+    argument(
+        "--design",
+        "one change at a time, all combinations, or guided by Optuna; default one-factor",
+        choices=("one-factor", "grid", "search"),
+    ),
+    argument(
+        "--seeds", "seeds 0 to N-1 of every arm; default 5, in a search 1", type=int, metavar="N"
+    ),
+    argument("--trials", "arms that a search may try", type=int, metavar="N"),
+    argument(
+        "--then",
+        "train the best values together with new seeds, against the baseline",
+        choices=("best",),
+    ),
+    flag("--test", "evaluate the baseline and the best arm on the test split; each use is logged"),
+    out("folder of the study; default its name in $VITLAB_RUNS, else in runs"),
+    flag("--yes", "start without asking"),
+    flag("--retry", "start again what failed or diverged"),
+    argument(
+        "--engine",
+        "processes of this machine, one a GPU (local is the same), or jobs of SLURM",
+        choices=("processes", "local", "slurm"),
+        default="processes",
+    ),
+    argument("--workers", "trials side by side", type=int, metavar="N"),
+    argument("--threads", "CPU threads of a trial; default 1", type=int, metavar="N"),
+    repeated(
+        "--job",
+        "a parameter of submitit: timeout_min=60, slurm_partition=gpu, gpus_per_node=1",
+        "NAME=VALUE",
+    ),
+    DEVICE,
+    DATA_ROOT,
+    QUIET,
+    JSON,
+    examples=(
+        "vitlab study patch-size",
+        "vitlab study --recipe digits --vary model.norm=layer,rms --seeds 3",
+    ),
+    sections=SECTIONS,
+)
 def study(args: Namespace) -> int:
-    """Plan a study, print its cost and, once confirmed, run it and write its summary."""
+    """Plan a study, print its cost, run it and judge its arms.
+
+    It starts once you confirm; without a name, the studies that ship are listed.
+    """
     if not (args.study or args.vary or args.recipe):
         return ready_studies(args)
 
@@ -19,7 +85,7 @@ def study(args: Namespace) -> int:
 
     folder, plan = asked_study(args)
     print_plan(plan, folder, args)
-    if not (args.yes or agreed()):
+    if not (args.yes or confirmed()):
         return 0
     run_planned(plan, folder, args)
     if args.then == "best":
@@ -95,7 +161,7 @@ def print_plan(plan: Any, folder: Path, args: Namespace) -> None:
     )
 
 
-def agreed() -> bool:
+def confirmed() -> bool:
     """Ask whether to start; no where nobody can be asked."""
     if not sys.stdin.isatty():
         print("to start it, give the same command with --yes", file=sys.stderr)
@@ -108,9 +174,7 @@ def print_test(folder: Path, args: Namespace) -> None:
     from vitlab.study.run import evaluate_best
 
     found = evaluate_best(folder, device=args.device, data_root=args.data_root)
-    if args.json:
-        print_json(found)
-    else:
+    if not args.json:  # which the summary is; compare.json lies in the folder `test`
         seeds = found["findings"][len(found["models"]) :]
         print("\n".join(seeds))
 

@@ -1,0 +1,184 @@
+"""Verbs that look into a model or a data set: evaluate, explore, features, explain."""
+
+from argparse import Namespace
+from pathlib import Path
+
+from vitlab.cli.arguments import (
+    CHECKPOINT,
+    DATA_ROOT,
+    DEVICE,
+    JSON,
+    RUN,
+    SPLIT,
+    argument,
+    flag,
+    out,
+    verb,
+)
+from vitlab.cli.printing import print_json, print_table
+from vitlab.config import Config
+
+
+@verb(
+    RUN,
+    SPLIT,
+    CHECKPOINT,
+    flag("--robustness", "evaluate on corrupted and attacked images as well"),
+    DEVICE,
+    DATA_ROOT,
+    JSON,
+    examples=("vitlab evaluate cpu", "vitlab evaluate runs/digits-seed0 --split test --robustness"),
+)
+def evaluate(args: Namespace) -> int:
+    """Evaluate a run: numbers, logits and pictures, kept in the run."""
+    from vitlab.compare.index import write_index
+    from vitlab.evaluate import evaluate, evaluate_robustness
+    from vitlab.pretrained import open_run
+
+    run = open_run(args.run)
+    where = {"checkpoint": args.checkpoint, "device": args.device, "data_root": args.data_root}
+    result = evaluate(run, args.split, **where)
+    tables = [result[name] for name in ("per_class", "epochs_to_accuracy", "top_confusions")]
+    if args.robustness:
+        robustness = evaluate_robustness(run, args.split, **where)
+        result = {**result, "robustness": robustness}
+        tables.append(robustness["conditions"])
+    write_index(run.path.resolve().parent)
+    if args.json:
+        print_json(result)
+        return 0
+    scalars = {
+        name: value for name, value in result.items() if isinstance(value, int | float | str)
+    }
+    print_table(("", ""), scalars.items())
+    for table in filter(None, tables):
+        print()
+        # Intervals are in the JSON and the pictures: a table has one number a cell.
+        columns = [name for name, value in table[0].items() if not isinstance(value, list)]
+        print_table(columns, [[row[name] for name in columns] for row in table])
+    print(f"\npictures in {run.figures}")
+    return 0
+
+
+@verb(
+    RUN,
+    argument("image", "picture files; default a few images of the split, at random", nargs="*"),
+    SPLIT,
+    argument(
+        "--methods",
+        "attention, rollout, gradient-rollout, grad-cam, occlusion, integrated-gradients; "
+        "default all that the model has",
+        metavar="METHOD,METHOD",
+    ),
+    argument("--count", "images of the split to draw", type=int, default=4, metavar="N"),
+    DEVICE,
+    DATA_ROOT,
+    JSON,
+    examples=("vitlab explain cpu", "vitlab explain cpu cat.jpg --methods rollout,grad-cam"),
+)
+def explain(args: Namespace) -> int:
+    """Draw what a model relies on, and test which maps are faithful."""
+    from vitlab.explain import explain
+
+    found = explain(
+        args.run,
+        args.image,
+        split=args.split,
+        methods=args.methods.split(",") if args.methods else None,
+        count=args.count,
+        device=args.device,
+        data_root=args.data_root,
+    )
+    if args.json:
+        print_json(found)
+        return 0
+    rows = []
+    for one in found["pictures"]:
+        top = [f"{each['class']} {each['probability']:.1%}" for each in one["top"]]
+        rows.append((one["image"], one["certainty"], ", ".join(top)))
+    print_table(("image", "certainty", "likeliest classes"), rows)
+    if found["faithfulness"]:
+        print()
+        columns = ("gain", "deletion", "insertion")
+        rows = [
+            (one["method"], *(one[name]["mean"] for name in columns), one.get("verdict", ""))
+            for one in found["faithfulness"]["methods"]
+        ]
+        print_table(("method", *columns, "verdict"), rows)
+    print(f"\npictures in {found['folder']}")
+    return 0
+
+
+@verb(
+    RUN,
+    argument("other", "a second run, to compare what their layers represent", nargs="?"),
+    out("folder of the figures; default features in the run, features/RUN-OTHER of two"),
+    CHECKPOINT,
+    DEVICE,
+    DATA_ROOT,
+    JSON,
+    examples=("vitlab features cpu", "vitlab features cpu cpu-cnn"),
+)
+def features(args: Namespace) -> int:
+    """Measure what the layers of one run or two represent.
+
+    Probes, neighbours and maps of every layer, side by side.
+    """
+    from vitlab.features import default_folder, features
+    from vitlab.pretrained import open_run
+
+    runs = [open_run(run) for run in (args.run, args.other) if run]
+    folder = Path(args.out) if args.out else default_folder(runs)
+    where = {"out": folder, "device": args.device, "data_root": args.data_root}
+    found = features(*runs, checkpoint=args.checkpoint, **where)
+    if args.json:
+        print_json(found)
+        return 0
+    columns = ("linear_probe", "neighbors", "within", "between", "ratio")
+    rows = [
+        (run["run"], layer["layer"], kind, *(layer[kind][name] for name in columns))
+        for run in found["runs"]
+        for layer in run["layers"]
+        for kind in ("pooled", "cls", "patch")
+        if layer[kind]
+    ]
+    print_table(("run", "layer", "of", *columns), rows)
+    print()
+    print("\n".join(found["sentences"]))
+    print(f"\nfigures in {folder}")
+    return 0
+
+
+@verb(
+    argument("dataset", "a known name (`vitlab datasets`), or whatever else data.dataset takes"),
+    argument(
+        "--backbone",
+        "a pretrained model for the maps, by its name on the Hugging Face hub or its folder",
+        metavar="NAME",
+    ),
+    out("folder of the figures; default explore/DATASET"),
+    DEVICE,
+    DATA_ROOT,
+    JSON,
+    examples=("vitlab explore cifar10", "vitlab explore my-pictures --data.image-size 64,64"),
+    sections=("data",),
+)
+def explore(args: Namespace) -> int:
+    """Look at a data set before training on it.
+
+    Samples, colours, patches, augmentations, near-duplicates and maps.
+    """
+    from vitlab.explore import default_folder, explore
+
+    config = Config().override({**args.overrides, "data.dataset": args.dataset}).data
+    folder = Path(args.out) if args.out else default_folder(config)
+    where = {"out": folder, "device": args.device, "data_root": args.data_root}
+    numbers = explore(config, backbone=args.backbone, **where)
+    if args.json:
+        print_json(numbers)
+        return 0
+    for rows in (numbers["images"], numbers["separation"]):
+        print_table(rows[0], [list(row.values()) for row in rows])
+        print()
+    print(f"figures in {folder / 'index.md'}")
+    return 0
