@@ -180,6 +180,13 @@ def quick():
         yield
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Leave out the pictures, which other tests look at."""
+    monkeypatch.setattr("vitlab.study.results.draw", lambda *_: None)
+    monkeypatch.setattr("vitlab.compare._draw", lambda *_: [])
+
+
 @pytest.fixture(scope="session")
 def tiny() -> dict[str, object]:
     return TINY
