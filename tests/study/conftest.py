@@ -32,6 +32,10 @@ TINY = {
 """About a hundred images, once, into a model of one block."""
 
 
+FORM = {"data.image_size": (32, 32), "data.channels": 3, "data.classes": 10}
+"""What train fills into a config from its images."""
+
+
 class Done:
     """A trial that was over when it was started."""
 
@@ -81,11 +85,8 @@ class Scored(Inline):
             return DivergenceError.exit_code
         path = Path(args.out) / args.name
         with Run.lock(path):
-            self.write_run(path, config, accuracy)
+            self.write_run(path, config.override(FORM), accuracy)
         return 0
-
-
-FORM = {"data.image_size": (32, 32), "data.channels": 3, "data.classes": 10}
 
 
 class Studies:
@@ -177,6 +178,13 @@ def quick():
         patch.setattr(os, "fsync", lambda _: None)
         patch.setitem(style.STYLE, "savefig.dpi", 30)
         yield
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Leave out the pictures, which other tests look at."""
+    monkeypatch.setattr("vitlab.study.results.draw", lambda *_: None)
+    monkeypatch.setattr("vitlab.compare._draw", lambda *_: [])
 
 
 @pytest.fixture(scope="session")

@@ -303,7 +303,7 @@ def test_without_a_better_arm_there_is_nothing_to_train_again(tmp_path, tiny, sc
 
 
 def test_the_baseline_and_the_best_arm_are_evaluated_on_the_test_split_once(
-    tmp_path, studies, monkeypatch
+    tmp_path, studies, monkeypatch, undrawn
 ):
     accuracies = {"baseline": (0.5, 0.51, 0.49), "model.norm=rms": (0.6, 0.61, 0.6),
                   "model.depth=6": (0.7, 0.71, None)}  # fmt: skip

@@ -52,7 +52,7 @@ from vitlab.errors import ConfigError
     flag("--retry", "start again what failed or diverged"),
     argument(
         "--engine",
-        "processes of this machine, one a GPU (also called local), or jobs of SLURM",
+        "processes of this machine, one a GPU (local is the same), or jobs of SLURM",
         choices=("processes", "local", "slurm"),
         default="processes",
     ),
@@ -174,9 +174,7 @@ def print_test(folder: Path, args: Namespace) -> None:
     from vitlab.study.run import evaluate_best
 
     found = evaluate_best(folder, device=args.device, data_root=args.data_root)
-    if args.json:
-        print_json(found)
-    else:
+    if not args.json:  # which the summary is; compare.json lies in the folder `test`
         seeds = found["findings"][len(found["models"]) :]
         print("\n".join(seeds))
 

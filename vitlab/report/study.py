@@ -665,7 +665,8 @@ def limits(study: Study) -> Panel:
             "training may change the order."
         )
     )
-    sentences.append(say("The test images were not opened."))
+    if not study.summary.get("tested"):
+        sentences.append(say("The test images were not opened."))
     headline = say("What it can tell is limited by its seeds")
     if noise["detectable"] is not None and not study.summary["exploratory"]:
         headline = say(
