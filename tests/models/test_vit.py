@@ -327,14 +327,11 @@ def test_half_precision_agrees_with_full():
     torch.testing.assert_close(half.float(), model(IMAGES), atol=0.02, rtol=0)
 
 
+RARE = {"patch": "spt", "lsa": True, "ffn": "dwconv", "pad_to_patch": True, "distill_token": True}
+
+
 @pytest.mark.parametrize(
-    "fields",
-    [
-        {"patch": "whitened"},
-        {"patch": "whitened", "position": "rope"},
-        {"patch": "spt", "lsa": True, "ffn": "dwconv", "pad_to_patch": True, "distill_token": True},
-        {"kind": "hybrid", "ffn": "dwconv"},
-    ],
+    "fields", [{"patch": "whitened", "position": "rope"}, RARE | {"kind": "hybrid"}]
 )
 def test_the_model_is_one_graph_for_any_batch_size(fields):
     model = vit(registers=1, drop_path=0.1, **fields).eval()
@@ -344,14 +341,7 @@ def test_the_model_is_one_graph_for_any_batch_size(fields):
     torch.testing.assert_close(program(three), model(three), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"norm_place": "post", "distill_token": True},
-        {"patch": "spt", "lsa": True, "ffn": "dwconv", "pad_to_patch": True},
-        {"kind": "hybrid"},
-    ],
-)
+@pytest.mark.parametrize("fields", [RARE | {"norm_place": "post"}, {"kind": "hybrid"}])
 def test_training_compiles_without_a_break(fields):
     model = vit(drop_path=0.2, dropout=0.1, layer_scale=0.1, **fields)
     compiled = torch.compile(model.head_logits, fullgraph=True, backend="eager")
