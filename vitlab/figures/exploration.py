@@ -264,7 +264,8 @@ def _stack(axes: "Axes", rows: Mapping[str, Sequence[Tile]]) -> None:
     most = max(strip.shape[1] for strip in strips)
     wide = [np.pad(strip, ((0, 0), (0, most - strip.shape[1]), (0, 0))) for strip in strips]
     style.show(axes, np.concatenate(wide))
-    axes.set_yticks(middles, list(rows), color=INK)
+    names = ["\n".join(style.short(line, 24) for line in name.split("\n")) for name in rows]
+    axes.set_yticks(middles, names, color=INK)
 
 
 def _panels(figure: "Figure", count: int) -> "list[Axes]":

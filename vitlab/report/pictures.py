@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from vitlab.figures import style
+from vitlab.figures import charts, style
+from vitlab.figures.charts import Line, Row
 from vitlab.metrics import galleries, log_softmax
 from vitlab.report.document import Figure, Picture, Pictures, Sentence, Sources, say
 from vitlab.report.subject import Subject
@@ -41,6 +42,29 @@ def chart(
     with style.drawing(height, alt) as (axes, made):
         draw(axes, *numbers, **options)
     return Figure(Markup(made[0]), alt, caption, sources)
+
+
+def dot_chart(
+    rows: Sequence[Row], what: str, caption: Sentence, sources: Sources, **options: Any
+) -> Figure:
+    """A dot chart of `charts.dots`; `what` names its numbers."""
+    alt = f"{what}: {', '.join(f'{row.name} {row.words}' for row in rows)}"
+    height = charts.dots_height(len(rows))
+    return chart(
+        charts.dots, rows, height=height, alt=alt, caption=caption, sources=sources, **options
+    )
+
+
+def line_chart(
+    series: Sequence[Line], what: str, caption: Sentence, sources: Sources, **options: Any
+) -> Figure:
+    """A chart of `charts.lines` over epochs, higher where its legend has more lines."""
+    alt = f"{what} over epochs: {', '.join(line.name for line in series)}"
+    height = 2.7 + (0.19 * len(series) if len(series) > 1 else 0)
+    return chart(
+        charts.lines, series, across="epoch", height=height, alt=alt, caption=caption,
+        sources=sources, **options,
+    )  # fmt: skip
 
 
 def samples(one: Subject, kind: str, words: str) -> Pictures | None:

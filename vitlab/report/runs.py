@@ -6,7 +6,7 @@ from typing import Any
 
 from vitlab.config import ViTConfig
 from vitlab.data.known import KNOWN
-from vitlab.figures import charts, style
+from vitlab.figures import style
 from vitlab.figures import training as figures
 from vitlab.figures.charts import Line
 from vitlab.formatting import between, count, minutes, percent, points, signed
@@ -36,7 +36,7 @@ from vitlab.report.document import (
     whole,
 )
 from vitlab.report.inside import faithfulness, features_file, knowledge, looks, models
-from vitlab.report.pictures import chart, samples
+from vitlab.report.pictures import line_chart, samples
 from vitlab.report.results import classes, confidence, duel, of_classes, of_confidence, results
 from vitlab.report.subject import Subject
 from vitlab.run import CONFIG, FINISHED, METRICS, PROVENANCE, RESULTS
@@ -354,18 +354,8 @@ def curve(judged: Sequence[Subject], name: str) -> Figure | None:
             where.append(one.at(METRICS, f"{split} {field}"))
     if not series:
         return None
-    caption, form, low = CURVES[name]
-    return chart(
-        charts.lines,
-        series,
-        across="epoch",
-        form=form,
-        low=low,
-        height=2.7 + 0.19 * len(series) * (len(series) > 1),
-        alt=f"{caption} {', '.join(line.name for line in series)}",
-        caption=say(caption),
-        sources=tuple(where),
-    )
+    words, form, low = CURVES[name]
+    return line_chart(series, name, say(words), tuple(where), form=form, low=low)
 
 
 def of_end(one: Subject) -> Sentence:
