@@ -91,7 +91,7 @@ def samples(one: Subject, kind: str, words: str) -> Pictures | None:
     return Pictures(pictures, say(words.format(split=one.split).capitalize() + "."), sources)
 
 
-def shared_mistakes(pair: Sequence[Subject], most: int = 12) -> Pictures | None:
+def shared_mistakes(pair: Sequence[Subject], most: int = 18) -> Pictures | None:
     """Kept images on which the first of two runs is right and the other wrong, or the reverse.
 
     None where the runs do not share images that evaluate kept.

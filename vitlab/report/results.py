@@ -268,11 +268,19 @@ def duel(found: Sequence[Subject]) -> Iterator[Panel]:
     )
     more: list[Block] = [
         told,
-        *filter(None, [shared_mistakes(found[:2])]),
         table,
         *(Text(traced(without_folders(plainly(pair["reason"])))) for pair in wanting),
     ]
     yield Panel("against", topic, headline, [*blocks, counts], more, weight=9)
+    if pictures := shared_mistakes(found[:2]):
+        headline = say(
+            "{n} images only {run} recognises, {m} only {other}",
+            n=Number(whole(first["only_run_right"]), where),
+            run=Name(first["run"]),
+            m=Number(whole(first["only_against_right"]), where),
+            other=Name(first["against"]),
+        )
+        yield Panel("differ", "Where they differ", headline, [pictures], weight=6)
 
 
 def classes(found: Sequence[Subject]) -> Iterator[Panel]:

@@ -309,18 +309,13 @@ def curves(found: Sequence[Subject]) -> Iterator[Panel]:
             weight=2,
         )
         return
-    blocks: list[Block] = []
-    more: list[Block] = []
-    for name in ("accuracy", "loss", "lr", "seconds"):
-        drawn = curve(judged, name)
-        if drawn is not None:
-            (blocks if name in ("accuracy", "loss") else more).append(drawn)
+    blocks: list[Block] = [*filter(None, (curve(judged, name) for name in CURVES))]
     sentences = [sentence for one in judged for sentence in of_training(one)]
     ends = [of_end(one) for one in judged]
     head = ends[0] if len(ends) == 1 else join([*ends[:2]], "; ")
     if sentences:
         blocks.append(Bullets(sentences))
-    yield Panel("curves", topic, head, blocks, more, weight=8)
+    yield Panel("curves", topic, head, blocks, weight=8)
 
 
 CURVES = {
