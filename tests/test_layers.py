@@ -49,7 +49,6 @@ WITHOUT_TORCH = (
     "embeddings",
     "figures",
     "compare",
-    "report",
     "cli",
 )
 

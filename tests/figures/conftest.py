@@ -19,7 +19,7 @@ def seen(monkeypatch) -> list[Figure]:
 @pytest.fixture
 def small(monkeypatch) -> None:
     """Rendered figures have few pixels."""
-    monkeypatch.setitem(style.STYLE, "savefig.dpi", 20)
+    monkeypatch.setitem(style.STYLE, "savefig.dpi", 50)
 
 
 @pytest.fixture

@@ -53,9 +53,9 @@ def test_attention_and_feature_maps_stand_beside_their_image(shape, tmp_path, se
         assert texts(axes.get_xticklabels())[0] == "image"
         height, width = 96 * shape[0] // max(shape), 96 * shape[1] // max(shape)
         picture = axes.images[0].get_array()
-        assert picture.shape == (2 * (height + 4) + 4, across * (width + 4) + 4, 4)
-        assert (picture[4 : 4 + height, 4 : 4 + width] == (9, 9, 9, 255)).all()
-        assert not picture[height + 8 :, : width + 4].any()  # below the image is nothing
+        assert picture.shape == (2 * (height + 4), across * (width + 2) + 2, 4)
+        assert (picture[2 : 2 + height, 2 : 2 + width] == (9, 9, 9, 255)).all()
+        assert not picture[height + 6 :, : width + 2].any()  # below the image is nothing
     assert "12 of 14 heads" in seen[0].get_suptitle()
 
 

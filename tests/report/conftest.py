@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from vitlab import pretrained
+from vitlab.figures import style
 from vitlab.inference import predict
 from vitlab.metrics import summarize
 from vitlab.run import Run
@@ -64,11 +66,17 @@ def look_into(run: Run) -> None:
     run.explanations.mkdir()
     facts = {"run": run.name, "split": "validation", **found}
     (run.explanations / "faithfulness.json").write_text(json.dumps(facts))
-    picture = Image.fromarray(np.zeros((40, 90, 3), np.uint8))
-    picture.save(run.explanations / "validation-00001.png")
+    with style.figure(run.explanations / "validation-00001", 2, 1, "maps") as figure:
+        figure.subplots()
     run.features.mkdir()
     shutil.copy(DOCS / "features-cpu-cpu-cnn.json", run.features / "features.json")
-    picture.save(run.features / "pca-pooled.png")
+    Image.new("RGB", (90, 40)).save(run.features / "components.png")
+
+
+@pytest.fixture
+def undrawn(monkeypatch) -> None:
+    """Charts are put together and not rendered, which is most of what a report takes."""
+    monkeypatch.setattr(Figure, "savefig", lambda *_, **__: None)
 
 
 @pytest.fixture
@@ -116,7 +124,9 @@ def hostile(runs, tmp_path) -> Run:
         for place, own in enumerate(runs["cpu-plain"].provenance["data"]["class_names"]):
             words = words.replace(json.dumps(own), json.dumps(HOSTILE[place]))
         (folder / name).write_text(words)
-    (folder / "explain" / "validation-00001.png").rename(
-        folder / "explain" / '"><script>harmed=1<script>.png'
-    )
+    for kind in ("png", "svg"):
+        drawn = folder / "explain" / f"validation-00001.{kind}"
+        drawn = drawn.rename(folder / "explain" / f'"><script>harmed=1<script>.{kind}')
+    script = "<script>harmed=1</script><image href='https://example.org/x.png'/></svg>"
+    drawn.write_text(drawn.read_text().replace("</svg>", script))
     return Run(folder)

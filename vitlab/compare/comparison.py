@@ -212,9 +212,10 @@ def tuning_trials(run: Run) -> int:
 def json_values(value: Any) -> Any:
     """A value as JSON has it: NaN, which JSON lacks, is None, and so is an unknown interval."""
     if isinstance(value, dict):
-        return {name: json_values(inner) for name, inner in value.items()}
+        inside = cast(dict[str, Any], value)
+        return {name: json_values(inner) for name, inner in inside.items()}
     if isinstance(value, list | tuple):
-        items = [json_values(item) for item in value]
+        items = [json_values(item) for item in cast(Sequence[Any], value)]
         return None if isinstance(value, tuple) and items == [None] * len(items) else items
     return None if isinstance(value, float) and math.isnan(value) else value
 

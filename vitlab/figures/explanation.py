@@ -14,7 +14,7 @@ import numpy as np
 
 from vitlab.figures import charts, style
 from vitlab.figures.charts import Line, Row
-from vitlab.figures.exploration import stretched
+from vitlab.figures.exploration import Tile, sheet, stretched
 from vitlab.figures.style import BLUE, FAINT, GREEN, GREY, HUES, INK, RED, SOFT
 from vitlab.files import write_bytes
 
@@ -209,27 +209,19 @@ def _tiles(
         height, width = image.shape[:2]
     scale = TILE / max(height, width)
     size = max(1, round(height * scale)), max(1, round(width * scale))
-    table: list[list[np.ndarray | None]] = [
-        [stretched(tile, size) for tile in row] for row in rows.values()
-    ]
+    table = {name: [Tile(stretched(tile, size)) for tile in row] for name, row in rows.items()}
     names = list(columns)
     if image is not None:
-        colours = np.broadcast_to(image, (*image.shape[:2], 3))
-        table = [
-            [stretched(colours, size) if n == 0 else None, *row] for n, row in enumerate(table)
-        ]
+        # What a map is of stands before the first row; below it is nothing.
+        own = stretched(np.broadcast_to(image, (*image.shape[:2], 3)), size)
+        before = [own, *[np.zeros((*size, 4), np.uint8)] * (len(rows) - 1)]
+        table = {
+            name: [Tile(first), *row]
+            for first, (name, row) in zip(before, table.items(), strict=True)
+        }
         names = ["image", *names]
-    across = max(map(len, table))
-    side = min(0.7, 8 / across)
-    high = side * size[0] / size[1] * len(rows) + (0.9 if names else 0.6)
-    with style.figure(path, max(side * across + 1.1, 5), high, title) as figure:
-        figure.set_layout_engine("compressed")
-        axes = figure.subplots()
-        style.show(axes, style.mosaic(table, 4))
-        down, right = size[0] + 4, size[1] + 4
-        axes.set_yticks([2 + (n + 0.5) * down for n in range(len(rows))], list(rows), fontsize=8.5)
-        axes.set_xticks([2 + (n + 0.5) * right for n in range(len(names))], names, fontsize=8)
-        axes.xaxis.tick_top()
+    inches = min(0.7, 8 / max(map(len, table.values())))
+    sheet(table, path, title=title, columns=names, inches=inches)
 
 
 def filters(weights: np.ndarray, path: Path, *, title: str = "") -> None:

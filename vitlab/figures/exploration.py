@@ -50,18 +50,9 @@ def samples(
         images: uint8, by class; a class may have fewer than the others.
         places: the number of each image in the data set, for the CSV.
     """
+    rows = {name: list(map(Tile, row)) for name, row in zip(names, images, strict=True)}
     parts = charts.columns_of(len(names), LINES)
-    across = max(map(len, images))
-    height, width = images[0][0].shape[:2]
-    high = 0.46 * len(parts[0]) * height / width
-    with style.figure(path, len(parts) * (0.46 * across + 1.4), high + 0.5, title) as figure:
-        figure.set_layout_engine("compressed")
-        for axes, part in zip(_panels(figure, len(parts)), parts, strict=True):
-            rows = [[*images[k], *[None] * (across - len(images[k]))] for k in part]
-            rows += [[None] * across] * (len(parts[0]) - len(part))
-            style.show(axes, style.mosaic(rows))
-            middles = [2 + height / 2 + row * (height + 2) for row in range(len(part))]
-            axes.set_yticks(middles, [style.short(names[k]) for k in part], color=INK)
+    sheet(rows, path, title=title, panels=len(parts), inches=0.46)
     lines = (
         (name, column, place)
         for name, row in zip(names, places, strict=True)
@@ -225,19 +216,22 @@ def sheet(
     title: str = "",
     columns: Sequence[str] = (),
     panels: int = 1,
+    inches: float = 0.68,
 ) -> None:
     """Draw rows of images of one size, named on the left and, if `columns` are given, from above.
 
-    The rows stand in as many panels side by side as wanted. No numbers are written.
+    The rows stand in as many panels side by side as wanted, each image `inches` high or higher. No
+    numbers are written.
     """
     names = list(rows)
     length = math.ceil(len(names) / panels)
     height, width = next(iter(rows.values()))[0].image.shape[:2]
     across = max(map(len, rows.values()))
-    cell = 0.68 * max(1, width / height)
+    cell = inches * max(1, width / height)
     worded = sum(any(tile.words for tile in row) for row in rows.values())
     high = length * cell * height / width + 0.18 * worded
-    with style.figure(path, panels * (cell * across + 1.5), high + 0.7, title) as figure:
+    size = max(panels * (cell * across + 1.5), style.NARROW), high + 0.7
+    with style.figure(path, *size, title) as figure:
         figure.set_layout_engine("compressed")
         for panel, axes in enumerate(_panels(figure, panels)):
             _stack(axes, {name: rows[name] for name in names[panel * length :][:length]})
@@ -264,7 +258,8 @@ def _stack(axes: "Axes", rows: Mapping[str, Sequence[Tile]]) -> None:
     most = max(strip.shape[1] for strip in strips)
     wide = [np.pad(strip, ((0, 0), (0, most - strip.shape[1]), (0, 0))) for strip in strips]
     style.show(axes, np.concatenate(wide))
-    axes.set_yticks(middles, list(rows), color=INK)
+    names = ["\n".join(style.short(line, 24) for line in name.split("\n")) for name in rows]
+    axes.set_yticks(middles, names, color=INK)
 
 
 def _panels(figure: "Figure", count: int) -> "list[Axes]":

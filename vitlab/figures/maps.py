@@ -83,7 +83,7 @@ def points(axes: "Axes", one: Map, labels: np.ndarray, names: Sequence[str], siz
                 fontweight="bold", color=_look(k)[0],
                 bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.75, "pad": 1},
             ).set_in_layout(False)  # fmt: skip
-    axes.set_title(one.title, fontsize=9, color=INK)
+    axes.set_title(style.short(one.title, 60), fontsize=9, color=INK)
     axes.set(xticks=(), yticks=())
     axes.set_aspect("equal", adjustable="datalim")
     axes.spines[:].set(visible=True, color=FAINT, linewidth=0.6)

@@ -234,9 +234,10 @@ def curves(arms: Mapping[str, Sequence[Run]], path: Path, *, title: str = "") ->
                 for point in _line(run, split, number).tolist()
             ]
             values = np.concatenate(heights or [np.zeros(0)])
+            values = values[np.isfinite(values)]
             if number == "loss" and len(values):
                 # A diverging loss would flatten all others.
-                low, high = np.nanmin(values), np.nanquantile(values, 0.995)
+                low, high = values.min(), np.quantile(values, 0.995)
                 panel.set_ylim(low - 0.05 * (high - low), high + 0.1 * (high - low) + 1e-9)
             panel.set_xlim(left=0)
             panel.set_xlabel("epoch")

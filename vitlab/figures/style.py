@@ -60,6 +60,10 @@ NARROW, WIDE = 4.2, 8.8
 panels."""
 
 
+LONGEST = 220
+"""Most letters of a title."""
+
+
 def _variables(shade: int) -> str:
     return "".join(f"--{name}:{looks[shade]};" for name, looks in PALETTE.items())
 
@@ -77,7 +81,7 @@ COLOURS = (
 
 FONT = "-apple-system, Segoe UI, Roboto, Helvetica Neue, Noto Sans, Liberation Sans, sans-serif"
 
-STYLE: dict[str, Any] = {
+STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": FAINT,
     "axes.facecolor": "none",
@@ -138,12 +142,17 @@ def figure(path: Path, width: float, height: float, title: str) -> Iterator["Fig
     with styled():
         figure = Figure(figsize=(width, height), layout="constrained")
         if title:
-            figure.suptitle(textwrap.fill(title, round(10.5 * width)), x=0.01, ha="left", color=INK)
+            figure.suptitle(
+                textwrap.fill(short(title, LONGEST), round(10.5 * width)),
+                x=0.01,
+                ha="left",
+                color=INK,
+            )
         yield figure
+        write_text(path.with_name(f"{path.name}.svg"), to_svg(figure, title, COLOURS))
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", metadata={"Software": None})
         write_bytes(path.with_name(f"{path.name}.png"), buffer.getvalue())
-        write_text(path.with_name(f"{path.name}.svg"), to_svg(figure, title, COLOURS))
 
 
 @contextmanager

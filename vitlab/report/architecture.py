@@ -148,7 +148,7 @@ def _vit(cfg: ViTConfig, layers: Layers, size: tuple[int, int]) -> Iterator[Part
     yield Part("block", name, words, tokens, layers.parameters("blocks."), steps)
     words = f"after {norm}" if cfg.norm_place == "pre" else ""
     pooled = layers.input("head")
-    yield Part("read", f"pool: {cfg.pool}", words, pooled, layers.parameters("norm", "pool."))
+    yield Part("read", f"pool: {cfg.pool}", words, pooled, layers.parameters("norm", "pool"))
     heads = "two linear layers" if cfg.distill_token else "linear layer"
     yield Part("read", "head", heads, layers.output("head"), layers.parameters("head"))
 

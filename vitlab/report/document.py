@@ -6,9 +6,9 @@ tables and figures. `Notes` counts them.
 """
 
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from markupsafe import Markup
 
@@ -89,31 +89,43 @@ def merged(sources: Iterable[Sources]) -> Sources:
     return tuple(dict.fromkeys(source for group in sources for source in group))
 
 
+def gathered_in(thing: Any) -> Iterator[Source]:
+    """Every source in a block, a sentence or a cell, however deep."""
+    if isinstance(thing, Source):
+        yield thing
+    elif isinstance(thing, Block):
+        yield from gathered_in(list(vars(thing).values()))
+    elif isinstance(thing, tuple | list):
+        for part in thing:
+            yield from gathered_in(part)
+
+
+class Block:
+    """A part of a panel; `kind` is how the templates know it."""
+
+    kind: str
+
+    @property
+    def sources(self) -> Sources:
+        """Where everything in it is from."""
+        return merged([tuple(gathered_in(self))])
+
+
 @dataclass(frozen=True)
-class Text:
+class Text(Block):
     """Sentences as a paragraph."""
 
     sentence: Sentence
     kind: Literal["text"] = "text"
 
-    @property
-    def sources(self) -> Sources:
-        """Where its numbers are from."""
-        return self.sentence.sources
-
 
 @dataclass(frozen=True)
-class Bullets:
+class Bullets(Block):
     """Sentences one below another; `label` stands before each, such as Hypothesis."""
 
     sentences: Sequence[Sentence]
     label: str = ""
     kind: Literal["bullets"] = "bullets"
-
-    @property
-    def sources(self) -> Sources:
-        """Where their numbers are from."""
-        return merged(sentence.sources for sentence in self.sentences)
 
 
 class Word(NamedTuple):
@@ -125,11 +137,11 @@ class Word(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Words:
+class Words(Block):
     """Techniques, each in two sentences."""
 
     words: Sequence[Word]
-    sources: Sources = ()
+    drawn_from: Sources = ()
     kind: Literal["words"] = "words"
 
 
@@ -137,7 +149,7 @@ Cell = str | Number | Name | Sentence
 
 
 @dataclass(frozen=True)
-class Table:
+class Table(Block):
     """Rows under a head. The first column names the row; `caption` says what is in it."""
 
     head: Sequence[Cell]
@@ -145,15 +157,9 @@ class Table:
     caption: str = ""
     kind: Literal["table"] = "table"
 
-    @property
-    def sources(self) -> Sources:
-        """Where its numbers are from."""
-        cells = [cell for row in (self.head, *self.rows) for cell in row]
-        return merged(cell.sources for cell in cells if isinstance(cell, Number | Sentence))
-
 
 @dataclass(frozen=True)
-class Figure:
+class Figure(Block):
     """A drawing with its caption; `alt` says in words what it shows."""
 
     drawing: Markup
@@ -163,11 +169,6 @@ class Figure:
     tall: bool = False
     """Higher than wide: it stands beside words."""
     kind: Literal["figure"] = "figure"
-
-    @property
-    def sources(self) -> Sources:
-        """Where what it draws is from."""
-        return merged((self.drawn_from, self.caption.sources))
 
 
 class Picture(NamedTuple):
@@ -183,7 +184,7 @@ class Picture(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Pictures(Block):
     """Images: small ones side by side, or large ones below one another."""
 
     pictures: Sequence[Picture]
@@ -191,11 +192,6 @@ class Pictures:
     drawn_from: Sources = ()
     large: bool = False
     kind: Literal["pictures"] = "pictures"
-
-    @property
-    def sources(self) -> Sources:
-        """Where they are from."""
-        return merged((self.drawn_from, self.caption.sources))
 
 
 class Tile(NamedTuple):
@@ -207,29 +203,20 @@ class Tile(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Tiles:
+class Tiles(Block):
     """A few numbers side by side."""
 
     tiles: Sequence[Tile]
     kind: Literal["tiles"] = "tiles"
 
-    @property
-    def sources(self) -> Sources:
-        """Where they are from."""
-        return merged((*tile.number.sources, *tile.more.sources) for tile in self.tiles)
-
 
 @dataclass(frozen=True)
-class Missing:
+class Missing(Block):
     """What is not there, and the command that makes it."""
 
     what: str
     command: str
-    sources: Sources = ()
     kind: Literal["missing"] = "missing"
-
-
-Block = Text | Bullets | Words | Table | Figure | Pictures | Tiles | Missing
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Any
 from markupsafe import Markup
 
 from vitlab.config import Config, ViTConfig
-from vitlab.figures import charts, style
 from vitlab.figures import features as figures
+from vitlab.figures import style
 from vitlab.figures.explanation import PASSED, gains
 from vitlab.formatting import between
 from vitlab.report import architecture, techniques
@@ -33,7 +33,7 @@ from vitlab.report.document import (
     traced,
     whole,
 )
-from vitlab.report.pictures import chart, large
+from vitlab.report.pictures import chart, dot_chart, large
 from vitlab.report.subject import Subject, read_existing
 from vitlab.run import CONFIG
 
@@ -151,7 +151,6 @@ def looks(found: Sequence[Subject]) -> Iterator[Panel]:
         judged, folder = read_existing(file), file.parent
         gained = (one.at(file, "methods.gain"),)
         rows = gains(judged["methods"])
-        alt = "gain of each map: " + ", ".join(f"{row.name} {row.words}" for row in rows)
         caption = say(
             "What each map gains over chance when patches are covered and uncovered in "
             "its order, on {n} {split} images, 95 % intervals. Hollow: maps that know "
@@ -159,10 +158,8 @@ def looks(found: Sequence[Subject]) -> Iterator[Panel]:
             n=Number(whole(judged["images"]), (one.at(file, "images"),)),
             split=judged["split"],
         )
-        blocks: list[Block] = [
-            chart(charts.dots, rows, zero=0.0, form=style.plainly, alt=alt, caption=caption,
-                  height=charts.dots_height(len(rows)), sources=gained)
-        ]  # fmt: skip
+        options = {"zero": 0.0, "form": style.plainly}
+        blocks: list[Block] = [dot_chart(rows, "gain of each map", caption, gained, **options)]
         files = sorted(path for path in folder.glob("*.png") if not _aside(path))
         shown = [
             large(path.with_suffix(""), f"maps of {one.text} for the image {path.stem}")

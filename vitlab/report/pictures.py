@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from vitlab.figures import style
+from vitlab.figures import charts, style
+from vitlab.figures.charts import Line, Row
 from vitlab.metrics import galleries, log_softmax
 from vitlab.report.document import Figure, Picture, Pictures, Sentence, Sources, say
 from vitlab.report.subject import Subject
@@ -43,6 +44,29 @@ def chart(
     return Figure(Markup(made[0]), alt, caption, sources)
 
 
+def dot_chart(
+    rows: Sequence[Row], what: str, caption: Sentence, sources: Sources, **options: Any
+) -> Figure:
+    """A dot chart of `charts.dots`; `what` names its numbers."""
+    alt = f"{what}: {', '.join(f'{row.name} {row.words}' for row in rows)}"
+    height = charts.dots_height(len(rows))
+    return chart(
+        charts.dots, rows, height=height, alt=alt, caption=caption, sources=sources, **options
+    )
+
+
+def line_chart(
+    series: Sequence[Line], what: str, caption: Sentence, sources: Sources, **options: Any
+) -> Figure:
+    """A chart of `charts.lines` over epochs, higher where its legend has more lines."""
+    alt = f"{what} over epochs: {', '.join(line.name for line in series)}"
+    height = 2.7 + (0.19 * len(series) if len(series) > 1 else 0)
+    return chart(
+        charts.lines, series, across="epoch", height=height, alt=alt, caption=caption,
+        sources=sources, **options,
+    )  # fmt: skip
+
+
 def samples(one: Subject, kind: str, words: str) -> Pictures | None:
     """Images that evaluate kept, with the model's answers; None where it kept none."""
     found = kept_images(one)
@@ -67,7 +91,7 @@ def samples(one: Subject, kind: str, words: str) -> Pictures | None:
     return Pictures(pictures, say(words.format(split=one.split).capitalize() + "."), sources)
 
 
-def shared_mistakes(pair: Sequence[Subject], most: int = 12) -> Pictures | None:
+def shared_mistakes(pair: Sequence[Subject], most: int = 18) -> Pictures | None:
     """Kept images on which the first of two runs is right and the other wrong, or the reverse.
 
     None where the runs do not share images that evaluate kept.

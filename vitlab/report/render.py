@@ -34,7 +34,7 @@ def exact(words: str) -> Markup:
         sign if sign.isprintable() or sign == JOINER else " " if sign.isspace() else "\ufffd"
         for sign in words
     )
-    return escape("".join(safe))
+    return together(escape("".join(safe)))
 
 
 @functools.cache
@@ -57,9 +57,14 @@ def environment() -> Environment:
     return made
 
 
+def together(words: Markup) -> Markup:
+    """Escaped words in which a percent sign stays on the line of its number."""
+    return Markup(re.sub(r"(?<=\d) %", "&nbsp;%", words))
+
+
 def glued(words: str) -> Markup:
-    """A number in words, in which a percent sign stays on the line of its number."""
-    return Markup(re.sub(r"(?<=\d) %", "&nbsp;%", escape(plain(words))))
+    """Numbers or a caption as one line of text."""
+    return together(escape(plain(words)))
 
 
 def source(name: str) -> Markup:

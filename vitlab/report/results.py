@@ -30,7 +30,7 @@ from vitlab.report.document import (
     traced,
     whole,
 )
-from vitlab.report.pictures import chart, samples, shared_mistakes
+from vitlab.report.pictures import chart, dot_chart, samples, shared_mistakes
 from vitlab.report.subject import Subject, plainly, without_folders
 from vitlab.reproduce.rows import PUBLISHED, SYSTEMS
 from vitlab.run import RESULTS
@@ -100,11 +100,7 @@ def results(found: Sequence[Subject]) -> Iterator[Panel]:
             "one number each, of other budgets; most chose the best epoch on the test "
             "images, which is never done here."
         )
-    alt = "accuracies: " + ", ".join(f"{row.name} {percent(row.value)}" for row in rows)
-    blocks: list[Block] = [
-        chart(charts.dots, rows, height=charts.dots_height(len(rows)), alt=alt, caption=caption,
-              sources=where)
-    ]  # fmt: skip
+    blocks: list[Block] = [dot_chart(rows, "accuracies", caption, where)]
     blocks.append(
         Bullets(
             [
@@ -238,20 +234,14 @@ def duel(found: Sequence[Subject]) -> Iterator[Panel]:
     for pair in pairs[:2]:
         ordered = sorted(pair["classes"], key=lambda row: -(row["difference"] or 0))
         rows = class_rows(ordered)[:MANY]
-        alt = f"difference of {pair['run']} to {pair['against']} in each class: " + ", ".join(
-            f"{row.name} {row.words}" for row in rows
-        )
         caption = say(
             "{run} less {other}, in points, class by class; filled where the paired "
             "test, corrected over the classes, finds a difference.",
             run=Name(pair["run"]),
             other=Name(pair["against"]),
         )
-        height = charts.dots_height(len(rows))
-        blocks.append(
-            chart(charts.dots, rows, zero=0.0, form=style.points, height=height, alt=alt,
-                  caption=caption, sources=where)
-        )  # fmt: skip
+        what = f"difference of {pair['run']} to {pair['against']} in each class"
+        blocks.append(dot_chart(rows, what, caption, where, zero=0.0, form=style.points))
     first = pairs[0]
     counts = Table(
         ("", "images"),
@@ -278,11 +268,19 @@ def duel(found: Sequence[Subject]) -> Iterator[Panel]:
     )
     more: list[Block] = [
         told,
-        *filter(None, [shared_mistakes(found[:2])]),
         table,
         *(Text(traced(without_folders(plainly(pair["reason"])))) for pair in wanting),
     ]
     yield Panel("against", topic, headline, [*blocks, counts], more, weight=9)
+    if pictures := shared_mistakes(found[:2]):
+        headline = say(
+            "{n} images only {run} recognises, {m} only {other}",
+            n=Number(whole(first["only_run_right"]), where),
+            run=Name(first["run"]),
+            m=Number(whole(first["only_against_right"]), where),
+            other=Name(first["against"]),
+        )
+        yield Panel("differ", "Where they differ", headline, [pictures], weight=6)
 
 
 def classes(found: Sequence[Subject]) -> Iterator[Panel]:
@@ -321,16 +319,9 @@ def hardest(one: Subject, ordered: Sequence[tuple[float, ClassResult]]) -> Figur
         rows.append(Row(row["class"], accuracy, interval, percent(accuracy)))
     field = f"{one.split}.per_class"
     where = (one.at(RESULTS, f"{field}.accuracy"), one.at(RESULTS, f"{field}.images"))
-    names = ", ".join(f"{row.name} {row.words}" for row in rows)
     which = "Accuracy of each class" if few else "Accuracy of the twelve hardest classes"
-    return chart(
-        charts.dots,
-        rows,
-        height=charts.dots_height(len(rows)),
-        alt=f"accuracy of classes of {one.text}, hardest first: {names}",
-        caption=say(f"{which} of {{name}}, with 95 % intervals over its images.", name=one.name),
-        sources=where,
-    )
+    caption = say(f"{which} of {{name}}, with 95 % intervals over its images.", name=one.name)
+    return dot_chart(rows, f"accuracy of classes of {one.text}, hardest first", caption, where)
 
 
 def class_chart(judged: Sequence[tuple[Subject, SplitResult]]) -> Figure | None:

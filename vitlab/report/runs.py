@@ -6,7 +6,7 @@ from typing import Any
 
 from vitlab.config import ViTConfig
 from vitlab.data.known import KNOWN
-from vitlab.figures import charts, style
+from vitlab.figures import style
 from vitlab.figures import training as figures
 from vitlab.figures.charts import Line
 from vitlab.formatting import between, count, minutes, percent, points, signed
@@ -36,7 +36,7 @@ from vitlab.report.document import (
     whole,
 )
 from vitlab.report.inside import faithfulness, features_file, knowledge, looks, models
-from vitlab.report.pictures import chart, samples
+from vitlab.report.pictures import line_chart, samples
 from vitlab.report.results import classes, confidence, duel, of_classes, of_confidence, results
 from vitlab.report.subject import Subject
 from vitlab.run import CONFIG, FINISHED, METRICS, PROVENANCE, RESULTS
@@ -309,18 +309,13 @@ def curves(found: Sequence[Subject]) -> Iterator[Panel]:
             weight=2,
         )
         return
-    blocks: list[Block] = []
-    more: list[Block] = []
-    for name in ("accuracy", "loss", "lr", "seconds"):
-        drawn = curve(judged, name)
-        if drawn is not None:
-            (blocks if name in ("accuracy", "loss") else more).append(drawn)
+    blocks: list[Block] = [*filter(None, (curve(judged, name) for name in CURVES))]
     sentences = [sentence for one in judged for sentence in of_training(one)]
     ends = [of_end(one) for one in judged]
     head = ends[0] if len(ends) == 1 else join([*ends[:2]], "; ")
     if sentences:
         blocks.append(Bullets(sentences))
-    yield Panel("curves", topic, head, blocks, more, weight=8)
+    yield Panel("curves", topic, head, blocks, weight=8)
 
 
 CURVES = {
@@ -354,18 +349,8 @@ def curve(judged: Sequence[Subject], name: str) -> Figure | None:
             where.append(one.at(METRICS, f"{split} {field}"))
     if not series:
         return None
-    caption, form, low = CURVES[name]
-    return chart(
-        charts.lines,
-        series,
-        across="epoch",
-        form=form,
-        low=low,
-        height=2.7 + 0.19 * len(series) * (len(series) > 1),
-        alt=f"{caption} {', '.join(line.name for line in series)}",
-        caption=say(caption),
-        sources=tuple(where),
-    )
+    words, form, low = CURVES[name]
+    return line_chart(series, name, say(words), tuple(where), form=form, low=low)
 
 
 def of_end(one: Subject) -> Sentence:

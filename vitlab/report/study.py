@@ -1,7 +1,7 @@
 """What a report says of a study, from the summary that it wrote of itself."""
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from vitlab.report import techniques
 from vitlab.report.document import (
     Block,
     Bullets,
+    Cell,
     Figure,
     Missing,
     Name,
@@ -35,7 +36,7 @@ from vitlab.report.document import (
     whole,
 )
 from vitlab.report.inside import BESIDE, drawn, parts
-from vitlab.report.pictures import chart
+from vitlab.report.pictures import chart, dot_chart, line_chart
 from vitlab.report.subject import address, plainly, read_existing, without_folders
 from vitlab.run import STUDY, SUMMARY
 from vitlab.study import page
@@ -297,13 +298,11 @@ def effects(study: Study) -> Iterator[Panel]:
             for row in summary["ranking"][:16]
         ]
         if rows:
-            alt = "ranking: " + ", ".join(f"{row.name} {row.words}" for row in rows)
             caption = say(
                 "Mean validation accuracy with 95 % intervals; no p-value, as arms were "
                 "found by looking."
             )
-            figure = chart(charts.dots, rows, height=charts.dots_height(len(rows)), alt=alt,
-                           caption=caption, sources=(study.at("ranking"),))  # fmt: skip
+            figure = dot_chart(rows, "ranking", caption, (study.at("ranking"),))
             yield Panel(
                 "effects",
                 "Ranking",
@@ -329,7 +328,6 @@ def effects(study: Study) -> Iterator[Panel]:
         )
         for one in ordered
     ]
-    alt = "differences in percentage points: " + ", ".join(f"{r.name} {r.words}" for r in rows)
     caption = say(
         "Difference to the baseline in percentage points with its 95 % interval; the "
         "verdict is corrected over all {n} comparisons (Holm).",
@@ -337,7 +335,7 @@ def effects(study: Study) -> Iterator[Panel]:
     )
     where = (study.at("comparisons.difference, comparisons.interval, comparisons.verdict"),)
     told = [study.sentence(words, "comparisons") for words in page.findings(study.summary)][1:4]
-    table = comparison_table(study)
+    numbers = table(study, "comparisons", COMPARED, "In percentage points.")
     words = {name: sum(verdict(one) == name for one in known) for name in ("better", "worse")}
     headline = say(
         "{better} better, {worse} worse, no evidence of a difference in {rest}",
@@ -350,20 +348,18 @@ def effects(study: Study) -> Iterator[Panel]:
         "Verdicts",
         headline,
         [
-            chart(
-                charts.dots,
+            dot_chart(
                 rows,
+                "differences in percentage points",
+                caption,
+                where,
                 zero=0.0,
                 form=style.points,
                 longest=26,
-                alt=alt,
-                height=charts.dots_height(len(rows)),
-                caption=caption,
-                sources=where,
             ),
             Bullets(told),
         ],
-        [table],
+        [numbers],
         weight=9,
     )
 
@@ -375,39 +371,60 @@ def versus(one: Mapping[str, Any], study: Study) -> str:
     return one["arm"] if alone else f"{one['arm']} against {one['against']}"
 
 
-def comparison_table(study: Study) -> Table:
-    """The declared comparisons in numbers."""
+Column = tuple[str, str, Callable[[Any], str]]
+"""A column of a table: its head, a field with dots, and how a value is written."""
 
-    def number(one: Mapping[str, Any], field: str, form: Any) -> Number:
-        return Number(form(one[field]), (study.at(f"comparisons.{field}"),))
 
-    rows = [
-        [
-            Name(versus(one, study)),
-            number(one, "difference", signed),
-            number(one, "interval", lambda value: between(value, signed)),
-            number(one, "bootstrap_interval", lambda value: between(value, signed)),
-            number(one, "p", p_value),
-            number(one, "adjusted_p", p_value),
-            Name(one["verdict"] or "-"),
-            Name(", ".join(one["unequal"]) or "-"),
-        ]
-        for one in study.comparisons
-    ]
-    return Table(
-        (
-            "arm",
-            "difference",
-            "95 % interval",
-            "bootstrap",
-            "p",
-            "adjusted p",
-            "verdict",
-            "not equal budget",
-        ),
-        rows,
-        "In percentage points.",
-    )
+def table(study: Study, part: str, columns: Sequence[Column], caption: str) -> Table:
+    """A row for each arm or comparison of the summary; what is unknown is a dash."""
+    rows: list[list[Cell]] = []
+    for one in study.summary[part]:
+        name = versus(one, study) if part == "comparisons" else one["name"]
+        row: list[Cell] = [Name(name)]
+        for _, field, form in columns:
+            value: Any = one
+            for key in field.split("."):
+                value = value[key]
+            row.append(
+                Number("-" if value is None else form(value), (study.at(f"{part}.{field}"),))
+            )
+        rows.append(row)
+    return Table(("arm", *(head for head, _, _ in columns)), rows, caption)
+
+
+COMPARED: tuple[Column, ...] = (
+    ("difference", "difference", signed),
+    ("95 % interval", "interval", lambda value: between(value, signed)),
+    ("bootstrap", "bootstrap_interval", lambda value: between(value, signed)),
+    ("p", "p", p_value),
+    ("adjusted p", "adjusted_p", p_value),
+    ("verdict", "verdict", str),
+    ("not equal budget", "unequal", lambda value: ", ".join(value) or "-"),
+)
+
+MEASURED: tuple[Column, ...] = (
+    ("n", "n", str),
+    ("of", "planned", str),
+    ("mean", "accuracy.mean", percent),
+    ("std", "accuracy.std", points),
+    ("95 % interval", "accuracy.interval", between),
+    ("lowest", "accuracy.min", percent),
+    ("highest", "accuracy.max", percent),
+)
+
+SPENT: tuple[Column, ...] = (
+    ("parameters", "cost.parameters", whole),
+    ("multiply-adds", "cost.macs", lambda value: f"{value / 1e6:.1f} M"),
+    ("images per second", "cost.images_per_second", whole),
+    ("wall time", "cost.wall_seconds", minutes),
+)
+
+STABLE: tuple[Column, ...] = (
+    ("largest gradient norm", "stability.largest_gradient_norm", lambda value: f"{value:.2f}"),
+    ("loss spikes", "stability.loss_spikes", lambda value: f"{value:g}"),
+    ("runs without a result", "failures", lambda value: str(len(value))),
+    ("largest rate that trains", "stability.largest_rate", lambda value: f"{value:g}"),
+)
 
 
 def accuracies(study: Study) -> Panel:
@@ -427,50 +444,23 @@ def accuracies(study: Study) -> Panel:
         )
         for arm in ordered[:16]
     ]
-    table = Table(
-        ("arm", "n", "mean", "std", "95 % interval", "lowest", "highest"),
-        [
-            [
-                Name(arm["name"]),
-                Number(
-                    f"{arm['n']} of {arm['planned']}"
-                    if arm["n"] < arm["planned"]
-                    else str(arm["n"]),
-                    (study.at("arms.n"),),
-                ),
-                *(
-                    Number(form(arm["accuracy"][field]), (study.at(f"arms.accuracy.{field}"),))
-                    for field, form in (
-                        ("mean", percent),
-                        ("std", points),
-                        ("interval", between),
-                        ("min", percent),
-                        ("max", percent),
-                    )
-                ),
-            ]
-            for arm in study.summary["arms"]
-        ],
-        "Validation accuracy at the last step.",
-    )
+    numbers = table(study, "arms", MEASURED, "Validation accuracy at the last step.")
     if not rows:
-        return Panel("accuracy", "Accuracy", say("No arm has a result yet"), [table], weight=3)
-    alt = "mean accuracy of each arm: " + ", ".join(f"{row.name} {row.words}" for row in rows)
+        return Panel("accuracy", "Accuracy", say("No arm has a result yet"), [numbers], weight=3)
     images = study.summary["validation_images"]
     caption = say(
         "Mean validation accuracy with its 95 % interval; small dots are the seeds, {n} "
         "validation images each.",
         n=Number(whole(images) if images else "-", (study.at("validation_images"),)),
     )
-    figure = chart(charts.dots, rows, height=charts.dots_height(len(rows)), alt=alt,
-                   caption=caption, sources=where)  # fmt: skip
+    figure = dot_chart(rows, "mean accuracy of each arm", caption, where)
     best, worst = ordered[0], ordered[-1]
     headline = say(
         "From {low} to {high}, and every seed is shown",
         low=Number(percent(worst["accuracy"]["mean"]), where),
         high=Number(percent(best["accuracy"]["mean"]), where),
     )
-    return Panel("accuracy", "Accuracy", headline, [figure], [table], weight=7)
+    return Panel("accuracy", "Accuracy", headline, [figure], [numbers], weight=7)
 
 
 def curves(study: Study) -> Iterator[Panel]:
@@ -508,18 +498,9 @@ def curves(study: Study) -> Iterator[Panel]:
             if means:
                 series.append(Line(arm["name"], means, study.colours[arm["name"]]))
         if series:
-            figures.append(
-                chart(
-                    charts.lines,
-                    series,
-                    across="epoch",
-                    form=form,
-                    height=2.7 + 0.19 * len(series),
-                    alt=f"{words} over epochs: {', '.join(line.name for line in series)}",
-                    caption=say(f"{words}, mean over seeds."),
-                    sources=(study.at(f"{split} {number}", "figures/curves.csv"),),
-                )
-            )
+            caption = say(f"{words}, mean over seeds.")
+            where = (study.at(f"{split} {number}", "figures/curves.csv"),)
+            figures.append(line_chart(series, words, caption, where, form=form))
     if figures:
         yield Panel(
             "curves",
@@ -554,24 +535,7 @@ def costs(study: Study) -> Iterator[Panel]:
     where = (study.at("arms.cost.training_macs, arms.accuracy.mean"),)
     caption = say("Mean accuracy against what the training of one seed computes.")
 
-    def number(arm: Mapping[str, Any], field: str, form: Any) -> Number:
-        value = arm["cost"][field]
-        return Number("-" if value is None else form(value), (study.at(f"arms.cost.{field}"),))
-
-    table = Table(
-        ("arm", "parameters", "multiply-adds", "images per second", "wall time"),
-        [
-            [
-                Name(arm["name"]),
-                number(arm, "parameters", whole),
-                number(arm, "macs", lambda value: f"{value / 1e6:.1f} M"),
-                number(arm, "images_per_second", whole),
-                number(arm, "wall_seconds", minutes),
-            ]
-            for arm in study.summary["arms"]
-        ],
-        "Medians over seeds.",
-    )
+    numbers = table(study, "arms", SPENT, "Medians over seeds.")
     cheapest = min(shown, key=lambda arm: arm["cost"]["training_macs"])
     dearest = max(shown, key=lambda arm: arm["cost"]["training_macs"])
     ratio = dearest["cost"]["training_macs"] / cheapest["cost"]["training_macs"]
@@ -581,35 +545,20 @@ def costs(study: Study) -> Iterator[Panel]:
     )
     figure = chart(charts.scatter, marks, across="multiply-adds of the whole training", height=3.2,
                    alt=alt, caption=caption, sources=where)  # fmt: skip
-    yield Panel("cost", "Cost", headline, [figure, table], weight=7)
+    yield Panel("cost", "Cost", headline, [figure, numbers], weight=7)
 
 
 def stability(study: Study) -> Iterator[Panel]:
     """How calmly each arm trained: gradients, spikes of the loss, and rates that train."""
-    known = [arm for arm in study.summary["arms"] if arm.get("stability")]
-    if not known:
+    known = study.summary["arms"]
+    if not all(arm.get("stability") for arm in known):
         return
 
-    def number(arm: Mapping[str, Any], field: str, form: Any) -> Number:
-        value = arm["stability"][field]
-        return Number("-" if value is None else form(value), (study.at(f"arms.stability.{field}"),))
-
-    rows = [
-        [
-            Name(arm["name"]),
-            number(arm, "largest_gradient_norm", lambda value: f"{value:.2f}"),
-            number(arm, "loss_spikes", lambda value: f"{value:g}"),
-            Number(str(len(arm["failures"])), (study.at("arms.failures"),)),
-            number(arm, "largest_rate", lambda value: f"{value:g}"),
-        ]
-        for arm in known
-    ]
     rated = any(arm["stability"]["largest_rate"] is not None for arm in known)
-    head = ("arm", "largest gradient norm", "loss spikes", "runs without a result",
-            "largest learning rate that trains")  # fmt: skip
-    table = Table(
-        head if rated else head[:-1],
-        [row if rated else row[:-1] for row in rows],
+    numbers = table(
+        study,
+        "arms",
+        STABLE if rated else STABLE[:-1],
         "Largest gradient norm and number of spikes over all seeds; a spike is a line of training "
         "loss above 1.2 times the median of the five before it.",
     )
@@ -623,7 +572,7 @@ def stability(study: Study) -> Iterator[Panel]:
         ),
         arm=Name(wild["name"]),
     )
-    yield Panel("stability", "Stability", headline, [table], weight=7)
+    yield Panel("stability", "Stability", headline, [numbers], weight=7)
 
 
 def failures(study: Study) -> Iterator[Panel]:
@@ -764,8 +713,8 @@ def provenance(study: Study) -> Panel:
         n=Number(str(study.summary["trials"]["finished"]), (study.at("trials.finished"),)),
         device=Number(", ".join(devices) or "-", (study.at("provenance.device"),)),
     )
-    table = Table(("", study.name), rows)
-    return Panel("provenance", "Where it comes from", headline, [table], weight=9)
+    origin = Table(("", study.name), rows)
+    return Panel("provenance", "Where it comes from", headline, [origin], weight=9)
 
 
 def command(study: Study) -> str:
