@@ -96,7 +96,7 @@ def test_the_header_says_what_was_chosen_and_why(tmp_path, capsys):
     labels = np.arange(200) % 4
     images = np.random.default_rng(0).integers(0, 255, (200, 8, 8, 3), dtype=np.uint8)
     config = recipe("digits").override(
-        {"train.epochs": 2, "train.precision": "fp16", "optim.lr": 0.5, "optim.warmup_epochs": 0,
+        {"train.epochs": 3, "train.precision": "fp16", "optim.lr": 0.5, "optim.warmup_epochs": 0,
          "model.depth": 1}
     )  # fmt: skip
     images[100:] = images[:100]
@@ -109,7 +109,7 @@ def test_the_header_says_what_was_chosen_and_why(tmp_path, capsys):
         "180 training and 20 validation images, 4 classes",
         f"{run.finished['parameters']:,} parameters",
         "multiply-adds per image",
-        "6: 2 epochs of 3 batches of 64",
+        "9: 3 epochs of 3 batches of 64",
         "time        about",
         "optim.lr=0.5 is outside",
         "train.precision is fp32 (fp16 was asked for",
