@@ -106,7 +106,8 @@ def test_images_are_counted_by_split_and_copies_are_found_in_both_others(explore
         {"split": "validation", "images": 3, "near_duplicates": 3},
         {"split": "test", "images": 6, "near_duplicates": 6},
     ]
-    assert explored[0]["class_counts"] == {"training": [9] * 3, "validation": [1] * 3}
+    counts = {"training": [9] * 3, "validation": [1] * 3, "test": [2] * 3}
+    assert explored[0]["class_counts"] == counts
 
 
 def test_only_training_images_are_sampled(explored, config):

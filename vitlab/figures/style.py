@@ -178,11 +178,11 @@ def to_svg(figure: "Figure", alt: str, sheet: str = "") -> str:
     matplotlib writes looks as `style` attributes, which a page with a content security policy does
     not obey; here they become plain attributes.
     """
-    buffer = io.StringIO()
+    buffer = io.BytesIO()
     figure.savefig(
         buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
     )
-    body = buffer.getvalue().partition("<svg ")[2]
+    body = buffer.getvalue().decode().partition("<svg ")[2]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.S)
     body = re.sub(r'<g id="[^"]*"', "<g", body)
     body = re.sub(r' style="([^"]*)"', lambda found: _attributes(found[1]), body)
