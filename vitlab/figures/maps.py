@@ -76,7 +76,7 @@ def points(axes: "Axes", one: Map, labels: np.ndarray, names: Sequence[str], siz
             alpha=0.7, rasterized=True,  # thousands of marks would make megabytes of SVG
         )  # fmt: skip
     if len(names) <= DIRECT:
-        for k in {int(label) for label in labels}:
+        for k in sorted({int(label) for label in labels}):
             x, y = np.median(one.points[labels == k], axis=0)
             axes.annotate(
                 style.short(names[k], 14), (x, y), ha="center", va="center", fontsize=9,
