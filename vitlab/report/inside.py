@@ -322,7 +322,8 @@ def measured_layers(
         for name, picture in drawn.items()
         if picture
     ]
-    said = Bullets([traced(words, at("sentences")) for words in known["sentences"]])
+    first_said, *others = (traced(words, at("sentences")) for words in known["sentences"])
+    said, rest = Bullets([first_said, *others[:1]]), Bullets(others[1:])
     starts = facts[0]["layers"][0], facts[0]["layers"][-1]
     headline = say(
         "A linear probe reads the class of {start} of images in the first layer of {name}, of "
@@ -331,7 +332,7 @@ def measured_layers(
         name=Name(facts[0]["run"]),
         end=Number(tenth(starts[1][facts[0]["image"]]["linear_probe"]), probes),
     )
-    yield Panel(key, topic, headline, [probed, said], pictures[2:], weight=7)
+    yield Panel(key, topic, headline, [probed, said], [rest, *pictures[2:]], weight=7)
     if pictures:
         words = "{a} beside {b}, in colours" if len(facts) > 1 else "The tokens of {a} in colours"
         names_ = {"a": Name(facts[0]["run"]), "b": Name(facts[-1]["run"])}
