@@ -322,8 +322,12 @@ def measured_layers(
         for name, picture in drawn.items()
         if picture
     ]
-    first_said, *others = (traced(words, at("sentences")) for words in known["sentences"])
-    said, rest = Bullets([first_said, *others[:1]]), Bullets(others[1:])
+    told = [traced(words, at("sentences")) for words in known["sentences"]]
+    # The first sentence of each run stands beside the chart, the others on the page only.
+    first_of = {run["run"]: next((k for k, one in enumerate(told)
+                if str(one).startswith(f"{run['run']}:")), 0) for run in facts}  # fmt: skip
+    said = Bullets([told[k] for k in dict.fromkeys(first_of.values())])
+    rest = Bullets([one for k, one in enumerate(told) if k not in first_of.values()])
     starts = facts[0]["layers"][0], facts[0]["layers"][-1]
     headline = say(
         "A linear probe reads the class of {start} of images in the first layer of {name}, of "
