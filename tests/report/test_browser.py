@@ -83,7 +83,7 @@ def test_a_deck_fits_and_prints_one_slide_a_page(name, subjects, browser, tmp_pa
     size = {"width": 1440, "height": 810}
     page = opened(browser, file, complaints, viewport=size)
     slides = page.locator(".slide").count()
-    assert 10 <= slides <= 15
+    assert 10 <= slides <= 17
     assert page.evaluate(UNSEEN) == 0
     assert page.evaluate(CUT_OFF) == []
     printed = page.pdf(prefer_css_page_size=True, print_background=True)

@@ -322,7 +322,12 @@ def measured_layers(
         for name, picture in drawn.items()
         if picture
     ]
-    said = Bullets([traced(words, at("sentences")) for words in known["sentences"]])
+    told = [traced(words, at("sentences")) for words in known["sentences"]]
+    # The first sentence of each run stands beside the chart, the others on the page only.
+    first_of = {run["run"]: next((k for k, one in enumerate(told)
+                if str(one).startswith(f"{run['run']}:")), 0) for run in facts}  # fmt: skip
+    said = Bullets([told[k] for k in dict.fromkeys(first_of.values())])
+    rest = Bullets([one for k, one in enumerate(told) if k not in first_of.values()])
     starts = facts[0]["layers"][0], facts[0]["layers"][-1]
     headline = say(
         "A linear probe reads the class of {start} of images in the first layer of {name}, of "
@@ -331,7 +336,7 @@ def measured_layers(
         name=Name(facts[0]["run"]),
         end=Number(tenth(starts[1][facts[0]["image"]]["linear_probe"]), probes),
     )
-    yield Panel(key, topic, headline, [probed, said], pictures[2:], weight=7)
+    yield Panel(key, topic, headline, [probed, said], [rest, *pictures[2:]], weight=7)
     if pictures:
         words = "{a} beside {b}, in colours" if len(facts) > 1 else "The tokens of {a} in colours"
         names_ = {"a": Name(facts[0]["run"]), "b": Name(facts[-1]["run"])}

@@ -19,7 +19,7 @@ from vitlab.figures.style import COLOURS
 from vitlab.formatting import JOINER, plain
 from vitlab.report.document import Notes, Number, Panel, Report, Sentence, gathered
 
-SLIDES, MORE = 14, 9
+SLIDES, MORE = 16, 8
 """Most slides beside the cover, of one subject and for each further one: a minute each."""
 
 
