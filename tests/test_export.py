@@ -109,7 +109,7 @@ def test_torch_export_is_a_program_that_takes_any_batch(run):
 
 def test_without_its_data_set_an_export_says_what_it_was_compared_on(run, tmp_path):
     moved = run.config.to_dict()
-    moved["data"]["dataset"] = "cifar10"
+    moved["data"]["dataset"] = str(tmp_path / "gone")
     (run.path / "config.json").write_text(json.dumps(moved))
     found = export(Run(run.path), "timm", tmp_path / "out")
     assert found["images"] == 1000 and "crops of the two photographs" in found["of"]

@@ -84,6 +84,7 @@ def test_training_is_measured_beside_every_peer_or_the_peer_is_named(tiny, monke
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_recipes_settings_and_parts_of_a_block_are_measured_in_every_way(tiny):
     found = recipes(CPU, ("digits",))["digits"]
     assert set(found["images_per_second"]) == {
@@ -98,6 +99,7 @@ def test_recipes_settings_and_parts_of_a_block_are_measured_in_every_way(tiny):
     assert torch.get_num_threads() == threads
 
 
+@pytest.mark.slow
 def test_every_path_of_inference_is_measured_and_answers_alike(tiny, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda model: model)  # a minute that proves nothing here
     found = inference(tiny, rounds=2, seconds=0.01)

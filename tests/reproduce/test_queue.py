@@ -46,6 +46,7 @@ def test_an_unknown_row_is_refused_before_anything_is_trained(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_queue_out_of_time_goes_on_with_the_same_command_and_packs_what_is_small(tmp_path):
     settings = {"overrides": QUICK, "out": tmp_path / "runs", "say": lambda line: None}
     none = reproduce(["digits"], seeds=(0, 1), minutes=0.0, **settings)
