@@ -1,6 +1,6 @@
 """What a bug report needs to know about an installation, in one block.
 
-Nothing in it names a user, a host or a folder: places are told as found or not.
+Nothing in it names a user, a host or a folder: of places it says whether they were found.
 """
 
 import os
@@ -39,10 +39,10 @@ EXTRAS = {
 """Optional extras and the packages each brings."""
 
 PLACES = ("VITLAB_DATA", "VITLAB_RUNS", "XDG_CACHE_HOME")
-"""Variables that hold a folder, of which only is told whether it is there."""
+"""Variables that hold a folder, of which it is only said whether it is there."""
 
 NUMBERS = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "WORLD_SIZE")
-"""Variables that are told as they are."""
+"""Variables that are shown as they are."""
 
 TEN_STEPS = Config(
     recipe="custom",

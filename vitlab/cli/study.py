@@ -74,7 +74,7 @@ from vitlab.errors import ConfigError
     sections=SECTIONS,
 )
 def study(args: Namespace) -> int:
-    """Plan a study, print its cost, run it and judge its arms.
+    """Plan a study, print its cost, run it and compare its arms.
 
     It starts once you confirm; without a name, the studies that ship are listed.
     """

@@ -184,11 +184,11 @@ def model_finding(one: Found) -> str:
             f"The trained models {one['run']} and {one['against']} were not compared image by "
             f"image: {one['reason']}."
         )
-    told = difference(one["difference"], one["interval"], one["adjusted_p"], "images", "McNemar")
+    details = difference(one["difference"], one["interval"], one["adjusted_p"], "images", "McNemar")
     of = f"{one['images']:,} {one['split']} images"
     accuracies = f"{percent(one['accuracy'])} against {percent(one['against_accuracy'])} of {of}"
     names = f"The trained model {one['run']}", f"the trained model {one['against']}"
-    sentence = verdict_sentence(*names, one["verdict"], f"{accuracies}, {told}")
+    sentence = verdict_sentence(*names, one["verdict"], f"{accuracies}, {details}")
     holds = "That holds for these weights, not for their recipes."
     return f"{sentence} {holds}{unequal_budget(one['unequal'])}"
 

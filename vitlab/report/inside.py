@@ -148,15 +148,15 @@ def looks(found: Sequence[Subject]) -> Iterator[Panel]:
                 weight=0,
             )
             continue
-        judged, folder = read_existing(file), file.parent
+        tested, folder = read_existing(file), file.parent
         gained = (one.at(file, "methods.gain"),)
-        rows = gains(judged["methods"])
+        rows = gains(tested["methods"])
         caption = say(
             "What each map gains over chance when patches are covered and uncovered in "
             "its order, on {n} {split} images, 95 % intervals. Hollow: maps that know "
             "neither image nor model.",
-            n=Number(whole(judged["images"]), (one.at(file, "images"),)),
-            split=judged["split"],
+            n=Number(whole(tested["images"]), (one.at(file, "images"),)),
+            split=tested["split"],
         )
         options = {"zero": 0.0, "form": style.plainly}
         blocks: list[Block] = [dot_chart(rows, "gain of each map", caption, gained, **options)]
@@ -170,7 +170,7 @@ def looks(found: Sequence[Subject]) -> Iterator[Panel]:
             words = say("The image, and what each method says the answer rests on.")
             where = (one.at(f"{folder.relative_to(one.run.path).as_posix()}/", "*.png"),)
             blocks.append(Pictures(pictures[:1], words, where, large=True))
-        verdicts = [row for row in judged["methods"] if "verdict" in row]
+        verdicts = [row for row in tested["methods"] if "verdict" in row]
         more: list[Block] = []
         if len(pictures) > 1:
             more.append(
@@ -322,12 +322,12 @@ def measured_layers(
         for name, picture in drawn.items()
         if picture
     ]
-    told = [traced(words, at("sentences")) for words in known["sentences"]]
+    statements = [traced(words, at("sentences")) for words in known["sentences"]]
     # The first sentence of each run stands beside the chart, the others on the page only.
-    first_of = {run["run"]: next((k for k, one in enumerate(told)
+    first_of = {run["run"]: next((k for k, one in enumerate(statements)
                 if str(one).startswith(f"{run['run']}:")), 0) for run in facts}  # fmt: skip
-    said = Bullets([told[k] for k in dict.fromkeys(first_of.values())])
-    rest = Bullets([one for k, one in enumerate(told) if k not in first_of.values()])
+    said = Bullets([statements[k] for k in dict.fromkeys(first_of.values())])
+    rest = Bullets([one for k, one in enumerate(statements) if k not in first_of.values()])
     starts = facts[0]["layers"][0], facts[0]["layers"][-1]
     headline = say(
         "A linear probe reads the class of {start} of images in the first layer of {name}, of "
