@@ -17,10 +17,10 @@ from vitlab.inference import at_once
 from vitlab.models import ViT
 
 TOLERANCE = 0.01
-"""Share of a logit's change that integrated gradients may miss."""
+"""How far the sum of a map of integrated gradients may be off: a share of its absolute values."""
 
 LEAST = 0.1
-"""Smaller changes may be missed by as much as one of this size: they mean nothing."""
+"""A map that attributes less may be off by as much as one of this size: it means nothing."""
 
 STEPS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 """Points of integrated gradients: the next number for the images that missed TOLERANCE."""
@@ -57,9 +57,9 @@ def grad_cam(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
 def integrated_gradients(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
     """Map images and classes (B,) to (B, height, width): gradients summed from grey to the image.
 
-    A map's sum is the class's logit less that of the mean colour, to TOLERANCE of their difference
-    (Sundararajan et al., 2017). Steps are taken until it is. Below 0 is what speaks against the
-    class.
+    A map's sum is the class's logit less that of the mean colour (Sundararajan et al., 2017), to
+    TOLERANCE of the sum of the map's absolute values. Steps are taken until it is. Below 0 is what
+    speaks against the class.
     """
     method = captum("integrated-gradients").IntegratedGradients(model)
     maps = torch.zeros_like(images[:, 0])
@@ -76,13 +76,14 @@ def integrated_gradients(model: nn.Module, images: Tensor, classes: Tensor) -> T
             internal_batch_size=at_once(model, images.shape[1:], BATCH, gradients=True),
         )
         maps[left] = pixels.detach().sum(dim=1)
-        missed = (maps[left].sum(dim=(1, 2)) - change[left]).abs()
-        left = left[missed > TOLERANCE * change[left].abs().clamp(min=LEAST)]
+        found = maps[left]
+        missed = (found.sum(dim=(1, 2)) - change[left]).abs()
+        left = left[missed > TOLERANCE * found.abs().sum(dim=(1, 2)).clamp(min=LEAST)]
         if not len(left):
             return maps
     warnings.warn(
-        f"integrated gradients of {len(left)} of {len(images)} images miss more than "
-        f"{TOLERANCE:.0%} of their logit's change after {STEPS[-1]} steps",
+        f"integrated gradients of {len(left)} of {len(images)} images are off by more "
+        f"than {TOLERANCE:.0%} of what they attribute after {STEPS[-1]} steps",
         stacklevel=2,
     )
     return maps
