@@ -37,11 +37,11 @@ MARKED: tuple[tuple[Path, str, Callable[[], str]], ...] = (
 IMAGES = Path("docs/images")
 DRAWN = {
     "cpu/figures/validation-robustness.png": "robustness.png",
-    "cpu-plain/explain/validation-11988.png": "explain-maps.png",
-    "cpu-plain/explain/validation-11988-attention.png": "explain-attention.png",
+    "cpu-plain/explain/validation-15153.png": "explain-maps.png",
+    "cpu-plain/explain/validation-15153-attention.png": "explain-attention.png",
     "cpu-plain/explain/distance.png": "explain-distance.png",
     "cpu-plain/explain/faithfulness.png": "explain-faithfulness.png",
-    "cpu-cnn/explain/validation-15138-features.png": "explain-features.png",
+    "cpu-cnn/explain/validation-15153-features.png": "explain-features.png",
     "together/compare/figures/curves.png": "compare-curves.png",
     "together/features/layers.png": "features-layers.png",
     "together/features/tsne-pooled.png": "features-tsne.png",

@@ -104,7 +104,7 @@ def cpu_plain() -> Config:
 
     The model for pictures of attention. It fits its training images less well than `cpu`, so it
     gets a smaller cutout and a longer average.
-    Cost: 24 epochs, an hour of CPU time. Expected: 82 % on CIFAR-10's test images
+    Cost: 24 epochs, an hour of CPU time. Expected: 83 % on CIFAR-10's test images
     (docs/results.md).
     """
     stem = cpu()
@@ -120,7 +120,6 @@ def cpu_plain() -> Config:
 def cpu_long() -> Config:
     """`cpu` with more time: the same model and images, half as many epochs again.
 
-    The weights that ship as `cpu` are its.
     Cost: 84 epochs, 135 minutes of CPU time on AVX-512 cores, so about 65 on two of them.
     Expected: 91 % on CIFAR-10's test images (docs/results.md).
     """

@@ -1,6 +1,6 @@
-"""Three small trained models that come with vitlab, each a run directory like any other.
+"""Three small trained models that come with vitlab, each a run of the recipe of its name.
 
-    cpu         the convolutional-stem ViT, trained by the recipe `cpu-long`
+    cpu         the small ViT behind a convolutional stem
     cpu-plain   the plain ViT with a CLS token
     cpu-cnn     the small ResNet-18 that stands beside them
 
