@@ -1,5 +1,6 @@
 """Verbs that use a model: predict, serve, export."""
 
+import multiprocessing.util
 import os
 import signal
 import sys
@@ -139,6 +140,11 @@ def serve(args: Namespace) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
         raise
+    for worker in multiprocessing.active_children():  # one that was starting knew of no stop
+        worker.kill()
+        worker.join()
+    # Semaphores of the workers, which Python would name as leaked where it does not end by itself.
+    multiprocessing.util._run_finalizers()  # type: ignore[attr-defined]
     # A thread inside native code can neither be stopped nor left behind: Python would wait for it.
     os._exit(0)
 
