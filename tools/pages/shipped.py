@@ -86,7 +86,7 @@ def gains(folder: Path = EXPLAIN) -> str:
         for one in record["methods"]:
             low, high = one["gain"]["interval"]
             text = f"{one['gain']['mean']:+.3f} ({low:+.3f} to {high:+.3f})"
-            if one.get("verdict", "").startswith("beats both"):
+            if one.get("verdict") == "beats both":
                 text = f"**{text}**"
             cells.setdefault(one["method"], {})[name] = text
     rows = [[method, *(each.get(name, "") for name in records)] for method, each in cells.items()]

@@ -37,7 +37,7 @@ TILE = 96
 """Most pixels on the longer side of an image among maps."""
 
 PASSED = "beats both"
-"""How the verdict on a map begins that passed its own test (`explain.faithfulness`)."""
+"""The verdict on a map that passed its own test (`explain.faithfulness`)."""
 
 
 def maps(
@@ -83,7 +83,7 @@ def maps(
             above.set_title(method, fontsize=9, loc="center")
             style.show(below, overlay(image, spread(heats[method], (height, width), seen, fit)))
             if verdicts and method in verdicts:
-                passed = verdicts[method].startswith(PASSED)
+                passed = verdicts[method] == PASSED
                 below.set_xlabel(
                     "passed its test" if passed else "not shown true", fontsize=8,
                     color=GREEN if passed else FAINT, fontweight="bold" if passed else "normal",

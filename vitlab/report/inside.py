@@ -208,7 +208,7 @@ def _aside(path: Path) -> bool:
 
 def truest(one: Subject, verdicts: Sequence[dict[str, Any]], where: Sources) -> Sentence:
     """Which map to believe."""
-    trusted = [row for row in verdicts if row["verdict"].startswith(PASSED)]
+    trusted = [row for row in verdicts if row["verdict"] == PASSED]
     if not trusted:
         return say(
             "No map of {name} is shown to beat both a random one and the centre", name=one.name
