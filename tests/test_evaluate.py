@@ -150,6 +150,7 @@ def test_every_opening_of_the_test_split_is_a_line_beside_the_runs(run):
         "config_sha256": run.config.sha256,
         "checkpoint_sha256": run.checkpoint().sha256,
         "split": "test",
+        "fingerprint": result["data_fingerprint"],
     }
     assert [result["test_openings"], evaluate(neighbour, "test")["test_openings"]] == [1, 2]
     assert [line["run"] for line in ledger(run)] == ["tiny", "neighbour"]

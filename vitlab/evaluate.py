@@ -31,6 +31,7 @@ from vitlab.formatting import csv_text
 from vitlab.inference import BATCH, WORKING, TrainedModel
 from vitlab.ledger import open_split, record_opening
 from vitlab.metrics import (
+    FEW_FOR_TEMPERATURE,
     GALLERY_SEED,
     epochs_to_accuracy,
     fit_temperature,
@@ -109,7 +110,8 @@ def evaluate(
     Returns:
         `metrics.summarize`, with the checkpoint, images and precision it speaks of, and what the
         run's own record says of its time, its convergence and the accuracy on clean training
-        images. A test result has `test_openings`: the lines of the ledger, this opening included.
+        images. A test result has `test_openings`: how often the ledger beside the run
+        says that these test images were used, this time included.
 
     Raises:
         RunError: no sound checkpoint, an unfinished run before its test, no validation split, a
@@ -297,7 +299,9 @@ def _open_model(
         if split == "validation" and seen:
             facts["validation_seen"] = seen
         if split == "test":
-            facts["test_openings"] = record_opening(target.run, target.checkpoint)
+            facts["test_openings"] = record_opening(
+                target.run, target.checkpoint, examples.fingerprint
+            )
         yield model, facts
 
 
@@ -344,9 +348,10 @@ def _summarize(target: StoredResult) -> dict[str, Any]:
     arrays = _load(run, target.name)
     # The temperature is always that of validation logits, of just this checkpoint.
     validation = target if target.key == "validation" else target.find("validation")
-    temperature = None
+    temperature, fitted_on = None, None
     if validation is not None:
         fitted = _load(run, validation.name)
+        fitted_on = len(fitted["labels"])
         temperature = fit_temperature(fitted["logits"], fitted["labels"])
     names = run.provenance["data"]["class_names"]
     summary = summarize(arrays["logits"], arrays["labels"], names, temperature)
@@ -355,6 +360,7 @@ def _summarize(target: StoredResult) -> dict[str, Any]:
     finished = run.finished or {}
     return {
         **summary,
+        "temperature_images": fitted_on,
         "train_accuracy": clean[-1] if clean else None,
         "generalisation_gap": clean[-1] - summary["accuracy"] if clean else None,
         "seconds_per_epoch": finished.get("seconds_per_epoch"),
@@ -418,7 +424,7 @@ def draw(run: Run, name: str, result: Mapping[str, Any]) -> None:
     title = f"{run.name}, {_title(name)}: {100 * result['accuracy']:.2f} % of "
     title += f"{result['images']:,} images"
     if "test_openings" in result:
-        title += f" (opening {result['test_openings']} of the test split)"
+        title += f" (opening {result['test_openings']} in the ledger of its folder)"
     files = {picture: run.figures / f"{name}-{picture}" for picture in (*PICTURES, *GALLERIES)}
     training.curves(run.metrics, run.figures / "curves", title=run.name)
     images = [one["images"] for one in classes]
@@ -439,6 +445,9 @@ def draw(run: Run, name: str, result: Mapping[str, Any]) -> None:
     if result["temperature"] is not None:
         error = f"calibration error {100 * result['scaled_calibration_error']:.2f} %"
         after = f"at temperature {result['temperature']:.3f}: {error}"
+        few = result.get("temperature_images")
+        if few and few < FEW_FOR_TEMPERATURE:
+            after = f"at temperature {result['temperature']:.3f}, of {few} images only: {error}"
     evaluation.reliability(
         result["reliability"],
         files["reliability"],

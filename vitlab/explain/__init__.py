@@ -107,7 +107,7 @@ def explain(
     else:
         examples, index = open_split(run, split, data, data_root)
         if split == "test":
-            record_opening(run, model.checkpoint)
+            record_opening(run, model.checkpoint, examples.fingerprint)
         places = np.random.default_rng(SEED).permutation(index)
         pictures = _drawn(examples, places[:count], split)
         measured = np.sort(places[:MEASURED])

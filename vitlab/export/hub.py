@@ -81,10 +81,11 @@ def readme(model: TrainedModel) -> str:
         model_name=model.name if results else None,
         eval_results=results or None,
     )
+    temperature = f"{model.temperature:.4f}, from {number(card['validation_images'])} images"
     rows = [
         ("test accuracy", measured(card, "test")),
         ("validation accuracy", measured(card, "validation")),
-        ("temperature", f"{model.temperature:.4f}" if model.calibrated else "not measured"),
+        ("temperature", temperature if model.calibrated else "not measured"),
         ("parameters", number(card["parameters"])),
         ("multiply-adds", number(card["multiply_adds"])),
         ("training images", number(card["training_images"])),
