@@ -20,7 +20,7 @@ LAYERS = (
     {"data", "models"},
     {"card", "embeddings", "metrics", "figures", "preprocessing", "pretrained"},
     {"backbone", "inference"},
-    {"ledger", "measured", "robustness"},
+    {"diagnosis", "ledger", "measured", "robustness"},
     {"training", "evaluate", "explain", "explore", "features"},
     {"compare", "export"},
     {"classifier"},

@@ -10,13 +10,13 @@ from PIL import Image
 
 from vitlab.cli import main
 from vitlab.data.table import Table
+from vitlab.recipes import recipe
 from vitlab.run import Run
 
 PAGE = (Path(__file__).parents[1] / "docs" / "own-images.md").read_text()
 
 QUICK = [
-    "--train.epochs=2", "--train.small_epochs=1", "--model.depth=1", "--model.width=16",
-    "--model.heads=1", "--device=cpu", "--quiet",
+    "--train.epochs=2", "--train.small_epochs=1", "--device=cpu", "--quiet",
 ]  # fmt: skip
 """What the test adds to every training of the page, to be done with it in seconds."""
 
@@ -61,6 +61,10 @@ def test_the_page_is_followed_from_pictures_to_a_judged_model(photos, capsys):
     assert run.results["test"]["images"] == 5 + 5 + 3  # a fifth of each class
     assert any(run.figures.glob("*.png"))
     assert table.config.data.classes == 3 and table.finished
+    assert run.config.train.batch_size < 64  # of 46 images, where the recipe has 256
+    words = shlex.split(run.provenance["command"])[3:]
+    again = recipe("cpu").override({n[2:]: v for n, v in zip(words[::2], words[1::2], strict=True)})
+    assert (again.train, again.optim) == (run.config.train, run.config.optim)
     assert "near copy" not in capsys.readouterr().err
 
     (code,) = blocks("python")
