@@ -85,8 +85,15 @@ def measure(
     }
     maps |= {RANDOM: noise[0], CENTRE: np.broadcast_to(centre(side), noise[0].shape)}
     curves = {
-        name: curve(model, images, classes, rank(maps[name], noise[1]))
-        for name in tracked(maps, "deletion and insertion: maps", quiet=quiet)
+        name: curve(
+            model,
+            images,
+            classes,
+            rank(cells, noise[1]),
+            words=f"{name}, deletion and insertion: images",
+            quiet=quiet,
+        )
+        for name, cells in maps.items()
     }
     gains = {
         name: area(insertion) - area(deletion) for name, (deletion, insertion) in curves.items()
@@ -145,16 +152,26 @@ def rank(cells: np.ndarray, noise: np.ndarray) -> np.ndarray:
 
 
 def curve(
-    model: nn.Module, images: Tensor, classes: Tensor, ranks: np.ndarray
+    model: nn.Module,
+    images: Tensor,
+    classes: Tensor,
+    ranks: np.ndarray,
+    *,
+    words: str = "deletion and insertion: images",
+    quiet: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities (N, S) of the classes while cells are deleted, and while they are inserted."""
+    """Probabilities (N, S) of the classes while cells are deleted, and while they are inserted.
+
+    The progress, in these words, is not shown where `quiet`.
+    """
     size = tuple(images.shape[2:])
     side = round(ranks.shape[1] ** 0.5)
     counts = torch.linspace(0, ranks.shape[1], STEPS + 1).round()
     parts = []
     count = at_once(model, images.shape[1:], BATCH)
     step = max(1, count // (2 * len(counts)))
-    for first in range(0, len(images), step):
+    firsts = range(0, len(images), step)
+    for first in tracked(firsts, f"{words} by {step}", quiet=quiet):
         part = slice(first, first + step)
         taken = torch.from_numpy(ranks[part])[:, None] < counts[:, None]  # (B, S, G * G)
         both = torch.stack([~taken, taken]).float().unflatten(-1, (side, side))  # (2, B, S, G, G)
