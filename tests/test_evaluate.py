@@ -354,7 +354,7 @@ def test_robustness_on_test_images_is_an_opening_of_images_drawn_alike(run, monk
     monkeypatch.setattr(module, "ROBUSTNESS_IMAGES", 20)
     drawn = []
 
-    def note(model, images, labels, places):
+    def note(model, images, labels, places, quiet):
         drawn.append(places)
         yield from (("clean", 0, labels), ("blur", 1, labels))
 

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "vitlab"
 LAYERS = (
     {"errors"},
     {"fields"},
-    {"config", "files", "formatting", "records"},
+    {"config", "files", "formatting", "progress", "records"},
     {"experiments"},
     {"device", "recipes", "run", "tensors", "stats"},
     {"data", "models"},
@@ -40,6 +40,7 @@ WITHOUT_TORCH = (
     "config",
     "files",
     "formatting",
+    "progress",
     "experiments",
     "recipes",
     "records",

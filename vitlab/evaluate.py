@@ -42,6 +42,7 @@ from vitlab.metrics import (
     summarize,
 )
 from vitlab.pretrained import open_run
+from vitlab.progress import tracked
 from vitlab.records import CheckpointChoice, Split, Timing
 from vitlab.robustness import EPSILON, predictions
 from vitlab.run import Checkpoint, Run
@@ -92,6 +93,7 @@ def evaluate(
     device: str = "auto",
     data_root: str | os.PathLike[str] | None = None,
     pictures: bool = True,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Evaluate a run's model on a split and store the result in the run.
 
@@ -106,6 +108,7 @@ def evaluate(
         device: auto, cpu, cuda, ...
         data_root: folder of data sets; default $VITLAB_DATA, else the cache.
         pictures: draw them now; else `draw`, or this function called again, makes up for it.
+        quiet: show no progress.
 
     Returns:
         `metrics.summarize`, with the checkpoint, images and precision it speaks of, and what the
@@ -128,11 +131,11 @@ def evaluate(
     if stored is None:
         images = open_split(run, split, data, data_root)
         if split == "test" and data is None and run.config.data.validation_fraction:
-            where = {"device": device, "data_root": data_root}
+            where = {"device": device, "data_root": data_root, "quiet": quiet}
             evaluate(run, checkpoint=checkpoint, pictures=pictures, **where)
     with run.evaluating():
         if images is not None:
-            facts = _compute_logits(target, split, images, device)
+            facts = _compute_logits(target, split, images, device, quiet)
         else:
             assert stored is not None
             target.copy_predictions(stored)
@@ -152,6 +155,7 @@ def evaluate_robustness(
     data: Data = None,
     device: str = "auto",
     data_root: str | os.PathLike[str] | None = None,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Evaluate a run's model on corrupted and attacked images and store the result in the run.
 
@@ -172,7 +176,7 @@ def evaluate_robustness(
     images = open_split(run, split, data, data_root) if stored is None else None
     with run.evaluating():
         if images is not None:
-            result = _compute_robustness(target, split, images, device)
+            result = _compute_robustness(target, split, images, device, quiet)
         else:
             assert stored is not None
             target.copy_predictions(stored)
@@ -306,13 +310,17 @@ def _open_model(
 
 
 def _compute_logits(
-    target: StoredResult, split: Split, images: tuple[LabelledImages, np.ndarray], device: str
+    target: StoredResult,
+    split: Split,
+    images: tuple[LabelledImages, np.ndarray],
+    device: str,
+    quiet: bool,
 ) -> dict[str, Any]:
     """Classify a split, store its logits and the images that are shown, and return the facts."""
     examples, index = images
     with _open_model(target, split, images, device) as (model, facts):
         pixels = DeviceImages(examples, index, model.device)
-        starts = range(0, len(index), BATCH)
+        starts = tracked(range(0, len(index), BATCH), f"{split} images by {BATCH}", quiet=quiet)
         logits = torch.cat([model(pixels[s : s + BATCH]) for s in starts]).cpu().numpy()
         seconds = _latency(model, pixels)
     timing: Timing = {
@@ -370,7 +378,11 @@ def _summarize(target: StoredResult) -> dict[str, Any]:
 
 
 def _compute_robustness(
-    target: StoredResult, split: Split, images: tuple[LabelledImages, np.ndarray], device: str
+    target: StoredResult,
+    split: Split,
+    images: tuple[LabelledImages, np.ndarray],
+    device: str,
+    quiet: bool,
 ) -> dict[str, Any]:
     """Classify corrupted and attacked images; store the predictions and return the result."""
     examples, index = images
@@ -378,7 +390,7 @@ def _compute_robustness(
     index = np.sort(index[drawn[:ROBUSTNESS_IMAGES]])
     pixels, labels = np.ascontiguousarray(examples.images[index]), examples.labels[index]
     with _open_model(target, split, (examples, index), device) as (model, facts):
-        found = list(predictions(model, pixels, labels, index))
+        found = list(predictions(model, pixels, labels, index, quiet=quiet))
     conditions = []
     for condition, severity, predicted in found:
         correct = int((predicted == labels).sum())
