@@ -299,7 +299,7 @@ def test_evaluate_prints_what_it_stores(capsys, trained):
         f"{high}) on 143 validation images of digits"
     )
     assert any(line.split() == ["accuracy", f"{result['accuracy']:.4f}"] for line in printed)
-    head = printed[printed.index("first epoch at which an accuracy was measured") + 1]
+    head = printed[printed.index("first epoch at which at least this accuracy was measured") + 1]
     assert "on clean training images" in head and "on validation images" in head
     assert f"pictures in {trained}/figures" in printed
 

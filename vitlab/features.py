@@ -280,8 +280,8 @@ def _draw_maps(
 ) -> None:
     """PCA and t-SNE of every kind of feature: a row of layers for each run that has it."""
     methods = {"pca": (MANY_LAYERS, pca), "tsne": (FEW_LAYERS, tsne)}
-    figures = list(itertools.product(KINDS, methods))
-    for kind, method in tracked(figures, "maps", quiet=quiet):
+    drawn = list(itertools.product(KINDS, methods))
+    for kind, method in tracked(drawn, "maps", quiet=quiet):
         most, mapped = methods[method]
         rows = []
         for facts, layers in zip(found, layers_of, strict=True):

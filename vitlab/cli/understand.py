@@ -73,7 +73,7 @@ def evaluate(args: Namespace) -> int:
 
 TABLES = {
     "per_class": "classes",
-    "epochs_to_accuracy": "first epoch at which an accuracy was measured",
+    "epochs_to_accuracy": "first epoch at which at least this accuracy was measured",
     "top_confusions": "most frequent confusions",
 }
 """Lists of a result that are printed as tables, and their titles."""
