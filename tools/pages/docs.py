@@ -59,7 +59,7 @@ def run(page: str) -> str:
     RunError if a block fails.
     """
     with tempfile.TemporaryDirectory() as folder:
-        found = SHOWN.sub(lambda match: _shown(*match.group(1, 2), Path(folder)), page)
+        found = SHOWN.sub(lambda match: _shown(match[1], match[2], Path(folder)), page)
     line = (
         f"Outputs below were printed on one thread of an {machine()}, by `tools/results.py docs`; "
         "times depend on what else ran there."
