@@ -21,6 +21,7 @@ from vitlab.config import Config
 from vitlab.data import open_dataset
 from vitlab.evaluate import evaluate
 from vitlab.export import hub
+from vitlab.figures.style import prefixed
 from vitlab.files import sha256
 from vitlab.formatting import between, minutes, p_value, percent, points, signed
 from vitlab.metrics import THRESHOLDS, summarize
@@ -192,7 +193,7 @@ FORMS = (
     str, percent, points, signed, whole, millions, tenth, minutes, "{:g}".format, "{:.3f}".format,
     "{:+.3f}".format, "{:.4f}".format, "{:.2f}".format, "{:.1f}".format, "{:,}".format,
     "{:.0%}".format, lambda x: f"{x / 60:.1f}", lambda x: f"{x / 1e6:.1f}",
-    lambda x: f"{x / 1e9:.2f}", lambda x: f"{100 * x:g} %", lambda x: f"{100 * x:.1f}",
+    lambda x: f"{x / 1e9:.2f}", prefixed, lambda x: f"{100 * x:g} %", lambda x: f"{100 * x:.1f}",
 )  # fmt: skip
 
 
@@ -266,6 +267,7 @@ def unfounded(page: Report, folders: dict[str, Path]) -> list[Any]:
     assert len(numbers) > 40
     for number in numbers:
         values: list[Any] = list(range(1, 1 + len(number.sources)))
+        values += [95] if "95 %" in number.text else []
         known = True
         for source in number.sources:
             if source.run not in folders:
@@ -504,6 +506,22 @@ def test_a_temperature_is_what_it_was_measured_to_do(here):
     for value in (test["calibration_error"], test["scaled_calibration_error"]):
         assert f"{100 * value:.2f} %" in words
     assert f"temperature {test['temperature']:.3f}" in words and "on 12 validation" in words
+
+
+def test_a_gpu_has_no_processor_time_and_an_early_end_is_said(write_run, tmp_path, undrawn):
+    config = recipe("vit-tiny").override({"train.epochs": 4})
+    config = dataclasses.replace(config, data=resolved(config.data))
+    numbers = {"epochs": 2.0, "stopped": {"reason": "it was good enough", "planned_epochs": 9}}
+    origin = {"device_type": "cuda"}
+    run = write_run(tmp_path / "gpu", config, 0.5, numbers=numbers, origin=origin)
+    words = " ".join(map(words_of, blocks(of_runs.report([Subject(run, "gpu")]))))
+    assert "processor time" not in words and "it took 8.3 min of training" in words
+    assert "was to train for 9 epochs and stopped earlier: it was good enough" in words
+
+
+def test_one_is_no_plural(here):
+    words = " ".join(map(words_of, blocks(page_of("own"))))
+    assert "after 1 epoch: " in words and "in 1 block of width 16" in words
 
 
 def test_runs_of_one_config_are_not_called_recipes(place, tmp_path, undrawn):

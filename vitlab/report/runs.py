@@ -385,7 +385,7 @@ def curve(runs: Sequence[Subject], name: str) -> Figure | None:
             if name == "seconds":
                 images = one.facts["train_images"] or 0
                 points = [(epoch, images / pace) for epoch, pace in points if pace and images]
-            if not points:
+            if len(points) < (2 if own else 1):  # one point is no curve
                 continue
             parts = [one.text] * (len(runs) > 1) + [words or split] * (not own)
             label = ", ".join(parts) or one.text
@@ -473,14 +473,20 @@ def limits(found: Sequence[Subject]) -> Panel:
     where = tuple(one.at(CONFIG, "train.seed") for one in found)
     seeds = sorted({one.config.train.seed for one in found})
     configs = len({tuple(shared_fields(one.config).items()) for one in found})
-    sentences = [
-        say(
-            "{models} of {configs} ({seeds}). Intervals are over images: they say how well these "
-            "weights would do on more such images, and nothing of another seed.",
+    models = say("One trained model")
+    if len(found) > 1:
+        models = say(
+            "{models} of {configs}",
             models=Number(count(len(found), "trained model"), where),
             configs=Number(
                 count(configs, "config"), tuple(one.at(CONFIG, "(all)") for one in found)
             ),
+        )
+    sentences = [
+        say(
+            "{models} ({seeds}). Intervals are over images: they say how well these weights would "
+            "do on more such images, and nothing of another seed.",
+            models=models,
             seeds=Number(", ".join(f"seed {seed}" for seed in seeds), where),
         ),
     ]

@@ -115,7 +115,7 @@ function facts(card) {
     const more = [card.training_images && `${whole(card.training_images)} images`, card.epochs && (card.epochs === 1 ? "1 epoch" : `${card.epochs} epochs`), card.weights && `starting from the weights ${card.weights}`];
     rows.push(["Trained on", card.dataset, more.filter(Boolean).join(", ")]);
   }
-  if (card.recipe) rows.push(["Recipe", card.recipe]);
+  if (card.recipe) rows.push(["Based on the recipe", card.recipe]);
   at("facts").replaceChildren(...rows.map(([name, value, more]) => {
     const said = element("dd", "", value);
     if (more) said.append(element("small", "", more));
