@@ -524,6 +524,12 @@ def test_one_is_no_plural(here):
     assert "after 1 epoch: " in words and "in 1 block of width 16" in words
 
 
+def test_runs_of_other_images_have_their_data_each(here):
+    keys = {one.key: words_of(one.shown) for one in page_of("cifar", "own").panels}
+    assert "10 classes" in keys["data-1"] and "3 classes" in keys["data-2"]
+    assert "data" in {one.key for one in page_of("own").panels}
+
+
 def test_runs_of_one_config_are_not_called_recipes(place, tmp_path, undrawn):
     folder = Path(shutil.copytree(place / "runs" / "own", tmp_path / "again"))
     tree = json.loads((folder / "config.json").read_text())

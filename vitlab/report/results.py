@@ -310,10 +310,7 @@ def classes(found: Sequence[Subject]) -> Iterator[Panel]:
             target.append(matrix(one, result))
         if result["top_confusions"]:
             more.append(confusion_table(one, result))
-        if own := next(of_classes(one), None):
-            headlines.append(
-                say("{name}: {own}", name=one.name, own=own) if len(pairs) > 1 else own
-            )
+        headlines += list(of_classes(one))[:1]
     if pairs:
         headline = join(headlines[:2]) if headlines else say("Every class is recognised as often")
         yield Panel("classes", "Classes", without_stop(headline), blocks, more, weight=8)
@@ -406,7 +403,8 @@ def of_classes(one: Subject) -> Iterator[Sentence]:
             )
             parts[f"{key}_names"] = listed([row["class"] for row in rows])
         yield say(
-            "Recognised least: {low_names}, {low}; most: {high_names}, {high}.",
+            "{name} recognises {low_names} least ({low}) and {high_names} most ({high}).",
+            name=one.name,
             **parts,
         )
     if result["top_confusions"]:
@@ -417,10 +415,11 @@ def of_classes(one: Subject) -> Iterator[Sentence]:
         errors = sum(map(sum, matrix)) - sum(matrix[k][k] for k in range(len(names)))
         back = matrix[predicted][true]
         yield say(
-            "{true} taken for {predicted} {reverse}: {n} of {errors}.",
+            "{name} takes {true} for {predicted}{reverse} in {n} of {errors}.",
+            name=one.name,
             true=Name(pair["true"]),
             predicted=Name(pair["predicted"]),
-            reverse="or the reverse" if back else "and never the reverse",
+            reverse=" or the reverse" if back else "",
             n=Number(str(matrix[true][predicted] + back), (field,)),
             errors=Number(count(errors, "mistake"), (field,)),
         )

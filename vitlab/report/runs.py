@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
@@ -58,7 +59,7 @@ def report(found: Sequence[Subject]) -> Report:
     """The report of one run, or of several beside each other."""
     panels = [
         in_short(found),
-        data(found[0]),
+        *data_panels(found),
         *models(found),
         *training(found),
         *curves(found),
@@ -236,6 +237,16 @@ def seen_before(one: Subject) -> Iterator[Sentence]:
         )
 
 
+def data_panels(found: Sequence[Subject]) -> Iterator[Panel]:
+    """The images of each run that has others, or splits them otherwise, than those before."""
+    first = {str(one.facts.provenance and one.facts.provenance["data"]): one for one in found[::-1]}
+    for one in [one for one in found if one in first.values()]:
+        panel = data(one)
+        if len(first) > 1:
+            panel = replace(panel, key=f"data-{found.index(one) + 1}", topic=f"Data of {one.text}")
+        yield panel
+
+
 def data(one: Subject) -> Panel:
     """Which images, how many, and how they were split."""
     facts: Mapping[str, Any] = one.facts.provenance["data"] if one.facts.provenance else {}
@@ -325,13 +336,15 @@ def training(found: Sequence[Subject]) -> Iterator[Panel]:
     )
     if len(found) > 1:
         headline = say("{n} in all of them", n=Number(count(len(shared), "technique"), where))
+    if len(found) > 1 and not shared:
+        headline = say("No technique is in all of them")
     more: list[Block] = []
     for one in found:
         own = [word for word in words[one.text] if word not in shared]
         if own:
             more += [Text(say("Only in {name}:", name=one.name)), Words(own, where)]
     blocks: list[Block] = [Text(start) for one in found for start in of_start(one)]
-    blocks.append(Words(shared, where) if shared else Text(say("No technique is in all of them.")))
+    blocks += [Words(shared, where)] if shared else []
     yield Panel("training", "How it was trained", headline, blocks, more, weight=5)
 
 

@@ -152,7 +152,7 @@ def cover(study: Study) -> Tiles:
     tiles = [
         Tile(
             Number(str(len(summary["arms"])), (study.at("arms"),)),
-            "arms",
+            "arm" if len(summary["arms"]) == 1 else "arms",
             say(
                 "{seeds} each",
                 seeds=Number(count(len(summary["seeds"]), "seed"), (study.at("seeds"),)),

@@ -249,18 +249,18 @@ def limits(summary: Summary) -> str:
         )
     words = (
         f"Runs that differ in nothing but the seed have a standard deviation of "
-        f"{points(noise['std'])} pp here, pooled over arms"
+        f"{points(noise['std'])} pp here{', pooled over arms' if len(summary['arms']) > 1 else ''}"
     )
     if interval := noise.get("std_interval"):  # summaries of earlier versions have none
         words += f" (95 % interval {between(interval, points)} pp)"
     words += "."
     seeds, size = len(summary["seeds"]), noise["comparisons"]
     if noise["detectable"] is not None and not summary["exploratory"]:
+        among = f" and {count(size, 'comparison')}" if summary["comparisons"] else ""
         words += (
-            f" With {count(seeds, 'seed')} for each arm and {count(size, 'comparison')}, a "
-            f"difference must be {points(noise['detectable'])} pp to be found four times in five; "
-            "smaller ones are found less often, so arms without evidence of a difference need not "
-            "be equal."
+            f" With {count(seeds, 'seed')} for each arm{among}, a difference must be "
+            f"{points(noise['detectable'])} pp to be found four times in five; smaller ones are "
+            "found less often, so arms without evidence of a difference need not be equal."
         )
     if (needed := noise["seeds_for_half_a_point"]) and needed > seeds:
         words += f" Finding 0.5 pp would take {needed:,} seeds in each arm."
