@@ -515,7 +515,7 @@ def test_a_gpu_has_no_processor_time_and_an_early_end_is_said(write_run, tmp_pat
     origin = {"device_type": "cuda"}
     run = write_run(tmp_path / "gpu", config, 0.5, numbers=numbers, origin=origin)
     words = " ".join(map(words_of, blocks(of_runs.report([Subject(run, "gpu")]))))
-    assert "processor time" not in words and "it took 8.3 min of training" in words
+    assert "processor time" not in words and "its training took 8.3 min." in words
     assert "was to train for 9 epochs and stopped earlier: it was good enough" in words
 
 

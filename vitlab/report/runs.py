@@ -141,7 +141,11 @@ def cover(found: Sequence[Subject]) -> Tiles:
                 "parameters",
                 say("{macs} multiply-adds an image", macs=one.number("macs", millions)),
             ),
-            Tile(time, of, say("{epochs}", epochs=one.number("epochs_done", epochs))),
+            Tile(
+                time,
+                of.strip() or "of training",
+                say("{epochs}", epochs=one.number("epochs_done", epochs)),
+            ),
         ]
     )
 
@@ -152,10 +156,10 @@ def epochs(value: float) -> str:
 
 
 def time_of(one: Subject) -> tuple[Number, str]:
-    """What the training took, and of what: a GPU's work is no time of the processor."""
+    """What the training took, and of what if not of the clock: a GPU's work is no processor's."""
     if one.facts["device_type"] in (None, "cpu"):
-        return one.number("process_seconds", minutes), "of processor time"
-    return one.number("training_seconds", minutes), "of training"
+        return one.number("process_seconds", minutes), " of processor time"
+    return one.number("training_seconds", minutes), ""
 
 
 def accuracy_tile(one: Subject, what: str) -> Tile:
@@ -218,7 +222,7 @@ def findings(one: Subject, brief: bool) -> Iterator[Sentence]:
         taught = one.facts.finished and "teacher" in one.facts.finished["clock"]
         yield say(
             "{name} has {parameters} parameters and takes {macs} multiply-adds for an image; "
-            f"it took {{time}} {of}{', its teacher included' if taught else ''}.",
+            f"its training took {{time}}{of}{', its teacher included' if taught else ''}.",
             name=one.name,
             parameters=one.number("parameters", whole),
             macs=one.number("macs", millions),
