@@ -159,7 +159,7 @@ def test_progress_is_shown_on_a_terminal_and_never_in_the_result(photos, run, ca
     monkeypatch.setenv("TERM", "xterm")
     assert main(["predict", str(run.path), ".", "--json"]) == 0
     output = capsys.readouterr()
-    assert "pictures" in output.err and "100%" in output.err
+    assert "pictures" in output.err and "3/3" in output.err
     assert len(json.loads(output.out)["answers"]) == 3
 
 

@@ -153,6 +153,13 @@ def test_answers_are_those_of_evaluation(trained, engine):
     )
 
 
+def test_a_temperature_of_few_images_is_said_to_be_one(run):
+    (note,) = vitlab.load(run).notes
+    assert note.startswith("calibrated on 14 validation images only")
+    assert run.results["validation"]["temperature_images"] == 14
+    assert vitlab.load("cpu").notes == ()  # on 5,000
+
+
 def test_without_a_result_of_these_weights_a_model_is_not_calibrated(run):
     results = run.results
     results["validation"]["checkpoint_sha256"] = "0" * 64

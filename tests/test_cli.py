@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +67,31 @@ def test_a_misspelt_name_is_answered_with_the_right_one(capsys, words, suggestio
 
 
 @pytest.mark.parametrize(
+    "words", [["--json"], ["--quiet"], [""], [" "], ["-"], ["--"], ["-1"], ["--vers"], ["--="]]
+)
+def test_a_command_without_a_verb_is_told_where_the_verbs_are(capsys, words):
+    assert "is no verb: `vitlab --help` lists them" in complaint(capsys, *words)
+
+
+@pytest.mark.parametrize(
+    "words", [["--json", "recipes"], ["--train.epochs", "5", "train", "digits"], ["--", "train"]]
+)
+def test_what_stands_before_the_verb_is_told_to_stand_behind_it(capsys, words):
+    assert f"{words[0]} stands before the verb" in complaint(capsys, *words)
+
+
+@pytest.mark.parametrize("name", ["TRAIN", " train", "trian", "train\n\x1b[31m"])
+def test_an_unknown_verb_suggests_the_likely_one_and_obeys_no_escape_sequence(capsys, name):
+    told = complaint(capsys, name)
+    assert "did you mean train?" in told and "\x1b" not in told and told.count("\n") == 1
+
+
+def test_an_option_that_nothing_is_like_does_not_list_every_field(capsys):
+    told = complaint(capsys, "train", "digits", "-x")
+    assert "`vitlab train --help` lists" in told and "optim.lr" not in told
+
+
+@pytest.mark.parametrize(
     ("words", "told"),
     [
         (["train"], "train needs a recipe (digits,"),
@@ -123,6 +149,16 @@ def test_help_explains_every_verb_and_field(capsys):
     assert "layer|rms" in words and "2 to 33 % of the area" in " ".join(words.split())
 
 
+@pytest.mark.parametrize("words", [["help"], ["--help"], ["-h"]])
+def test_help_is_of_the_verb_behind_it(capsys, words):
+    for verb, usage in ((["show"], "usage: vitlab show "), ([], "usage: vitlab VERB")):
+        with pytest.raises(SystemExit) as stop:
+            main([*words, *verb])
+        assert stop.value.code == 0
+        assert capsys.readouterr().out.startswith(usage)
+    assert "did you mean show?" in complaint(capsys, *words, "shwo")
+
+
 @pytest.mark.parametrize("verb", cli.VERBS)
 def test_the_help_of_a_verb_has_examples_that_run_and_fits_a_terminal(capsys, verb):
     with pytest.raises(SystemExit):
@@ -175,9 +211,11 @@ def test_a_documented_command_is_understood(line):
         recipe(args.recipe).override(args.overrides)
 
 
-def test_the_version_is_printed(capsys):
-    with pytest.raises(SystemExit):
-        main(["--version"])
+@pytest.mark.parametrize("word", ["--version", "-V", "-v"])
+def test_the_version_is_printed(capsys, word):
+    with pytest.raises(SystemExit) as stop:
+        main([word])
+    assert stop.value.code == 0
     assert capsys.readouterr().out == f"vitlab {vitlab.__version__}\n"
 
 
@@ -254,9 +292,39 @@ def test_evaluate_prints_what_it_stores(capsys, trained):
     result = report(capsys, "evaluate", trained, "--device", "cpu")
     assert result["accuracy"] == Run(trained).results["validation"]["accuracy"]
     assert main(["evaluate", trained, "--device", "cpu"]) == 0
-    printed = capsys.readouterr().out
-    assert f"{result['accuracy']:.4f}" in printed
+    first, *printed = capsys.readouterr().out.splitlines()
+    low, high = (f"{100 * end:.2f} %" for end in result["accuracy_interval"])
+    assert first == (
+        f"run: accuracy {100 * result['accuracy']:.2f} % (95 % interval over images {low} to "
+        f"{high}) on 143 validation images of digits"
+    )
+    assert any(line.split() == ["accuracy", f"{result['accuracy']:.4f}"] for line in printed)
+    head = printed[printed.index("first epoch at which at least this accuracy was measured") + 1]
+    assert "on clean training images" in head and "on validation images" in head
     assert f"pictures in {trained}/figures" in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["evaluate", "--robustness"], ("corruptions", "attack of 10 steps")),
+        (["explain", "--count", "1"], ("grad-cam: images", "random weights: maps", "pictures")),
+        (["features"], ("layers", "maps")),
+    ],
+    ids=lambda words: words[0],
+)
+def test_what_takes_minutes_shows_on_a_terminal_how_far_it_is(
+    capsys, monkeypatch, trained, words, told, tmp_path
+):
+    run = shutil.copytree(trained, tmp_path / "run")
+    command = [words[0], str(run), *words[1:], "--device", "cpu"]
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    assert main([*command, "--json"]) == 0
+    output = capsys.readouterr()
+    json.loads(output.out)
+    assert all(words in output.err for words in told), output.err
 
 
 def test_a_missing_run_is_an_error_without_traceback(capsys, tmp_path):

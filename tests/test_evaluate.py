@@ -150,6 +150,7 @@ def test_every_opening_of_the_test_split_is_a_line_beside_the_runs(run):
         "config_sha256": run.config.sha256,
         "checkpoint_sha256": run.checkpoint().sha256,
         "split": "test",
+        "fingerprint": result["data_fingerprint"],
     }
     assert [result["test_openings"], evaluate(neighbour, "test")["test_openings"]] == [1, 2]
     assert [line["run"] for line in ledger(run)] == ["tiny", "neighbour"]
@@ -353,7 +354,7 @@ def test_robustness_on_test_images_is_an_opening_of_images_drawn_alike(run, monk
     monkeypatch.setattr(module, "ROBUSTNESS_IMAGES", 20)
     drawn = []
 
-    def note(model, images, labels, places):
+    def note(model, images, labels, places, quiet):
         drawn.append(places)
         yield from (("clean", 0, labels), ("blur", 1, labels))
 

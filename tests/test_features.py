@@ -173,7 +173,8 @@ def test_runs_that_cannot_be_compared_are_refused(trained, examples, tmp_path):
 
 def test_the_verb_prints_layers_and_where_the_figures_are(trained, digits_run, capsys):
     assert main(["features", str(digits_run.path), "--device", "cpu"]) == 0
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert err == "", "progress where no terminal reads it"
     assert "block00" in out and f"figures in {digits_run.features}" in out
     vit, cnn = trained["vit"], trained["cnn"]
     assert default_folder([vit, cnn]) == vit.path.parent / "features" / "vit-cnn"

@@ -1,5 +1,10 @@
 """A trained model from Python: `vitlab.load`, what it takes, and what it says of pictures."""
 
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -77,6 +82,37 @@ def test_what_is_no_picture_is_refused(model, tmp_path):
             model.logits(pictures)
 
 
-def test_the_public_names_are_listed():
-    assert {"load", "TrainedModel", "predict", "train"} <= set(dir(vitlab))
-    assert all(getattr(vitlab, name) for name in vitlab.__all__)
+def test_the_public_names_are_listed_and_completed_before_any_of_them_is_loaded():
+    code = (
+        "import rlcompleter, sys, vitlab\n"
+        "assert set(vitlab.__all__) <= set(dir(vitlab))\n"
+        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules\n"
+        "completer = rlcompleter.Completer({'vitlab': vitlab})\n"
+        "offered = {completer.complete('vitlab.', n) for n in range(len(vitlab.__all__))}\n"
+        "assert offered == {f'vitlab.{name}(' for name in vitlab.__all__}, offered\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_public_name_that_takes_a_run_takes_the_name_of_a_shipped_model(
+    tmp_path, monkeypatch
+):
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cpu-plain").mkdir()  # a folder of that name without a run in it
+    named, run = vitlab.load("cpu-plain", device="cpu"), vitlab.Run("cpu-plain")
+    assert run.name == "cpu-plain" and run.finished
+    expected = named.logits(images)
+    for one in ("cpu-plain", Path("cpu-plain"), run):
+        assert np.array_equal(vitlab.predict(one, images, device="cpu"), expected)
+    with pytest.raises(RunError, match="Models that ship are cpu, cpu-cnn, cpu-plain"):
+        vitlab.Run("cpu-plane")
+
+
+def test_a_run_in_the_folder_comes_before_the_shipped_model_of_its_name(
+    trained_on_digits, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained_on_digits.path, "cpu-plain")
+    assert vitlab.Run("cpu-plain").config.data.dataset == "digits"
+    assert vitlab.load("cpu-plain", device="cpu").class_names[3] == "3"

@@ -1,6 +1,5 @@
 """The page on own images, followed by the letter: its commands, its code, its table."""
 
-import re
 import shlex
 from pathlib import Path
 
@@ -8,22 +7,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pages.docs import blocks
 from vitlab.cli import main
 from vitlab.data.table import Table
+from vitlab.recipes import recipe
 from vitlab.run import Run
 
 PAGE = (Path(__file__).parents[1] / "docs" / "own-images.md").read_text()
 
 QUICK = [
-    "--train.epochs=2", "--train.small_epochs=1", "--model.depth=1", "--model.width=16",
-    "--model.heads=1", "--device=cpu", "--quiet",
+    "--train.epochs=2", "--train.small_epochs=1", "--device=cpu", "--quiet",
 ]  # fmt: skip
 """What the test adds to every training of the page, to be done with it in seconds."""
-
-
-def blocks(language: str) -> list[str]:
-    """The page's blocks of code in a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
@@ -43,7 +38,7 @@ def photos(tmp_path, monkeypatch) -> Path:
 
 
 def test_the_page_is_followed_from_pictures_to_a_judged_model(photos, capsys):
-    (example,) = blocks("csv")
+    (example,) = blocks(PAGE, "csv")
     columns = example.splitlines()[0].split(",")
     rows = [
         {"path": f"{path.parent.name}/{path.name}", "label": path.parent.name, "split": split}
@@ -52,7 +47,7 @@ def test_the_page_is_followed_from_pictures_to_a_judged_model(photos, capsys):
     ]
     lines = [",".join(columns), *(",".join(row[name] for name in columns) for row in rows)]
     (photos / "photos.csv").write_text("\n".join(lines))
-    for block in blocks("sh"):
+    for block in blocks(PAGE, "sh"):
         for line in block.splitlines():
             words = shlex.split(line)[1:]
             assert main([*words, *QUICK] if words[0] == "train" else words) == 0, line
@@ -61,16 +56,20 @@ def test_the_page_is_followed_from_pictures_to_a_judged_model(photos, capsys):
     assert run.results["test"]["images"] == 5 + 5 + 3  # a fifth of each class
     assert any(run.figures.glob("*.png"))
     assert table.config.data.classes == 3 and table.finished
+    assert run.config.train.batch_size < 64  # of 46 images, where the recipe has 256
+    words = shlex.split(run.provenance["command"])[3:]
+    again = recipe("cpu").override({n[2:]: v for n, v in zip(words[::2], words[1::2], strict=True)})
+    assert (again.train, again.optim) == (run.config.train, run.config.optim)
     assert "near copy" not in capsys.readouterr().err
 
-    (code,) = blocks("python")
+    (code,) = blocks(PAGE, "python")
     names: dict[str, object] = {}
     exec(code, names)
     assert set(names["names"]) <= {"cat", "dog", "emu"}
 
 
 def test_the_table_of_the_page_is_one_that_can_be_read(tmp_path):
-    (example,) = blocks("csv")
+    (example,) = blocks(PAGE, "csv")
     (tmp_path / "photos.csv").write_text(example.replace("17.png,dog", "17.png,cat"))
     for line in example.splitlines()[1:]:
         path = tmp_path / line.split(",")[0]

@@ -1,8 +1,10 @@
 """Recipes say what their systems published, run on any data, and have a command each."""
 
 import json
+import re
 import shlex
 from dataclasses import replace
+from statistics import fmean
 
 import pytest
 
@@ -164,3 +166,19 @@ def test_a_run_remembers_the_image_size_that_was_asked_for(tmp_path):
     run = train(config, out=tmp_path, device="cpu", quiet=True)
     assert "--data.image_size 4,4" in run.provenance["command"]
     assert "--data.classes" not in run.provenance["command"]
+
+
+COST = (
+    r"([\d.]+) (seconds|minutes) of\s+process\s+time\s+on (?:one thread of )?an ([A-Z][\w ]+?) with"
+)
+
+
+@pytest.mark.parametrize("one", json.loads(FILE.read_text()), ids=lambda one: one["name"])
+def test_the_cost_of_a_measured_recipe_is_the_process_time_that_was_measured(one):
+    told = re.search(COST, " ".join((ALL_RECIPES[one["name"]].__doc__ or "").split()))
+    assert told, "no cost"
+    number, unit, device = told.groups()
+    mean = fmean(run["process_seconds"] for run in one["runs"])
+    assert float(number) == round(mean / {"seconds": 1, "minutes": 60}[unit])
+    for run in one["runs"]:
+        assert device in run["device"].replace("(R)", "")

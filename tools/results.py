@@ -2,25 +2,32 @@
 
 keep RUN                     copy a finished, tested run's record to docs/results
 ship RUN NAME                ship a run under a name: weights halved, evaluated
-measure FOLDER MODEL [...]   evaluate, explain and compare shipped models anew, in a folder of runs
+measure FOLDER MODEL [...]   evaluate, explain, export and compare shipped models anew, in a folder
 page [--check]               write the pages made of records, and the README's table; with --check
                              name those that are not what the records say, with exit code 1
+docs [--check]               run the blocks of code that show what they print, and write that; with
+                             --check name the pages that show something else, with exit code 1
 """
 
 import argparse
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from pages import goals, reliability, results, shipped, speed
+from pages import docs, goals, reliability, results, shipped, speed
+from pages.docs import fill
 from pages.results import PICTURES
 from pages.runs import RECORDS
 from vitlab import compare, measured, pretrained
+from vitlab.config import DataConfig
 from vitlab.errors import RunError, VitlabError
 from vitlab.evaluate import draw, evaluate, evaluate_robustness
 from vitlab.explain import explain
+from vitlab.explore import explore
+from vitlab.export import export
 from vitlab.features import features
 from vitlab.files import as_json, read_json, write_json, write_text
 from vitlab.run import LOCK, Run
@@ -28,7 +35,10 @@ from vitlab.run import LOCK, Run
 MARKED: tuple[tuple[Path, str, Callable[[], str]], ...] = (
     (Path("README.md"), "results", results.summary),
     (Path("docs/explain.md"), "maps", shipped.gains),
+    (Path("docs/explore.md"), "copies", shipped.copies),
+    (Path("docs/explore.md"), "distances", shipped.distances),
     (Path("docs/explore.md"), "probes", shipped.probes),
+    (Path("docs/use.md"), "exports", shipped.exports),
     (Path("docs/compare.md"), "numbers", shipped.comparison),
     (Path("docs/compare.md"), "findings", shipped.findings),
 )
@@ -46,6 +56,10 @@ DRAWN = {
     "together/features/layers.png": "features-layers.png",
     "together/features/tsne-pooled.png": "features-tsne.png",
     "together/features/components.png": "features-components.png",
+    "together/explore/tokens.png": "explore-tokens.png",
+    "together/explore/operations.png": "explore-operations.png",
+    "together/explore/intensities.png": "explore-intensities.png",
+    "together/explore/maps-pixels.png": "explore-maps.png",
 }
 """Where `measure` draws a picture, and its name on the pages; of the images, those drawn first."""
 
@@ -90,8 +104,8 @@ def ship(run: Run, name: str, folder: Path = pretrained.FOLDER) -> Run:
 def measure(folder: Path, names: Sequence[str]) -> list[Path]:
     """Measure models that ship in a folder of runs; return what was written for the pages.
 
-    Each is evaluated, corrupted, attacked and explained by itself; once all of them were, they are
-    compared and their layers looked at.
+    Each is evaluated, corrupted, attacked, explained and exported by itself; once all of them were,
+    they are compared, and their layers and their data set looked at.
     """
     os.environ["VITLAB_RUNS"] = str(folder)
     written = []
@@ -101,6 +115,8 @@ def measure(folder: Path, names: Sequence[str]) -> list[Path]:
         evaluate_robustness(run)
         written.append(shipped.EXPLAIN / f"{name}.json")
         write_json(written[-1], explain(run)["faithfulness"])
+        written.append(shipped.EXPORT / f"{name}.json")
+        write_json(written[-1], {"machine": docs.machine(), **exported(run)})
     together = ("cpu", "cpu-plain", "cpu-cnn")
     if all("validation-robustness" in pretrained.open_run(name).results for name in together):
         compare.write(together, out=folder / "together/compare")
@@ -109,11 +125,19 @@ def measure(folder: Path, names: Sequence[str]) -> list[Path]:
             model.pop("disagreements", None)
         write_json(shipped.COMPARE, found)
         write_json(shipped.FEATURES, features("cpu", "cpu-cnn", out=folder / "together/features"))
-        written += [shipped.COMPARE, shipped.FEATURES]
+        looked = explore(DataConfig(dataset="cifar10"), out=folder / "together/explore")
+        write_json(shipped.EXPLORE, looked)
+        written += [shipped.COMPARE, shipped.FEATURES, shipped.EXPLORE]
     for drawn, name in DRAWN.items():
         if (folder / drawn).exists():
             written.append(Path(shutil.copy(folder / drawn, IMAGES / name)))
     return written
+
+
+def exported(run: Run) -> dict[str, Any]:
+    """The parity.json of a run's exports to ONNX."""
+    folders = {target: export(run, target)["folder"] for target in ("onnx", "onnx-int8")}
+    return {name: read_json(Path(folder) / "parity.json") for name, folder in folders.items()}
 
 
 def pages() -> dict[Path, str]:
@@ -132,15 +156,6 @@ def pages() -> dict[Path, str]:
     return texts
 
 
-def fill(page: str, name: str, lines: str) -> str:
-    """A page whose lines between `<!-- NAME -->` and `<!-- end of NAME -->` are those given."""
-    start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-    if page.count(start) != 1 or page.count(end) != 1:
-        raise VitlabError(f"the page needs one line {start} and one line {end}")
-    before, rest = page.split(start)
-    return f"{before}{start}\n{lines}\n{end}{rest.split(end)[1]}"
-
-
 def check() -> None:
     """RunError that names every page that is stale, and every record of weights of before."""
     stale = [
@@ -148,11 +163,17 @@ def check() -> None:
     ]
     problems = [f"{path} is not what the records say: run make results" for path in stale]
     problems += [
-        f"{path} is of other weights than those that ship: run tools/results.py measure"
+        f"{path} is of other weights or images than what ships: run tools/results.py measure"
         for path in shipped.outdated()
     ]
     if problems:
         raise RunError("\n".join(problems))
+
+
+def write(texts: Mapping[Path, str]) -> None:
+    """Write files by their path."""
+    for path, text in texts.items():
+        write_text(path, text)
 
 
 def main() -> int:
@@ -169,6 +190,7 @@ def main() -> int:
     measuring.add_argument("folder", type=Path)
     measuring.add_argument("models", nargs="+")
     commands.add_parser("page").add_argument("--check", action="store_true")
+    commands.add_parser("docs").add_argument("--check", action="store_true")
     args = parser.parse_args()
     try:
         match args.command:
@@ -181,8 +203,11 @@ def main() -> int:
             case "page" if args.check:
                 check()
             case "page":
-                for path, text in pages().items():
-                    write_text(path, text)
+                write(pages())
+            case "docs" if args.check:
+                docs.check()
+            case "docs":
+                write({path: docs.run(path.read_text()) for path in docs.PAGES})
     except VitlabError as error:
         print(error, file=sys.stderr)
         return error.exit_code

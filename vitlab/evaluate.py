@@ -31,6 +31,7 @@ from vitlab.formatting import csv_text
 from vitlab.inference import BATCH, WORKING, TrainedModel
 from vitlab.ledger import open_split, record_opening
 from vitlab.metrics import (
+    FEW_FOR_TEMPERATURE,
     GALLERY_SEED,
     epochs_to_accuracy,
     fit_temperature,
@@ -41,6 +42,7 @@ from vitlab.metrics import (
     summarize,
 )
 from vitlab.pretrained import open_run
+from vitlab.progress import tracked
 from vitlab.records import CheckpointChoice, Split, Timing
 from vitlab.robustness import EPSILON, predictions
 from vitlab.run import Checkpoint, Run
@@ -91,6 +93,7 @@ def evaluate(
     device: str = "auto",
     data_root: str | os.PathLike[str] | None = None,
     pictures: bool = True,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Evaluate a run's model on a split and store the result in the run.
 
@@ -105,11 +108,13 @@ def evaluate(
         device: auto, cpu, cuda, ...
         data_root: folder of data sets; default $VITLAB_DATA, else the cache.
         pictures: draw them now; else `draw`, or this function called again, makes up for it.
+        quiet: show no progress.
 
     Returns:
         `metrics.summarize`, with the checkpoint, images and precision it speaks of, and what the
         run's own record says of its time, its convergence and the accuracy on clean training
-        images. A test result has `test_openings`: the lines of the ledger, this opening included.
+        images. A test result has `test_openings`: how often the ledger beside the run
+        says that these test images were used, this time included.
 
     Raises:
         RunError: no sound checkpoint, an unfinished run before its test, no validation split, a
@@ -126,11 +131,11 @@ def evaluate(
     if stored is None:
         images = open_split(run, split, data, data_root)
         if split == "test" and data is None and run.config.data.validation_fraction:
-            where = {"device": device, "data_root": data_root}
+            where = {"device": device, "data_root": data_root, "quiet": quiet}
             evaluate(run, checkpoint=checkpoint, pictures=pictures, **where)
     with run.evaluating():
         if images is not None:
-            facts = _compute_logits(target, split, images, device)
+            facts = _compute_logits(target, split, images, device, quiet)
         else:
             assert stored is not None
             target.copy_predictions(stored)
@@ -150,6 +155,7 @@ def evaluate_robustness(
     data: Data = None,
     device: str = "auto",
     data_root: str | os.PathLike[str] | None = None,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Evaluate a run's model on corrupted and attacked images and store the result in the run.
 
@@ -170,7 +176,7 @@ def evaluate_robustness(
     images = open_split(run, split, data, data_root) if stored is None else None
     with run.evaluating():
         if images is not None:
-            result = _compute_robustness(target, split, images, device)
+            result = _compute_robustness(target, split, images, device, quiet)
         else:
             assert stored is not None
             target.copy_predictions(stored)
@@ -297,18 +303,24 @@ def _open_model(
         if split == "validation" and seen:
             facts["validation_seen"] = seen
         if split == "test":
-            facts["test_openings"] = record_opening(target.run, target.checkpoint)
+            facts["test_openings"] = record_opening(
+                target.run, target.checkpoint, examples.fingerprint
+            )
         yield model, facts
 
 
 def _compute_logits(
-    target: StoredResult, split: Split, images: tuple[LabelledImages, np.ndarray], device: str
+    target: StoredResult,
+    split: Split,
+    images: tuple[LabelledImages, np.ndarray],
+    device: str,
+    quiet: bool,
 ) -> dict[str, Any]:
     """Classify a split, store its logits and the images that are shown, and return the facts."""
     examples, index = images
     with _open_model(target, split, images, device) as (model, facts):
         pixels = DeviceImages(examples, index, model.device)
-        starts = range(0, len(index), BATCH)
+        starts = tracked(range(0, len(index), BATCH), f"{split} images by {BATCH}", quiet=quiet)
         logits = torch.cat([model(pixels[s : s + BATCH]) for s in starts]).cpu().numpy()
         seconds = _latency(model, pixels)
     timing: Timing = {
@@ -344,9 +356,10 @@ def _summarize(target: StoredResult) -> dict[str, Any]:
     arrays = _load(run, target.name)
     # The temperature is always that of validation logits, of just this checkpoint.
     validation = target if target.key == "validation" else target.find("validation")
-    temperature = None
+    temperature, fitted_on = None, None
     if validation is not None:
         fitted = _load(run, validation.name)
+        fitted_on = len(fitted["labels"])
         temperature = fit_temperature(fitted["logits"], fitted["labels"])
     names = run.provenance["data"]["class_names"]
     summary = summarize(arrays["logits"], arrays["labels"], names, temperature)
@@ -355,6 +368,7 @@ def _summarize(target: StoredResult) -> dict[str, Any]:
     finished = run.finished or {}
     return {
         **summary,
+        "temperature_images": fitted_on,
         "train_accuracy": clean[-1] if clean else None,
         "generalisation_gap": clean[-1] - summary["accuracy"] if clean else None,
         "seconds_per_epoch": finished.get("seconds_per_epoch"),
@@ -364,7 +378,11 @@ def _summarize(target: StoredResult) -> dict[str, Any]:
 
 
 def _compute_robustness(
-    target: StoredResult, split: Split, images: tuple[LabelledImages, np.ndarray], device: str
+    target: StoredResult,
+    split: Split,
+    images: tuple[LabelledImages, np.ndarray],
+    device: str,
+    quiet: bool,
 ) -> dict[str, Any]:
     """Classify corrupted and attacked images; store the predictions and return the result."""
     examples, index = images
@@ -372,7 +390,7 @@ def _compute_robustness(
     index = np.sort(index[drawn[:ROBUSTNESS_IMAGES]])
     pixels, labels = np.ascontiguousarray(examples.images[index]), examples.labels[index]
     with _open_model(target, split, (examples, index), device) as (model, facts):
-        found = list(predictions(model, pixels, labels, index))
+        found = list(predictions(model, pixels, labels, index, quiet=quiet))
     conditions = []
     for condition, severity, predicted in found:
         correct = int((predicted == labels).sum())
@@ -418,7 +436,7 @@ def draw(run: Run, name: str, result: Mapping[str, Any]) -> None:
     title = f"{run.name}, {_title(name)}: {100 * result['accuracy']:.2f} % of "
     title += f"{result['images']:,} images"
     if "test_openings" in result:
-        title += f" (opening {result['test_openings']} of the test split)"
+        title += f" (opening {result['test_openings']} in the ledger of its folder)"
     files = {picture: run.figures / f"{name}-{picture}" for picture in (*PICTURES, *GALLERIES)}
     training.curves(run.metrics, run.figures / "curves", title=run.name)
     images = [one["images"] for one in classes]
@@ -439,6 +457,9 @@ def draw(run: Run, name: str, result: Mapping[str, Any]) -> None:
     if result["temperature"] is not None:
         error = f"calibration error {100 * result['scaled_calibration_error']:.2f} %"
         after = f"at temperature {result['temperature']:.3f}: {error}"
+        few = result.get("temperature_images")
+        if few and few < FEW_FOR_TEMPERATURE:
+            after = f"at temperature {result['temperature']:.3f}, of {few} images only: {error}"
     evaluation.reliability(
         result["reliability"],
         files["reliability"],

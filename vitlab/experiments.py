@@ -133,7 +133,7 @@ def small_long() -> Config:
 
 
 def strong_conv() -> Config:
-    """A conv-stem ViT for the better part of ten minutes on a large GPU.
+    """A conv-stem ViT, meant to take less than ten minutes on a large GPU.
 
     Three convolutions make 64 tokens of width 384, ten blocks follow, and the whole recipe of
     small-data training keeps 250 epochs from learning the images by heart.
@@ -220,7 +220,7 @@ def strong_plain_distilled() -> Config:
 
 
 def cnn_teacher() -> Config:
-    """A ResNet-18 that is good enough to teach after seconds on a large GPU.
+    """A ResNet-18 that is trained briefly, to teach.
 
     Cost: 24 epochs.
     """
@@ -242,7 +242,7 @@ def cnn_teacher() -> Config:
 
 
 def most_accurate() -> Config:
-    """A hybrid for half an hour on a large GPU: depth-wise convolutions at 16x16, then a wide ViT.
+    """A hybrid, meant for half an hour on a large GPU: convolutions at 16x16, then a wide ViT.
 
     Four convolutional blocks of width 192 see the image at half its size; ten Transformer blocks
     of width 512 with a convolution in their feed-forward network see the 64 tokens it becomes.

@@ -10,6 +10,7 @@ validation images.
 B, N images  P patch tokens = rows * columns  D width of a layer
 """
 
+import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ from vitlab.figures.maps import Map, maps
 from vitlab.files import write_json
 from vitlab.inference import TrainedModel, at_once, load, open_examples
 from vitlab.pretrained import open_run
+from vitlab.progress import tracked
 from vitlab.records import CheckpointChoice
 from vitlab.run import Run
 
@@ -69,6 +71,7 @@ def features(
     data: Data = None,
     device: str = "auto",
     data_root: str | os.PathLike[str] | None = None,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Measure what a run's layers represent; store it as figures and features.json.
 
@@ -80,6 +83,7 @@ def features(
         data: what the runs were trained on, where that was images and labels in memory.
         device: auto, cpu, cuda, ...
         data_root: folder of data sets; default $VITLAB_DATA, else the cache.
+        quiet: show no progress.
 
     Returns:
         What features.json holds. Every layer of every run has, by kind, the distances within and
@@ -103,8 +107,8 @@ def features(
     labels = examples.labels[measured]
     found, layers_of = [], []
     for name, model in models.items():
-        train, _ = _features(model, examples.images, fitted)
-        layers, logits = _features(model, examples.images, measured)
+        train, _ = _features(model, examples.images, fitted, quiet)
+        layers, logits = _features(model, examples.images, measured, quiet)
         facts = {
             "run": name,
             "model": model.run.config.model.kind,
@@ -113,7 +117,7 @@ def features(
             "image": "cls" if _reads_cls(model) else "pooled",
             "accuracy": float((logits.argmax(axis=1) == labels).mean()),
         }
-        measures = _measure(train, examples.labels[fitted], layers, labels)
+        measures = _measure(name, train, examples.labels[fitted], layers, labels, quiet)
         found.append({**facts, "layers": measures})
         layers_of.append(layers)
     result = {
@@ -124,7 +128,7 @@ def features(
     }
     title = f"{' and '.join(models)}, {len(measured):,} validation images"
     figures.layers(found, folder / "layers", title=title)
-    _draw_maps(found, layers_of, labels, examples.class_names, folder, title)
+    _draw_maps(found, layers_of, labels, examples.class_names, folder, title, quiet)
     _draw_components(models, layers_of, examples, measured, folder)
     write_json(folder / "features.json", result)
     return result
@@ -180,7 +184,7 @@ def _reads_cls(model: TrainedModel) -> bool:
 
 
 def _features(
-    model: TrainedModel, images: np.ndarray, index: np.ndarray
+    model: TrainedModel, images: np.ndarray, index: np.ndarray, quiet: bool
 ) -> tuple[list[Layer], np.ndarray]:
     """Features of every layer, first to last, and logits (N, K), of some images."""
     # A place as fractions of height and width, so that it is the same for every grid.
@@ -189,7 +193,8 @@ def _features(
     grids, logits = {}, []
     shape = (images.shape[3], *model.preprocessing.input_size)
     count = at_once(model.module, shape, BATCH, traced=True)
-    for start in range(0, len(index), count):
+    words = f"{model.name}: {len(index):,} images by {count}"
+    for start in tracked(range(0, len(index), count), words, quiet=quiet):
         trace, outputs = model.trace(images[index[start : start + count]])
         logits.append(outputs.float().cpu().numpy())
         for name, values in trace.items():
@@ -233,11 +238,17 @@ def _vectors(
 
 
 def _measure(
-    train: Sequence[Layer], train_labels: np.ndarray, layers: Sequence[Layer], labels: np.ndarray
+    name: str,
+    train: Sequence[Layer],
+    train_labels: np.ndarray,
+    layers: Sequence[Layer],
+    labels: np.ndarray,
+    quiet: bool,
 ) -> list[dict[str, Any]]:
     """Distances, probes and neighbours of every layer."""
     rows = []
-    for place, (known, layer) in enumerate(zip(train, layers, strict=True)):
+    pairs = list(zip(train, layers, strict=True))
+    for place, (known, layer) in enumerate(tracked(pairs, f"{name}: layers", quiet=quiet)):
         row: dict[str, Any] = {
             "layer": layer.name,
             "depth": place / max(1, len(layers) - 1),
@@ -265,28 +276,30 @@ def _draw_maps(
     names: Sequence[str],
     folder: Path,
     title: str,
+    quiet: bool,
 ) -> None:
     """PCA and t-SNE of every kind of feature: a row of layers for each run that has it."""
     methods = {"pca": (MANY_LAYERS, pca), "tsne": (FEW_LAYERS, tsne)}
-    for kind, description in KINDS.items():
-        for method, (most, mapped) in methods.items():
-            rows = []
-            for facts, layers in zip(found, layers_of, strict=True):
-                # Before the first block a CLS token is the same for all images.
-                known = [
-                    place
-                    for place, layer in enumerate(facts["layers"])
-                    if layer[kind] and layer[kind]["between"]
-                ]
-                chosen = [known[place] for place in _spread(len(known), most)]
-                row = [
-                    Map(_heading(facts, place, kind), mapped(layers[place].features[kind]))
-                    for place in chosen
-                ]
-                rows += [row] if row else []
-            if rows:
-                what = f"{title}: {'PCA' if method == 'pca' else 't-SNE'} of {description}"
-                maps(rows, labels, names, folder / f"{method}-{kind}", title=what)
+    drawn = list(itertools.product(KINDS, methods))
+    for kind, method in tracked(drawn, "maps", quiet=quiet):
+        most, mapped = methods[method]
+        rows = []
+        for facts, layers in zip(found, layers_of, strict=True):
+            # Before the first block a CLS token is the same for all images.
+            known = [
+                place
+                for place, layer in enumerate(facts["layers"])
+                if layer[kind] and layer[kind]["between"]
+            ]
+            chosen = [known[place] for place in _spread(len(known), most)]
+            row = [
+                Map(_heading(facts, place, kind), mapped(layers[place].features[kind]))
+                for place in chosen
+            ]
+            rows += [row] if row else []
+        if rows:
+            what = f"{title}: {'PCA' if method == 'pca' else 't-SNE'} of {KINDS[kind]}"
+            maps(rows, labels, names, folder / f"{method}-{kind}", title=what)
 
 
 def _heading(facts: dict[str, Any], place: int, kind: Kind) -> str:

@@ -23,7 +23,7 @@ from vitlab.card import card
 from vitlab.data import ARRAYS, Data, LabelledImages, from_arrays, open_dataset, relocate
 from vitlab.device import autocast, choose_device, choose_precision, multiplies_bf16
 from vitlab.errors import DataError, RunError
-from vitlab.metrics import certainty, log_softmax, require_finite
+from vitlab.metrics import FEW_FOR_TEMPERATURE, certainty, log_softmax, require_finite
 from vitlab.models import build_model
 from vitlab.models.attention import set_attention_backend
 from vitlab.models.cost import activation_bytes
@@ -68,7 +68,7 @@ class Classifier(ABC):
         """Numbers of the model, as `vitlab.card.card` has them."""
         self.run = run
         """The run that it comes from; None where there is only an export of it."""
-        self.notes: tuple[str, ...] = () if self.calibrated else (not_calibrated(run),)
+        self.notes: tuple[str, ...] = tuple(self._notes())
         """What its user should know, a sentence each."""
 
     def __repr__(self) -> str:
@@ -83,6 +83,14 @@ class Classifier(ABC):
     def calibrated(self) -> bool:
         """True if the temperature was measured; without it probabilities are the model's own."""
         return self.card["temperature"] is not None
+
+    def _notes(self) -> Iterator[str]:
+        if not self.calibrated:
+            yield not_calibrated(self.run)
+        elif (few := self.card["validation_images"]) and few < FEW_FOR_TEMPERATURE:
+            yield (
+                f"calibrated on {few} validation images only: how sure the model is may be far off"
+            )
 
     @property
     def temperature(self) -> float:

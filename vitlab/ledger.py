@@ -109,10 +109,17 @@ def _refuse_seen(run: Run, test: LabelledImages) -> None:
         )
 
 
-def record_opening(run: Run, checkpoint: Checkpoint) -> int:
-    """Add an opening of the test split to the ledger beside the runs; return how many it counts.
+def record_opening(run: Run, checkpoint: Checkpoint, fingerprint: str) -> int:
+    """Add a use of test images to the ledger beside the runs.
 
     Processes that arrive together wait for each other.
+
+    Args:
+        fingerprint: of the test images, which tells one data set and split from another.
+
+    Returns:
+        How often these images were used according to this ledger, this time included. A line that
+        does not say which images it speaks of, as those of earlier versions, may be of these.
     """
     entry = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -120,6 +127,7 @@ def record_opening(run: Run, checkpoint: Checkpoint) -> int:
         "config_sha256": run.config.sha256,
         "checkpoint_sha256": checkpoint.sha256,
         "split": "test",
+        "fingerprint": fingerprint,
     }
     with open(run.path.resolve().parent / LEDGER, "a+", encoding="utf-8") as ledger:
         fcntl.flock(ledger, fcntl.LOCK_EX)
@@ -130,4 +138,11 @@ def record_opening(run: Run, checkpoint: Checkpoint) -> int:
         ledger.write(start + json.dumps(entry) + "\n")
         ledger.flush()
         os.fsync(ledger.fileno())
-    return len(before.splitlines()) + 1
+    return 1 + sum(_may_be_of(line, fingerprint) for line in before.splitlines())
+
+
+def _may_be_of(line: str, fingerprint: str) -> bool:
+    try:
+        return json.loads(line).get("fingerprint", fingerprint) == fingerprint
+    except (ValueError, AttributeError):  # cut short, or no entry at all
+        return True

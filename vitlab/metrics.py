@@ -167,6 +167,10 @@ def reliability(logits: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Rel
         )
 
 
+FEW_FOR_TEMPERATURE = 200
+"""Images; a temperature that was fitted on fewer is a guess, and said to be one."""
+
+
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """The number by which logits are divided for the least cross-entropy (Guo et al., 2017).
 

@@ -265,12 +265,14 @@ class EvaluationSource(TypedDict):
     precision: str
     validation_seen: NotRequired[int]
     test_openings: NotRequired[int]
-    """Uses of the test split so far, this one included."""
+    """Uses of these test images so far, by the ledger beside the run, this one included."""
 
 
 class SplitResult(Summary, EvaluationSource):
     """The evaluation of a checkpoint on a split, with what its run's training adds."""
 
+    temperature_images: NotRequired[int | None]
+    """Validation images that the temperature was fitted on."""
     train_accuracy: float | None
     generalisation_gap: float | None
     seconds_per_epoch: float | None

@@ -6,6 +6,7 @@ Corruptions are those of data/corrupt.py. The attacks move every pixel by at mos
 being 1, knowing the model and the true class, and stay inside what a pixel can be.
 """
 
+import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -15,8 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vitlab.data.corrupt import SEVERITIES, STRENGTHS, corrupt
+from vitlab.formatting import count
 from vitlab.inference import TrainedModel, at_once
 from vitlab.preprocessing import to_tensor
+from vitlab.progress import tracked
 
 EPSILON = 2 / 255
 
@@ -43,7 +46,12 @@ ATTACKS = {
 
 
 def predictions(
-    model: TrainedModel, images: np.ndarray, labels: np.ndarray, places: np.ndarray
+    model: TrainedModel,
+    images: np.ndarray,
+    labels: np.ndarray,
+    places: np.ndarray,
+    *,
+    quiet: bool = False,
 ) -> Iterator[tuple[str, int, np.ndarray]]:
     """Classify images as they are, corrupted and attacked.
 
@@ -51,6 +59,7 @@ def predictions(
         images: uint8 (N, H, W, C).
         labels: (N,), which the attacks know.
         places: number of each image in its data set, (N,): the address of its random numbers.
+        quiet: show no progress.
 
     Yields:
         Condition, severity (0 where there is but one) and predicted classes (N,): first "clean",
@@ -64,16 +73,22 @@ def predictions(
         return to_tensor(images).to(model.device)
 
     yield "clean", 0, classes(tensor(images))
-    for kind in STRENGTHS:
-        for severity in SEVERITIES:
-            yield kind, severity, classes(tensor(corrupt(images, kind, severity, places)))
+    corruptions = list(itertools.product(STRENGTHS, SEVERITIES))
+    for kind, severity in tracked(corruptions, "corruptions", quiet=quiet):
+        yield kind, severity, classes(tensor(corrupt(images, kind, severity, places)))
     clean, true = tensor(images) / 255, torch.from_numpy(labels).to(model.device)
     for name, attack in ATTACKS.items():
-        yield name, 0, classes(255 * attacked(model, clean, true, places, attack))
+        yield name, 0, classes(255 * attacked(model, clean, true, places, attack, quiet=quiet))
 
 
 def attacked(
-    model: TrainedModel, images: Tensor, labels: Tensor, places: np.ndarray, attack: Attack
+    model: TrainedModel,
+    images: Tensor,
+    labels: Tensor,
+    places: np.ndarray,
+    attack: Attack,
+    *,
+    quiet: bool = False,
 ) -> Tensor:
     """Move images (N, C, H, W) of values 0..1 to where the model errs most, EPSILON at most."""
     start = images
@@ -82,9 +97,10 @@ def attacked(
         moves = [rng.uniform(-EPSILON, EPSILON, images[0].shape) for rng in rngs]
         start = images + torch.from_numpy(np.array(moves, np.float32)).to(images.device)
     shape = (images.shape[1], *model.preprocessing.input_size)
-    count = at_once(model.module, shape, BATCH, gradients=True)
-    parts = zip(images.split(count), start.split(count), labels.split(count), strict=True)
-    return torch.cat([_ascend(model, *part, attack) for part in parts])
+    size = at_once(model.module, shape, BATCH, gradients=True)
+    parts = list(zip(images.split(size), start.split(size), labels.split(size), strict=True))
+    words = f"attack of {count(attack.steps, 'step')}"
+    return torch.cat([_ascend(model, *part, attack) for part in tracked(parts, words, quiet=quiet)])
 
 
 def _ascend(

@@ -79,6 +79,14 @@ KEEP = 2
 
 TRAINED, VALIDATED = 1, 2
 
+PRETRAINED = Path(__file__).parent / "pretrained"
+"""The runs that ship, each a folder of its own name."""
+
+
+def shipped_names() -> list[str]:
+    """Names of the models that ship."""
+    return sorted(path.parent.name for path in PRETRAINED.glob(f"*/{CONFIG}"))
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -182,14 +190,20 @@ class Run:
     """A run on disk. Reading is strict and never writes.
 
     Args:
-        path: the run directory; RunError if it holds no readable config.json.
+        path: the run directory, or the name of a shipped model where no run of that name lies;
+            RunError if it holds no readable config.json.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
+        if not self.exists(self.path) and str(path) in shipped_names():
+            self.path = PRETRAINED / path
         file = self.path / CONFIG
         if not file.is_file():
-            raise RunError(f"{self.path} is not a run: it holds no {CONFIG}")
+            raise RunError(
+                f"{self.path} is not a run: it holds no {CONFIG}. Models that ship are "
+                f"{', '.join(shipped_names())}"
+            )
         try:
             self.config = Config.from_dict(read_json(file))
         except ConfigError as error:

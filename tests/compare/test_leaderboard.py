@@ -62,6 +62,19 @@ def test_all_runs_are_listed_best_first_with_their_status(folder, capsys):
     assert good["inference_ms"] is None and good["test_accuracy"] is None
 
 
+def test_runs_of_one_data_set_are_not_ranked_against_those_of_another(runs, capsys):
+    for name, dataset, wrong in (("a", "b-set", 9), ("b", "a-set", 6), ("c", "b-set", 3)):
+        runs.make(name, wrong=range(wrong), changes={"data.dataset": dataset})
+    for words in ((), ("--sort", "loss"), ("--sort", "model")):
+        found = board(capsys, runs.folder, *words)
+        assert [one["dataset"] for one in found] == ["a-set", "b-set", "b-set"]
+    assert main(["leaderboard", str(runs.folder)]) == 0
+    first, second = capsys.readouterr().out.split("\n\n")
+    rows = [[line.split()[:2] for line in part.splitlines()] for part in (first, second)]
+    head = ["model", "dataset"]
+    assert rows == [[head, ["b", "a-set"]], [head, ["c", "b-set"], ["a", "b-set"]]]
+
+
 def test_any_column_sorts_with_what_is_unknown_last(folder, capsys):
     names = [one["model"] for one in board(capsys, folder, "--sort", "loss")]
     assert names[:3] == ["good", "study/runs/cnn", "fair"]
@@ -148,5 +161,7 @@ def test_a_folder_that_cannot_be_written_is_still_listed(folder, capsys):
 
 def test_a_folder_without_runs_is_an_empty_list_and_no_folder_an_error(tmp_path, capsys):
     assert board(capsys, tmp_path) == []
+    assert main(["leaderboard", str(tmp_path)]) == 0
+    assert capsys.readouterr() == ("", f"vitlab: no run in {tmp_path}\n")
     with pytest.raises(RunError, match="no folder of runs"):
         write_index(tmp_path / "nothing")

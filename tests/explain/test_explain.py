@@ -132,7 +132,8 @@ def test_a_cnn_is_explained_without_attention(tmp_path):
 def test_the_command_prints_answers_and_ranks_methods(run, capsys):
     command = ["explain", str(run.path), "--methods", "rollout", "--count", "2"]
     assert main(command) == 0
-    printed = capsys.readouterr().out
+    printed, err = capsys.readouterr()
+    assert err == "", "progress where no terminal reads it"
     assert printed.count("drawn at random (seed 42)") == 2
     assert "gain" in printed and "verdict" in printed and str(run.explanations) in printed
     assert main([*command, "--json"]) == 0

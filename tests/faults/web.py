@@ -42,8 +42,7 @@ def serving(source: str, folder: Path, *before: str, ready: bool = True) -> Iter
     if checks is None:
         raise NotRun("needs vitlab[serve]: pip install 'vitlab[serve]'")
     os.environ["VITLAB_RUNS"] = str(folder / "runs")
-    words = ["-m", "vitlab", "serve", source, "--port", "0"]
-    served = Served(words, before=before)
+    served = Served(["-m", "vitlab", "serve", source], before=before)
     try:
         yield served.wait() if ready else served
         if served.process.poll() is None:

@@ -25,7 +25,7 @@ from vitlab.figures.style import prefixed
 from vitlab.files import sha256
 from vitlab.formatting import between, minutes, p_value, percent, points, signed
 from vitlab.metrics import THRESHOLDS, summarize
-from vitlab.recipes import recipe
+from vitlab.recipes import command, recipe
 from vitlab.report import report
 from vitlab.report import runs as of_runs
 from vitlab.report import study as of_study
@@ -48,6 +48,7 @@ from vitlab.report.study import Study
 from vitlab.report.subject import Subject, resolved
 from vitlab.run import CONFIG, METRICS, Run
 from vitlab.study.page import markdown
+from vitlab.training import SCALED, scale_to_images
 
 RUNS = ("cifar", "own", "tuned")
 
@@ -354,9 +355,9 @@ def whole_config(config: Config) -> Config:
     return dataclasses.replace(config, data=resolved(config.data))
 
 
-def made_by(command: str) -> Config:
+def made_by(words: str) -> Config:
     """The config that a command trains, or reads; of a study that of its baseline."""
-    args = parse(shlex.split(command)[1:])
+    args = parse(shlex.split(words)[1:])
     if args.verb == "study":
         _, plan = asked_study(args)
         return Config.from_dict(plan.arm_config(plan.arms[0]).to_dict())
@@ -381,13 +382,22 @@ def test_every_command_of_a_report_makes_the_config_of_the_run(name, here, untim
     config = Run(f"runs/{name}").config
     found = commands(page_of(name))
     assert {one.split()[1] for one in found} >= {"train", "study", "explore"}
-    for command in found:
-        made = whole_config(made_by(command))
-        if command.startswith("vitlab explore"):
-            assert made.data == config.data, command
+    for words in found:
+        made = whole_config(made_by(words))
+        if words.startswith("vitlab explore"):
+            assert made.data == config.data, words
         else:
             made = made.override({"train.seed": config.train.seed})
-            assert made.sha256 == config.sha256, command
+            assert made.sha256 == config.sha256, words
+
+
+def test_a_command_of_few_images_is_not_scaled_to_them(here):
+    config = whole_config(recipe("cpu").override({**TUNED, "train.epochs": 54}))
+    args = parse(shlex.split(command(config))[1:])
+    scaled = [name for name in SCALED if name not in args.overrides]
+    assert scale_to_images(recipe("cpu").override(args.overrides), 36, scaled) == recipe(
+        "cpu"
+    ).override(args.overrides)
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -412,8 +422,8 @@ def test_the_commands_of_a_study_are_not_refused(study, here):
     page = of_study.report(Study(study))
     found = {one.replace(f"…/{study.name}", str(study)) for one in commands(page)}
     assert any("--then best" in one for one in found)
-    for command in found:
-        folder, _ = asked_study(parse(shlex.split(command)[1:]))
+    for words in found:
+        folder, _ = asked_study(parse(shlex.split(words)[1:]))
         assert folder == study
 
 

@@ -20,7 +20,8 @@ import sys
 from vitlab.serve.limits import Limits
 from vitlab.serve.server import serve
 limits = Limits(head_seconds=3, body_seconds=4)
-serve(sys.argv[1], port=0, limits=limits, tell=lambda line: print(line, flush=True))
+tell = lambda line: print(line, flush=True)
+serve(sys.argv[1], port=int(sys.argv[-1]), limits=limits, tell=tell)
 """
 """What `vitlab serve` does, with less patience for slow clients."""
 
@@ -100,22 +101,28 @@ class Served:
     """A service that runs, and how to ask it.
 
     Args:
-        words: what Python is started with.
+        words: what Python is started with, before `--port` and a free port.
         before: a command that starts Python, such as strace.
     """
 
     def __init__(self, words: list[str], before: Sequence[str] = ()):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.address = f"http://127.0.0.1:{self.port}"
         self.process = subprocess.Popen(
-            [*before, sys.executable, *words],
+            [*before, sys.executable, *words, "--port", str(self.port)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
-        assert self.process.stdout
-        self.address = self.process.stdout.readline().strip()
-        assert self.address.startswith("http://"), self.process.communicate()
-        self.port = int(self.address.rpartition(":")[2])
+        end = time.monotonic() + PATIENCE
+        while True:  # until it listens
+            with contextlib.suppress(ConnectionError), self.connect():
+                return
+            assert self.process.poll() is None, self.process.communicate()
+            assert time.monotonic() < end, f"did not listen within {PATIENCE} seconds"
+            time.sleep(0.01)
 
     def wait(self) -> "Served":
         """Wait until it is ready."""

@@ -57,6 +57,38 @@ def test_without_a_name_the_studies_that_ship_are_listed(capsys):
     assert all(row["question"] for row in rows)
 
 
+def test_a_study_ends_with_the_verdict_on_every_arm(capsys, options, monkeypatch, scored):
+    engine = scored(lambda config: 0.5 + (config.model.norm == "rms") / 5 + config.train.seed / 1e3)
+    monkeypatch.setattr("vitlab.study.engines.build_engine", lambda *_, **__: engine)
+    monkeypatch.setattr("vitlab.study.results.draw", lambda *_: None)
+    words = ["study", "--recipe", "digits", "--vary", "model.norm=layer,rms", *options]
+    words = [word.replace("--seeds=1", "--seeds=3") for word in words]
+    assert main([*words, "--yes"]) == 0
+    *_, head, row, empty, path = capsys.readouterr().out.splitlines()
+    assert head.split()[:2] == ["arm", "accuracy"] and "verdict" in head
+    assert row.startswith("model.norm=rms") and "70.10 %" in row and "50.10 %" in row
+    assert "+20.00" in row and "better" in row
+    assert (empty, path) == ("", "runs/digits-norm/summary.md")
+
+
+def test_a_long_study_names_the_smaller_recipe_with_its_hours(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    hours = {"vit-tiny": 60, "cpu-plain": 2}
+    monkeypatch.setattr(
+        "vitlab.study.prepare.TimeEstimate.seconds",
+        lambda self, config, macs: 3600 * hours[config.recipe],
+    )
+    words = ["study", "--recipe", "vit-tiny", "--vary", "model.norm=layer,rms", "--device=cpu"]
+    assert main([*words, "--seeds=3"]) == 0
+    out = capsys.readouterr().out
+    assert "they take about 360.0 h" in out
+    assert "with --recipe cpu-plain the same study takes about 12.0 h" in out
+    hours["vit-tiny"] = 3
+    assert main([*words, "--seeds=3"]) == 0
+    out = capsys.readouterr().out
+    assert "they take about 18.0 h" in out and "with --recipe" not in out
+
+
 def test_a_study_with_a_lost_trial_exits_as_partial(capsys, options, tmp_path, monkeypatch, scored):
     engine = scored(lambda config: -1 if config.optim.lr > 1 else 0.5)
     monkeypatch.setattr("vitlab.study.engines.build_engine", lambda *_, **__: engine)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import results
-from pages import goals, reliability, speed
+from pages import docs, goals, reliability, shipped, speed
 from pages.results import row
-from pages.runs import RECORDS, by_row
+from pages.runs import RECORDS, by_row, facts
 from results import check, fill, keep
 from vitlab.config import Config
 from vitlab.errors import RunError, VitlabError
@@ -38,13 +38,26 @@ def test_a_stale_page_and_a_record_of_other_weights_are_named(copied):
     check()
     readme = copied / "README.md"
     readme.write_text(readme.read_text().replace("<!-- results -->", "<!-- results -->\nstale"))
-    record = copied / RECORDS / "explain" / "cpu-cnn.json"
-    write_json(record, {**json.loads(record.read_text()), "checkpoint_sha256": "0" * 64})
+    changes = {
+        "explain/cpu-cnn.json": ("checkpoint_sha256",),
+        "export/cpu.json": ("onnx", "checkpoint_sha256"),
+        "explore-cifar10.json": ("fingerprint",),
+        "speed/bench.json": ("accuracy", "checkpoint_sha256"),
+    }
+    for name, (*path, last) in changes.items():
+        record = json.loads((copied / RECORDS / name).read_text())
+        part = record
+        for key in path:
+            part = part[key]
+        part[last] = "0" * 64
+        write_json(copied / RECORDS / name, record)
     with pytest.raises(RunError) as stale:
         check()
-    first, second = str(stale.value).splitlines()
+    first, *others = str(stale.value).splitlines()
     assert first == "README.md is not what the records say: run make results"
-    assert second.startswith("docs/results/explain/cpu-cnn.json is of other weights")
+    assert {line.split(" is of other weights or images")[0] for line in others} == {
+        f"docs/results/{name}" for name in changes
+    }
 
 
 def test_runs_that_differ_in_their_seed_are_one_line(tmp_path):
@@ -86,7 +99,7 @@ def test_what_was_not_measured_says_so_and_keeps_its_reference(tmp_path):
     assert row("vit-tiny", [])[:2] == ["`vit-tiny`", "not yet measured"]
     assert "86.70 %" in row("vit-tiny", [])[3]
     lines = goals.page(tmp_path).splitlines()
-    for tier in (*goals.CORES, *goals.GPU):
+    for tier in (*goals.CPU, *goals.GPU):
         line = next(line for line in lines if line.startswith(f"| {tier.title} |"))
         assert "not yet measured" in line and tier.reference in line
         assert set(tier.recipes) <= set(ALL_RECIPES)
@@ -107,6 +120,26 @@ def test_the_cost_of_a_training_counts_small_images_at_their_size():
     small = config.override({"data.image_size": config.train.small_size})
     macs = 31 * cost(small).macs + 23 * cost(config).macs
     assert goals.training_flops(MEASURED) == pytest.approx(6 * images * macs)
+
+
+def test_process_time_is_the_measured_one():
+    seconds = MEASURED.final_numbers["clock"]["process_seconds"]
+    assert goals.CPU_COLUMNS["process time"]([MEASURED]) == f"{seconds / 60:.1f} min"
+
+
+def test_clean_training_images_are_counted_as_the_run_counted_them():
+    told = dict(facts(Run(ROOT / RECORDS / "digits-seed1")))
+    assert told["accuracy on 1,295 clean training images"] == "100.00 %"
+
+
+def test_the_card_of_a_fine_tuned_model_names_the_weights_that_it_started_from(copied):
+    run = Run(shutil.copytree(ROOT / "vitlab/pretrained/cpu-cnn", copied / "cpu-cnn"))
+    assert "from random weights" in shipped.card(run)
+    config = json.loads((run.path / "config.json").read_text())
+    config["train"]["weights"] = "hf:me/mine"
+    write_json(run.path / "config.json", config)
+    assert "from hf:me/mine" in shipped.card(Run(run.path))
+    assert "from random weights" not in shipped.card(Run(run.path))
 
 
 def test_warm_seconds_leave_the_capture_out():
@@ -136,3 +169,59 @@ def test_every_machine_has_a_page_of_speed_and_the_first_names_the_gpus(tmp_path
     assert set(pages) == {Path("docs/speed.md"), Path("docs/speed-cray.md")}
     assert "On a GPU: [a Cray-1](speed-cray.md)." in pages[Path("docs/speed.md")]
     assert "on a Cray-1" in pages[Path("docs/speed-cray.md")]
+
+
+SHOWN = """# A page
+
+<!-- machine -->
+<!-- end of machine -->
+
+```sh
+exit 3
+```
+
+```sh
+echo kept > file
+seq 50
+```
+
+```output
+an output of before
+```
+
+```python
+print(open("file").read() + "in 0.3 s")
+```
+
+```output
+```
+"""
+
+
+def test_a_page_shows_what_its_blocks_print_one_after_another(tmp_path):
+    page = docs.run(SHOWN)
+    assert "of before" not in page and docs.machine() in page
+    first, second = docs.blocks(page, "output")
+    lines = first.splitlines()
+    assert lines[0] == "1" and lines[-1] == "50" and "..." in lines and len(lines) < 30
+    assert second == "kept\nin 0.3 s\n"
+    assert docs.run(page) == page
+    with pytest.raises(RunError, match="exit code 3 of\nexit 3"):
+        docs.run(SHOWN.replace("exit 3\n```\n", "exit 3\n```\n\n```output\n```\n"))
+
+
+def test_a_page_that_shows_what_is_no_longer_printed_is_named_and_times_may_differ(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(docs.run(SHOWN).replace("0.3 s", "12 min"))
+    docs.check([page])
+    page.write_text(page.read_text().replace("kept\nin", "lost\nin"))
+    with pytest.raises(RunError, match=r"page.md[\s\S]*-lost\n\+kept\n"):
+        docs.check([page])
+
+
+@pytest.mark.slow
+def test_the_docs_show_what_is_printed_today(cifar10, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    if any(docs.machine() not in path.read_text() for path in docs.PAGES):
+        pytest.skip("the docs' outputs are of another CPU")
+    docs.check()

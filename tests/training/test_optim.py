@@ -8,6 +8,7 @@ from torch import nn
 
 from vitlab.config import Config, DataConfig, OptimConfig, ViTConfig
 from vitlab.models import build_model
+from vitlab.recipes import recipe
 from vitlab.training.optim import (
     Muon,
     build_optimizers,
@@ -86,6 +87,30 @@ def test_muon_leaves_what_reads_pixels_to_adamw(patch):
     found = moved(model, OptimConfig(optimizer="muon"))
     first = next(n for n, p in model.patch_embed.named_parameters() if p.ndim > 1)
     assert found[f"patch_embed.{first}"][0] == "AdamW"
+
+
+@pytest.mark.parametrize(("patch", "convs"), [("conv", 1), ("spt", None)])
+def test_muon_moves_the_blocks_of_a_convolutional_stage_and_what_cuts_its_maps(patch, convs):
+    config = recipe("max").override(
+        {"data.image_size": (32, 32), "data.channels": 3, "data.classes": 10}
+        | {"model.patch": patch, "model.patch_convs": convs}
+        | {"model.stage_depth": 1, "model.depth": 1}
+    )
+    found = moved(build_model(config), config.optim)
+    stage = {
+        name.removeprefix("patch_embed.proj."): optimizer
+        for name, (optimizer, group) in found.items()
+        if name.startswith("patch_embed.proj.") and group["weight_decay"]
+    }
+    cuts = "patch.0.weight" if patch == "conv" else "patch.linear.weight"
+    assert stage == {
+        "stage.0.0.weight": "AdamW",  # reads pixels
+        "stage.0.3.weight": "Muon",
+        "stage.1.dwconv.weight": "AdamW",  # a filter per channel is no matrix
+        "stage.1.fc1.weight": "Muon",
+        "stage.1.fc2.weight": "Muon",
+        cuts: "Muon",
+    }
 
 
 def test_orthogonalize_brings_singular_values_near_one():

@@ -56,10 +56,22 @@ def accuracy(runs: Sequence[Run]) -> str:
     return f"**{percent(fmean(accuracies))}** ({between(interval)})"
 
 
+def process_time(runs: Sequence[Run]) -> str:
+    """Mean CPU time of some trainings, summed over threads."""
+    return minutes(fmean(run.final_numbers["clock"]["process_seconds"] for run in runs))
+
+
 def hardware(run: Run) -> str:
     """The device of a run and the threads it used."""
     origin = run.provenance
     return f"{origin['device']}, {count(origin['threads'], 'thread')}, {origin['cpu_capability']}"
+
+
+def clean_accuracy(run: Run) -> tuple[str, str]:
+    """What a run reached, at its last step, on training images that were not augmented."""
+    clean = run.final_numbers["train_clean"]
+    images = f"{clean['images']:,} " if "images" in clean else ""  # records of before do not say
+    return f"accuracy on {images}clean training images", percent(clean["accuracy"])
 
 
 def facts(run: Run) -> list[tuple[str, str]]:
@@ -73,7 +85,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         ("seed", str(test["seed"])),
         ("test accuracy, last step", percent(test["accuracy"])),
         ("validation accuracy, last step", percent(validation["accuracy"])),
-        ("accuracy on 5,000 clean training images", percent(test["train_accuracy"])),
+        clean_accuracy(run),
         ("test loss", f"{test['loss']:.4f}"),
         ("mean AUC, mean F1", f"{test['mean_auc']:.4f}, {test['mean_f1']:.4f}"),
         ("top-3 accuracy", percent(test["top3_accuracy"])),
@@ -86,7 +98,10 @@ def facts(run: Run) -> list[tuple[str, str]]:
         ("config", f"`{test['config_sha256'][:16]}`"),
         ("data", f"`{test['data_fingerprint'][:16]}`"),
         ("split", f"`{(validation['split_sha256'] or 'none')[:16]}`"),
-        ("opening of the test split", str(test["test_openings"] or "-")),
+        (
+            "opening of the test split, in the ledger beside the run",
+            str(test["test_openings"] or "-"),
+        ),
         *(("note", alarm) for alarm in run.final_numbers["alarms"]),
     ]
 

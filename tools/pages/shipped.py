@@ -1,8 +1,9 @@
 """What pages say of the models that ship: their cards, and tables of docs/explain.md,
-docs/explore.md and docs/compare.md.
+docs/explore.md, docs/use.md and docs/compare.md.
 
-The records are the faithfulness.json of `vitlab explain` under the run's name, the features.json of
-`vitlab features`, and the compare.json of `vitlab compare` without its lists of single images.
+The records are the faithfulness.json of `vitlab explain` and the parity.json of `vitlab export`
+under the run's name, the features.json of `vitlab features`, the numbers.json of `vitlab explore`,
+and the compare.json of `vitlab compare` without its lists of single images.
 """
 
 from pathlib import Path
@@ -12,12 +13,15 @@ from pages.runs import CLASS_HEAD, RECORDS, class_rows, facts
 from vitlab import pretrained
 from vitlab.compare.page import rows as compared
 from vitlab.files import read_json
-from vitlab.formatting import table
+from vitlab.formatting import percent, table
 from vitlab.recipes import ALL_RECIPES
 from vitlab.records import PASSED
 from vitlab.run import Run
 
 EXPLAIN = RECORDS / "explain"
+EXPORT = RECORDS / "export"
+EXPLORE = RECORDS / "explore-cifar10.json"
+SPEED = RECORDS / "speed" / "bench.json"
 FEATURES = RECORDS / "features-cpu-cpu-cnn.json"
 COMPARE = RECORDS / "compare.json"
 SERVE = RECORDS / "serve.json"
@@ -38,44 +42,92 @@ TOKENS = {"pooled": "mean of the patch tokens", "patch": "one patch token"}
 
 
 def outdated() -> list[Path]:
-    """The records that are of other weights or another config than those that ship."""
+    """The records that are of other weights, another config or other images than what ships."""
     ships = {name: pretrained.shipped(name) for name in pretrained.names()}
     weights = {name: run.checkpoint().sha256 for name, run in ships.items()}
     configs = {name: run.config.sha256 for name, run in ships.items()}
+    images = {run.provenance["data"]["fingerprint"] for run in ships.values()}
 
-    def measured(path: Path) -> list[tuple[str, str]]:
+    def of_what_ships(path: Path) -> bool:
         record = read_json(path)
+        if path == EXPLORE:
+            return {record["fingerprint"]} == images
         if path == COMPARE:
-            return [(run["run"], run["facts"]["config_sha256"]["value"]) for run in record["runs"]]
+            facts = {run["run"]: run["facts"]["config_sha256"]["value"] for run in record["runs"]}
+            return facts.items() <= configs.items()
         if path == FEATURES:
-            return [(run["run"], run["checkpoint_sha256"]) for run in record["runs"]]
-        return [(record.get("model", path.stem), record["checkpoint_sha256"])]
+            found = {run["run"]: run["checkpoint_sha256"] for run in record["runs"]}
+        elif path == SPEED:
+            one = record["accuracy"]
+            found = {one["run"]: one.get("checkpoint_sha256")}
+        elif path.parent == EXPORT:
+            found = {path.stem: record["onnx"]["checkpoint_sha256"]}
+        else:
+            found = {record.get("model", path.stem): record["checkpoint_sha256"]}
+        return found.items() <= weights.items()
 
-    records = [COMPARE, FEATURES, SERVE, *(EXPLAIN / f"{name}.json" for name in ships)]
-    return [
-        path
-        for path in records
-        if path.exists()
-        and any(
-            sha256 != (configs if path == COMPARE else weights)[name]
-            for name, sha256 in measured(path)
-        )
-    ]
+    each = [folder / f"{name}.json" for folder in (EXPLAIN, EXPORT) for name in ships]
+    records = [path for path in (COMPARE, FEATURES, EXPLORE, SPEED, SERVE, *each) if path.exists()]
+    return [path for path in records if not of_what_ships(path)]
 
 
 def card(run: Run) -> str:
     """The card of a shipped model, in Markdown."""
+    classes, weights = run.config.data.classes, run.config.train.weights
+    start = "from random weights, on no other data" if weights is None else f"from {weights}"
     parts = [
         f"# {run.name}",
         (ALL_RECIPES[run.config.recipe].__doc__ or "").split("\n")[0],
         "Weights in half precision; the figures are of these weights. For research on and "
-        "teaching of image classification; it knows ten classes and nothing else, and is "
-        "sure of itself on pictures of other things too. Trained on CIFAR-10 (Krizhevsky, "
-        "2009), from scratch, on no other data.",
+        f"teaching of image classification; it knows {classes} classes and nothing else, and may "
+        "be sure of itself on pictures of other things too. Trained on CIFAR-10 (Krizhevsky, "
+        f"2009), {start}.",
         table(("", ""), facts(run)),
         table(CLASS_HEAD, class_rows(run)),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def exports(folder: Path = EXPORT) -> str:
+    """A table of what int8 keeps of each model, with the sizes of its files."""
+    records = {path.stem: read_json(path) for path in sorted(folder.glob("*.json"))}
+    rows = []
+    for name, record in records.items():
+        exact, int8 = record["onnx"], record["onnx-int8"]
+        sizes = [f"{one['files']['model.onnx']['bytes']:,}" for one in (exact, int8)]
+        before, after = (percent(int8["accuracy"][key]) for key in ("before", "after"))
+        same = percent(int8["top1_agreement"])
+        rows.append([f"`{name}`", before, after, same, *sizes])
+    head = ("model", "accuracy", "as int8", "same class", "fp32 bytes", "int8 bytes")
+    where = "; ".join(sorted({one["machine"] for one in records.values()}))
+    return f"{table(head, rows)}\n\nMeasured on {where}."
+
+
+def copies(record: Path = EXPLORE) -> str:
+    """How many test and validation images nearly copy one that is trained on."""
+    counts = {one["split"]: one for one in read_json(record)["images"]}
+    test, validation = (
+        f"{counts[split]['near_duplicates']:,} of {counts[split]['images']:,}"
+        for split in ("test", "validation")
+    )
+    training = f"{counts['training']['images']:,}"
+    return (
+        f"On CIFAR-10, {test} test images nearly copy one of {training} training images, and "
+        f"{validation} validation images do."
+    )
+
+
+def distances(record: Path = EXPLORE) -> str:
+    """A table of mean distances within and between classes, in pixels and in maps of them."""
+    rows = [
+        [
+            f"{'the pixels themselves' if one['space'] == 'own' else one['space']}, "
+            f"{one['dimensions']:,} dimensions",
+            *(f"{one[key]:.2f}" for key in ("within", "between", "ratio")),
+        ]
+        for one in read_json(record)["separation"]
+    ]
+    return table(("space", "within", "between", "ratio"), rows)
 
 
 def gains(folder: Path = EXPLAIN) -> str:

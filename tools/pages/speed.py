@@ -59,7 +59,10 @@ def page(found: Mapping[str, Any], name: str, gpus: str) -> str:
         f"by `vitlab bench` and `benchmarks/peers.py` on {machine['device']}, {machine['threads']} "
         f"threads, {machine['cpu_capability']}, torch {machine['torch']}. Figures are the median "
         "of interleaved rounds, with the lowest and the highest; the first calls warm up and do "
-        "not count." + ("" if on_gpu(found) else f" On a GPU: {gpus}."),
+        "not count. A speed over another is the quotient of the two within a round, here the "
+        "median of the rounds and their range: the rounds of a machine whose speed varies are "
+        "not mixed, so it need not be the quotient of the medians beside it. Where the range "
+        "holds 1, neither was faster." + ("" if on_gpu(found) else f" On a GPU: {gpus}."),
     ]
     peaks = found.get("training", {}).get("matrix_peak")
     if peaks and "bf16" not in peaks and not on_gpu(found):

@@ -63,7 +63,8 @@ def accuracy(run: Run, data_root: str | None) -> dict[str, Any]:
     """Measure what each path to a run's answers keeps of its validation accuracy.
 
     Returns:
-        {"run", "images", "accuracy": {path: share of validation images classified correctly}}
+        {"run", "checkpoint_sha256", "images", "accuracy": {path: share of validation images
+        classified correctly}}
     """
     dataset = open_dataset(run.config.data, root=data_root)
     examples, (train, validation) = dataset.examples, dataset.split
@@ -93,6 +94,7 @@ def accuracy(run: Run, data_root: str | None) -> dict[str, Any]:
         }
     return {
         "run": run.name,
+        "checkpoint_sha256": run.checkpoint().sha256,
         "images": len(labels),
         "accuracy": {name: float((found == labels).mean()) for name, found in answers.items()},
     }

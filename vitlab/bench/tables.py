@@ -3,6 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+OURS_OVER_THEIRS = "our speed over theirs"
+"""Heads a column of ratios, each taken within a round: their median and range over the rounds."""
+
 
 class Table(NamedTuple):
     """Rows of numbers and words under a title."""
@@ -20,7 +23,7 @@ def tables(part: str, found: Mapping[str, Any]) -> Iterator[Table]:
                 yield _rates(f"training step, {name}", one, one["images_per_second"], "images/s")
                 if fastest := _fastest(one):
                     title = f"{name}: {one['best']} beside the fastest"
-                    yield Table(title, ("", "who", "ours is faster by"), fastest)
+                    yield Table(title, ("", "who", OURS_OVER_THEIRS), fastest)
             peaks = [[name, peak / 1e9] for name, peak in found["matrix_peak"].items()]
             yield Table("matrix product", ("", "GFLOP/s"), peaks)
         case "recipes":
@@ -55,7 +58,8 @@ def tables(part: str, found: Mapping[str, Any]) -> Iterator[Table]:
             yield Table("forward pass on the CPU", ("", "images/s"), rows)
         case _:  # memory and accuracy, numbers by name
             flat = {**found, **found.get("accuracy", {})}
-            rows = [[name, _text(value)] for name, value in flat.items() if name != "accuracy"]
+            left_out = ("accuracy", "checkpoint_sha256")
+            rows = [[name, _text(value)] for name, value in flat.items() if name not in left_out]
             yield Table(part, ("", ""), rows)
     if missing := found.get("missing"):
         yield Table("not measured", ("", "because"), list(missing.items()))
@@ -79,7 +83,7 @@ def _rates(title: str, found: Mapping[str, Any], rates: Mapping[str, Any], unit:
         "highest": [one["highest"] for one in rates.values()],
     }
     if ratios := found.get("ratios"):
-        header = "faster than eager" if unit == "milliseconds" else "ours is faster by"
+        header = "speed over eager's" if unit == "milliseconds" else OURS_OVER_THEIRS
         columns[header] = [_ratio(ratios.get(name)) for name in rates]
     for key, header in (("share_of_peak", "share of peak"), ("dropouts", "dropouts")):
         if key in found:
@@ -88,7 +92,7 @@ def _rates(title: str, found: Mapping[str, Any], rates: Mapping[str, Any], unit:
 
 
 def _fastest(one: Mapping[str, Any]) -> list[Sequence[Any]]:
-    """How many times faster ours is than the fastest peer in fp32 and at any precision."""
+    """Our speed over that of the fastest peer in fp32 and at any precision."""
     rates = {row: rate["median"] for row, rate in one["images_per_second"].items()}
     peers = {row: rate for row, rate in rates.items() if not row.startswith("vitlab")}
     groups = {

@@ -2,6 +2,7 @@
 
 import os
 from argparse import Namespace
+from itertools import groupby
 from pathlib import Path
 
 from vitlab.cli.arguments import JSON, SPLIT, argument, flag, out, repeated, verb
@@ -43,12 +44,12 @@ def compare(args: Namespace) -> int:
     argument("--sort", "any column of models.csv", default="accuracy", metavar="COLUMN"),
     repeated("--where", "only runs whose config has this value", "FIELD=VALUE"),
     JSON,
-    examples=("vitlab leaderboard", "vitlab leaderboard runs --where model.kind=vit --sort macs"),
+    examples=("vitlab leaderboard", "vitlab leaderboard runs --where model.kind=vit --sort loss"),
 )
 def leaderboard(args: Namespace) -> int:
-    """List all runs of a folder, best first.
+    """List all runs of a folder by data set, best first.
 
-    The same table is written into models.csv beside them.
+    The runs are written into models.csv beside them as well.
     """
     from vitlab.compare.index import SHOWN, ranked, select, write_index
 
@@ -58,7 +59,11 @@ def leaderboard(args: Namespace) -> int:
         print_json([line.values for line in chosen])
         return 0
     columns = SHOWN if args.sort in SHOWN else (*SHOWN, args.sort)
-    print_table(columns, [[line.values[name] for name in columns] for line in chosen])
+    for place, (_, lines) in enumerate(groupby(chosen, lambda line: line.values["dataset"])):
+        print("\n" * (place > 0), end="")
+        print_table(columns, [[line.values[name] for name in columns] for line in lines])
+    if not chosen:
+        note(f"vitlab: no run in {folder}{' has these values' if args.where else ''}")
     damaged = [line.values for line in chosen if line.values["status"] == "damaged"]
     note(*(f"vitlab: {one['model']} is damaged: {one['reason']}" for one in damaged))
     return 0

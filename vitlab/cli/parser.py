@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+import re
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
@@ -17,6 +18,7 @@ from vitlab.cli.use import export, predict, serve
 from vitlab.config import MODELS, Config, field_types, fields_of, section_types
 from vitlab.errors import ConfigError
 from vitlab.fields import field_help, placeholder, unknown
+from vitlab.formatting import plain
 from vitlab.recipes import ALL_RECIPES, recipe
 
 GROUPS = {
@@ -40,6 +42,12 @@ GROUPS = {
 
 VERBS = {name: verb for group in GROUPS.values() for name, verb in group.items()}
 
+HELP, VERSION = ("help", "-h", "--help"), ("-v", "-V", "--version")
+"""What may stand where otherwise a verb does."""
+
+MANY = 20
+"""Names of options that a complaint still lists; of more it says where they stand."""
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that raises ConfigError, and never guesses at half a name."""
@@ -61,7 +69,7 @@ def build_parser(only: str | None = None) -> Parser:
         description="Vision Transformers from scratch, on small images.",
         epilog=overview(),
     )
-    parser.add_argument("--version", action="version", version=f"vitlab {__version__}")
+    parser.add_argument(*VERSION, action="version", version=f"vitlab {__version__}")
     verbs = parser.add_subparsers(
         dest="verb", metavar="VERB", help=argparse.SUPPRESS, prog="vitlab"
     )
@@ -137,9 +145,11 @@ def spelt(word: str) -> str:
 
 def parse(words: Sequence[str]) -> Namespace:
     """Read a command; ConfigError lists every unknown name in it, with the likely one."""
-    name = next((word for word in words if not word.startswith("-")), None)
+    if words and words[0] in HELP:
+        words = [*(word for word in words[1:2] if not word.startswith("-")), "--help"]
+    name = words[0] if words and words[0] not in (*HELP, *VERSION) else None
     if name is not None and name not in VERBS:
-        raise ConfigError([unknown(name, VERBS)])
+        raise ConfigError([no_verb(name, words)])
     end = words.index("--") if "--" in words else len(words)
     args, extra = build_parser(name).parse_known_args([spelt(word) for word in words[:end]])
     options = vars(args)
@@ -159,6 +169,17 @@ def parse(words: Sequence[str]) -> Namespace:
     return args
 
 
+def no_verb(name: str, words: Sequence[str]) -> str:
+    """What is wrong with a command that begins with this word, which is no verb."""
+    if not name.strip() or name.startswith("-"):
+        said = plain(name) or "''"
+        verb = next((word for word in words if word in VERBS), None)
+        if verb is not None:
+            return f"{said} stands before the verb: what {verb} takes comes behind it"
+        return f"{said} is no verb: `vitlab --help` lists them, `vitlab train digits` is a command"
+    return unknown(plain(name).lower(), VERBS)
+
+
 def _problems(args: Namespace, extra: Sequence[str]) -> list[str]:
     """What is wrong with a command that has arguments beyond those known."""
     verb = VERBS[args.verb]
@@ -166,6 +187,9 @@ def _problems(args: Namespace, extra: Sequence[str]) -> list[str]:
     known += [name for name in fields_of(Config()) if name.partition(".")[0] in verb.sections]
     names = [word.lstrip("-").partition("=")[0] for word in extra if word.startswith("-")]
     problems = [unknown(name, known) for name in names] or [f"unexpected argument {extra[0]!r}"]
+    if len(known) > MANY:
+        there = f": `vitlab {args.verb} --help` lists what it takes"
+        problems = [re.sub(": choose from .*", there, problem) for problem in problems]
     if args.overrides and vars(args).get("recipe") in ALL_RECIPES:
         try:
             recipe(args.recipe).override(args.overrides)

@@ -4,7 +4,7 @@ import json
 import sys
 import textwrap
 from argparse import Namespace
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from vitlab.formatting import plain
@@ -14,22 +14,6 @@ def note(*messages: str) -> None:
     """Print lines for whoever waits; nothing for an empty one."""
     for message in filter(None, messages):
         print(message, file=sys.stderr)
-
-
-def tracked(items: Iterable[Any], total: int, words: str) -> Iterator[Any]:
-    """Hand on items and show on standard error how many are done, if somebody reads it there."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-        # What goes into a file must not be taken for what is shown above the bar.
-        redirect_stdout=sys.stdout.isatty(),
-    ) as bar:
-        yield from bar.track(items, total=total, description=words)
 
 
 def print_json(value: Any) -> None:

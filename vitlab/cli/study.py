@@ -17,7 +17,7 @@ from vitlab.cli.arguments import (
     repeated,
     verb,
 )
-from vitlab.cli.printing import print_json, print_rows, print_table
+from vitlab.cli.printing import note, print_json, print_rows, print_table
 from vitlab.config import SECTIONS
 from vitlab.errors import ConfigError
 
@@ -85,6 +85,8 @@ def study(args: Namespace) -> int:
 
     folder, plan = asked_study(args)
     print_plan(plan, folder, args)
+    if not args.yes:
+        print_smaller(plan, folder, args)
     if not (args.yes or confirmed()):
         return 0
     run_planned(plan, folder, args)
@@ -113,7 +115,6 @@ def ready_studies(args: Namespace) -> int:
 def asked_study(args: Namespace) -> tuple[Path, Any]:
     """Folder and plan of the study that a command names or spells out."""
     from vitlab.run import STUDY
-    from vitlab.study.define import from_options, read
     from vitlab.study.plan import Plan
     from vitlab.study.prepare import open_plan
 
@@ -122,21 +123,30 @@ def asked_study(args: Namespace) -> tuple[Path, Any]:
         if any(vars(args)[name] for name in fixed):
             raise ConfigError([f"{args.study} is planned: leave out all that would change it"])
         return Path(args.study), Plan.load(Path(args.study))
+    definition = asked(args)
+    folder = Path(args.out or Path(os.environ.get("VITLAB_RUNS") or "runs") / definition.name)
+
+    where = {"device": args.device, "data_root": args.data_root}
+    where |= {} if args.quiet else {"progress": timing}
+    return folder, open_plan(definition, folder, threads=args.threads, **where)
+
+
+def timing(arm: str) -> None:
+    """Say what is being timed."""
+    note(f"timing a few steps of {arm}")
+
+
+def asked(args: Namespace) -> Any:
+    """The definition of the study that a command names or spells out."""
+    from vitlab.study.define import from_options, read
+
     if args.study and args.vary:
         raise ConfigError([f"{args.study} says itself what varies: leave out --vary"])
     names = ("recipe", "design", "seeds", "trials")
     given = {} if args.study else {"recipe": None}
     given |= {name: vars(args)[name] for name in names if vars(args)[name] is not None}
-    asked = read(args.study, **given) if args.study else from_options(args.vary or [], **given)
-    asked = asked.with_overrides(args.overrides)
-    folder = Path(args.out or Path(os.environ.get("VITLAB_RUNS") or "runs") / asked.name)
-
-    def progress(arm: str) -> None:
-        if not args.quiet:
-            print(f"timing a few steps of {arm}", file=sys.stderr)
-
-    where = {"device": args.device, "data_root": args.data_root, "progress": progress}
-    return folder, open_plan(asked, folder, threads=args.threads, **where)
+    found = read(args.study, **given) if args.study else from_options(args.vary or [], **given)
+    return found.with_overrides(args.overrides)
 
 
 def print_plan(plan: Any, folder: Path, args: Namespace) -> None:
@@ -159,6 +169,23 @@ def print_plan(plan: Any, folder: Path, args: Namespace) -> None:
         f"\n{plan.size} trials in {folder}, CPU threads of each: {plan.threads}; "
         f"one after another they take about {duration(plan.total_seconds)}\n"
     )
+
+
+def print_smaller(plan: Any, folder: Path, args: Namespace) -> None:
+    """Print which recipe asks the same in less time, where a study that has not begun is long."""
+    from vitlab.formatting import duration
+    from vitlab.run import STUDY
+    from vitlab.study.prepare import LONG, smaller
+
+    if plan.total_seconds < LONG or (folder / STUDY).exists() or args.quiet or args.json:
+        return
+    where = {"device": args.device, "data_root": args.data_root, "progress": timing}
+    found = smaller(plan, asked(args), **where)
+    if found is not None:
+        print(
+            f"with --recipe {found.recipe} the same study takes about "
+            f"{duration(found.total_seconds)}\n"
+        )
 
 
 def confirmed() -> bool:
@@ -197,5 +224,43 @@ def run_planned(plan: Any, folder: Path, args: Namespace) -> None:
     summary = run_study(plan, folder, engine, retry=args.retry, quiet=args.quiet, **where)
     if args.json:
         print_json(summary)
+        return
+    if not args.quiet:
+        print_verdicts(summary)
+    print(folder / "summary.md")
+
+
+def print_verdicts(summary: dict[str, Any]) -> None:
+    """Print what came out: every declared comparison with its verdict, or where none may be had,
+    the arms by their accuracy.
+    """
+    from vitlab.formatting import between, p_value, percent, signed
+
+    mean = {arm["name"]: percent(arm["accuracy"]["mean"]) for arm in summary["arms"]}
+    if summary["comparisons"] and not summary["exploratory"]:
+        head = ("arm", "accuracy", "against", "accuracy", "difference, pp", "95 % interval",
+                "adjusted p", "verdict", "not equal budget")  # fmt: skip
+        rows = [
+            (
+                one["arm"],
+                mean[one["arm"]],
+                one["against"],
+                mean[one["against"]],
+                signed(one["difference"]),
+                between(one["interval"], signed),
+                p_value(one["adjusted_p"]),
+                one["verdict"],
+                ", ".join(one["unequal"]) or "-",
+            )
+            for one in summary["comparisons"]
+        ]
+        if not any(one["unequal"] for one in summary["comparisons"]):
+            head, rows = head[:-1], [row[:-1] for row in rows]
     else:
-        print(folder / "summary.md")
+        head = ("arm", "accuracy", "95 % interval", "over")
+        rows = [
+            (row["arm"], percent(row["mean"]), between(row["interval"]), row["over"])
+            for row in summary["ranking"]
+        ]
+    print_table(head, rows)
+    print()

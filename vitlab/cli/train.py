@@ -63,7 +63,7 @@ def train(args: Namespace) -> int:
     config = recipe(args.recipe).override(args.overrides) if args.recipe else None
     where = {"device": args.device, "data_root": args.data_root, "quiet": args.quiet}
 
-    from vitlab.training import overfit_one_batch, resume, train
+    from vitlab.training import SCALED, overfit_one_batch, resume, train
 
     if config is None:
         run = resume(args.resume, tensorboard=args.tensorboard, **where)
@@ -71,7 +71,8 @@ def train(args: Namespace) -> int:
         return overfitted(overfit_one_batch(config, **where), args)
     else:
         named = {"out": args.out, "name": args.name}
-        run = train(config, tensorboard=args.tensorboard, **named, **where)
+        scaled = [name for name in SCALED if name not in args.overrides]
+        run = train(config, tensorboard=args.tensorboard, scaled=scaled, **named, **where)
     if os.environ.get("RANK", "0") != "0":
         return 0  # one of the processes of torchrun, the first of which prints
     if args.json:

@@ -1,13 +1,16 @@
 """Verbs that look into a model or a data set: evaluate, explore, features, explain."""
 
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from vitlab.cli.arguments import (
     CHECKPOINT,
     DATA_ROOT,
     DEVICE,
     JSON,
+    QUIET,
     RUN,
     SPLIT,
     argument,
@@ -17,6 +20,8 @@ from vitlab.cli.arguments import (
 )
 from vitlab.cli.printing import print_json, print_table
 from vitlab.config import Config
+from vitlab.formatting import count, estimate, plain
+from vitlab.run import Run
 
 
 @verb(
@@ -26,6 +31,7 @@ from vitlab.config import Config
     flag("--robustness", "evaluate on corrupted and attacked images as well"),
     DEVICE,
     DATA_ROOT,
+    QUIET,
     JSON,
     examples=("vitlab evaluate cpu", "vitlab evaluate runs/digits-seed0 --split test --robustness"),
 )
@@ -38,11 +44,13 @@ def evaluate(args: Namespace) -> int:
     run = open_run(args.run)
     where = {"checkpoint": args.checkpoint, "device": args.device, "data_root": args.data_root}
     result = evaluate(run, args.split, **where)
-    tables = [result[name] for name in ("per_class", "epochs_to_accuracy", "top_confusions")]
+    tables = {title: result[name] for name, title in TABLES.items()}
     if args.robustness:
         robustness = evaluate_robustness(run, args.split, **where)
         result = {**result, "robustness": robustness}
-        tables.append(robustness["conditions"])
+        tables[f"{robustness['images']:,} of the images, corrupted and attacked"] = robustness[
+            "conditions"
+        ]
     write_index(run.path.resolve().parent)
     if args.json:
         print_json(result)
@@ -50,14 +58,46 @@ def evaluate(args: Namespace) -> int:
     scalars = {
         name: value for name, value in result.items() if isinstance(value, int | float | str)
     }
+    print(f"{headline(run, result, args)}\n")
     print_table(("", ""), scalars.items())
-    for table in filter(None, tables):
-        print()
-        # Intervals are in the JSON and the pictures: a table has one number a cell.
-        columns = [name for name, value in table[0].items() if not isinstance(value, list)]
-        print_table(columns, [[row[name] for name in columns] for row in table])
+    for title, table in tables.items():
+        if table:
+            # Intervals are in the JSON and the pictures: a table has one number a cell.
+            columns = [name for name, value in table[0].items() if not isinstance(value, list)]
+            heads = [HEADS.get(name, name) for name in columns]
+            print(f"\n{title}")
+            print_table(heads, [[epoch(row[name], name) for name in columns] for row in table])
     print(f"\npictures in {run.figures}")
     return 0
+
+
+TABLES = {
+    "per_class": "classes",
+    "epochs_to_accuracy": "first epoch at which at least this accuracy was measured",
+    "top_confusions": "most frequent confusions",
+}
+"""Lists of a result that are printed as tables, and their titles."""
+
+HEADS = {"train_clean": "on clean training images", "validation": "on validation images"}
+"""Heads of columns that are called otherwise in results.json."""
+
+
+def epoch(value: Any, name: str) -> Any:
+    """An epoch as it is counted, 3 or 0.5; the value of another column as it is."""
+    return f"{value:g}" if name in HEADS and value is not None else value
+
+
+def headline(run: Run, result: Mapping[str, Any], args: Namespace) -> str:
+    """An evaluation in a sentence: the accuracy, its interval and the images it speaks of."""
+    name = run.name if args.checkpoint == "last" else f"{run.name}, best checkpoint"
+    accuracy = estimate(result["accuracy"], result["accuracy_interval"], "images")
+    dataset = run.config.data.dataset
+    seen = result.get("validation_seen")
+    before = f", {seen:,} of which it was trained on before" if seen else ""
+    return plain(
+        f"{name}: accuracy {accuracy} on {count(result['images'], f'{args.split} image')} of "
+        f"{Path(dataset).name or dataset}{before}"
+    )
 
 
 @verb(
@@ -73,6 +113,7 @@ def evaluate(args: Namespace) -> int:
     argument("--count", "images of the split to draw", type=int, default=4, metavar="N"),
     DEVICE,
     DATA_ROOT,
+    QUIET,
     JSON,
     examples=("vitlab explain cpu", "vitlab explain cpu cat.jpg --methods rollout,grad-cam"),
 )
@@ -88,6 +129,7 @@ def explain(args: Namespace) -> int:
         count=args.count,
         device=args.device,
         data_root=args.data_root,
+        quiet=args.quiet,
     )
     if args.json:
         print_json(found)
@@ -116,6 +158,7 @@ def explain(args: Namespace) -> int:
     CHECKPOINT,
     DEVICE,
     DATA_ROOT,
+    QUIET,
     JSON,
     examples=("vitlab features cpu", "vitlab features cpu cpu-cnn"),
 )
@@ -130,6 +173,7 @@ def features(args: Namespace) -> int:
     runs = [open_run(run) for run in (args.run, args.other) if run]
     folder = Path(args.out) if args.out else default_folder(runs)
     where = {"out": folder, "device": args.device, "data_root": args.data_root}
+    where |= {"quiet": args.quiet}
     found = features(*runs, checkpoint=args.checkpoint, **where)
     if args.json:
         print_json(found)

@@ -18,8 +18,9 @@ from vitlab.cli.arguments import (
     repeated,
     verb,
 )
-from vitlab.cli.printing import note, print_json, tracked
+from vitlab.cli.printing import note, print_json
 from vitlab.errors import ConfigError, VitlabError
+from vitlab.progress import tracked
 from vitlab.serve.limits import Limits
 
 
@@ -54,7 +55,7 @@ def predict(args: Namespace) -> int:
     note(classifier.introduction, *classifier.notes)
     tally = Tally(note)
     paths = find_pictures(names)
-    found = tally.counted(tracked(answers(classifier, paths, args.top), len(paths), "pictures"))
+    found = tally.counted(tracked(answers(classifier, paths, args.top), "pictures", len(paths)))
     form = "json" if args.json else "csv" if args.csv else "lines"
     for piece in FORMATS[form](found, classifier, paths, args.top):
         print(piece, end="")

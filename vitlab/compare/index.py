@@ -35,7 +35,7 @@ COLUMNS = (
 """Columns of models.csv. Units: millions, thousand millions of FLOPs (two a multiply-add), MB."""
 
 SHOWN = (
-    "model", "status", "accuracy", "accuracy_low", "accuracy_high", "loss", "mean_auc",
+    "model", "dataset", "status", "accuracy", "accuracy_low", "accuracy_high", "loss", "mean_auc",
     "parameters_m", "flops_g", "inference_ms", "training_seconds", "epochs", "seed", "split",
 )  # fmt: skip
 """Columns of the table; it may be sorted by any of COLUMNS."""
@@ -99,16 +99,18 @@ def select(found: Sequence[Line], where: Sequence[str]) -> list[Line]:
 
 
 def ranked(found: Sequence[Line], column: str = "accuracy") -> list[Line]:
-    """The lines by a column: numbers from the highest, text from A, what is unknown last.
+    """The lines by data set, and within each by a column: numbers from the highest, text from A.
 
-    Losses, costs, gaps and errors begin with the lowest. ConfigError for an unknown column.
+    Losses, costs, gaps and errors begin with the lowest; what is unknown comes last. An accuracy
+    on one data set says nothing of another. ConfigError for an unknown column.
     """
     if column not in COLUMNS:
         raise ConfigError([f"--sort: {unknown(column, COLUMNS)}"])
     known = [line for line in found if line.values[column] is not None]
     others = [line for line in found if line.values[column] is None]
     high = column in HIGHEST_FIRST
-    return sorted(known, key=lambda line: _order(line.values[column]), reverse=high) + others
+    known.sort(key=lambda line: _order(line.values[column]), reverse=high)
+    return sorted(known + others, key=lambda line: _last_if_none(line.values["dataset"]))
 
 
 HIGHEST_FIRST = (
@@ -116,6 +118,10 @@ HIGHEST_FIRST = (
     "corrupted_accuracy", "pgd_accuracy", "images_per_second", "test_accuracy", "date",
 )  # fmt: skip
 """Columns of which more is better, or newer."""
+
+
+def _last_if_none(name: str | None) -> tuple[bool, str]:
+    return name is None, name or ""
 
 
 def _order(value: Any) -> Any:
@@ -165,6 +171,7 @@ def _line(path: Path, root: Path) -> Line:
     try:
         run = Run(path)
         config = run.config
+        values["dataset"] = config.data.dataset
         return Line(values | _values(run), config)
     except (VitlabError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         # Whatever is wrong with one run, the others have their lines.

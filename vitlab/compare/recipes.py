@@ -9,8 +9,9 @@ from typing import Any
 
 from vitlab.compare.comparison import Group, changes, compare_groups, numbers
 from vitlab.compare.facts import RunFacts
-from vitlab.config import WITHOUT_EFFECT, Config, shared_fields
+from vitlab.config import WITHOUT_EFFECT, Config, fields_of, shared_fields
 from vitlab.data import ARRAYS, KNOWN
+from vitlab.fields import text
 from vitlab.formatting import count
 from vitlab.recipes import ALL_RECIPES, command
 from vitlab.stats import Sample
@@ -117,4 +118,6 @@ def changed_fields(config: Config) -> dict[str, str] | None:
             data = replace(data, **{name: None})
     train = replace(config.train, seed=start().train.seed)
     _, _, _, *words = shlex.split(command(replace(config, data=data, train=train)) or "")
-    return dict(zip((word[2:] for word in words[::2]), words[1::2], strict=True))
+    same = {name: text(value) for name, value in fields_of(start()).items()}
+    pairs = zip((word[2:] for word in words[::2]), words[1::2], strict=True)
+    return {name: value for name, value in pairs if same.get(name) != value}

@@ -23,6 +23,7 @@ from vitlab.data.source import Items, Source
 from vitlab.data.splits import Split, hold_out
 from vitlab.errors import DataError
 from vitlab.files import replacing
+from vitlab.progress import tracked
 
 DECODER = 2
 """Number of the way images are decoded; arrays kept under another are not used."""
@@ -179,21 +180,15 @@ def _each(
     Then all that could not be read are named: in an error, or where they may be left out and
     others remain, in a warning.
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    bar = Progress(console=console, transient=True, disable=not console.is_terminal)
     failures = []
-    with bar:
-        for place, item in enumerate(bar.track(items, description=f"reading {config.dataset}")):
-            try:
-                _check_file(item)
-                result = function(item)
-            except DataError as error:
-                failures.append(f"  {place}: {error}" if isinstance(item, bytes) else f"  {error}")
-            else:
-                yield place, result
+    for place, item in enumerate(tracked(items, f"reading {config.dataset}")):
+        try:
+            _check_file(item)
+            result = function(item)
+        except DataError as error:
+            failures.append(f"  {place}: {error}" if isinstance(item, bytes) else f"  {error}")
+        else:
+            yield place, result
     if not failures:
         return
     head = f"{config.dataset}: {len(failures)} of {len(items)} images cannot be read"

@@ -34,6 +34,7 @@ from vitlab.inference import TrainedModel, load
 from vitlab.ledger import open_split, record_opening
 from vitlab.models import ViT, build_model
 from vitlab.pretrained import open_run
+from vitlab.progress import tracked
 from vitlab.records import Split
 from vitlab.run import Run
 
@@ -72,6 +73,7 @@ def explain(
     data: Data = None,
     device: str = "auto",
     data_root: str | os.PathLike[str] | None = None,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Draw what a run's model looks at, and measure which of its maps are true.
 
@@ -84,6 +86,7 @@ def explain(
         data: images and labels in memory instead of `config.data.dataset`.
         device: auto, cpu, cuda, ...
         data_root: folder of data sets; default $VITLAB_DATA, else the cache.
+        quiet: show no progress.
 
     Returns:
         `folder`, where all is written; `pictures`, the model's answer to each; `faithfulness`, as
@@ -103,14 +106,15 @@ def explain(
     if images:
         for _ in _files(model, images):
             pass  # what cannot be read is refused before anything is written
-        pictures, examples, measured = _files(model, images), None, np.empty(0, int)
+        pictures, examples = _files(model, images), None
+        places = measured = np.empty(0, int)
     else:
         examples, index = open_split(run, split, data, data_root)
         if split == "test":
-            record_opening(run, model.checkpoint)
+            record_opening(run, model.checkpoint, examples.fingerprint)
         places = np.random.default_rng(SEED).permutation(index)
-        pictures = _drawn(examples, places[:count], split)
-        measured = np.sort(places[:MEASURED])
+        places, measured = places[:count], np.sort(places[:MEASURED])
+        pictures = _drawn(examples, places, split)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -127,11 +131,14 @@ def explain(
     result = None
     with enough_memory(too_large):
         if examples is not None:
-            result = _faithfulness(model, methods, examples, measured, split, folder)
+            result = _faithfulness(model, methods, examples, measured, split, folder, quiet)
         verdicts = run.map_verdicts(split, model.checkpoint.sha256)
-        answers = [_explain(model, methods, picture, folder, verdicts) for picture in pictures]
+        answers = [
+            _explain(model, methods, picture, folder, verdicts)
+            for picture in tracked(pictures, "pictures", len(images) or len(places), quiet=quiet)
+        ]
         if examples is not None:
-            _draw_model(model, examples.images[measured], folder)
+            _draw_model(model, examples.images[measured], folder, quiet)
     return {"folder": str(folder), "pictures": answers, "faithfulness": result}
 
 
@@ -203,7 +210,7 @@ def _explain(
     return {"name": picture.name, "image": picture.title, **answer}
 
 
-def _draw_model(model: TrainedModel, images: np.ndarray, folder: Path) -> None:
+def _draw_model(model: TrainedModel, images: np.ndarray, folder: Path, quiet: bool) -> None:
     """Draw what belongs to the model: its first filters, and how a ViT's heads and positions are.
 
     Distances are means over images, uint8 (N, H, W, C).
@@ -215,7 +222,8 @@ def _draw_model(model: TrainedModel, images: np.ndarray, folder: Path) -> None:
         return
     pixels = model.prepare(images)
     parts = pixels.split(batch_size(module, pixels))
-    means = torch.stack([mean_distance(module, part) * len(part) for part in parts]).sum(dim=0)
+    seen = tracked(parts, "how far attention reaches", quiet=quiet)
+    means = torch.stack([mean_distance(module, part) * len(part) for part in seen]).sum(dim=0)
     even = float(distances(module, model.device).mean())
     title = f"{name}: how far attention reaches, mean over {len(images)} images"
     means = (means / len(images)).cpu().numpy()
@@ -233,6 +241,7 @@ def _faithfulness(
     index: np.ndarray,
     split: str,
     folder: Path,
+    quiet: bool,
 ) -> dict[str, Any]:
     """Measure which maps are true and write what was found, unless it is written already."""
     facts = {
@@ -251,7 +260,8 @@ def _faithfulness(
     else:
         images = examples.images[index]
         classes = torch.from_numpy(model.logits(images).argmax(axis=1)).to(model.device)
-        found = measure(model.module, _untrained(model), model.prepare(images), classes, methods)
+        networks = model.module, _untrained(model)
+        found = measure(*networks, model.prepare(images), classes, methods, quiet=quiet)
         result = {**facts, **found, "indices": index.tolist()}
     title = f"{model.name}: which maps are true, on {result['images']} {split} images"
     explanation.faithfulness(result, folder / "faithfulness", title=title)

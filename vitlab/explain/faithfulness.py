@@ -22,8 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitlab.explain.methods import compute_maps
+from vitlab.explain.methods import batch_size, compute_maps
 from vitlab.inference import at_once
+from vitlab.progress import tracked
 from vitlab.records import PASSED
 from vitlab.stats import LEVEL, holm, t_interval
 
@@ -52,28 +53,54 @@ RANDOM, CENTRE = "random map", "centre map"
 
 
 def measure(
-    model: nn.Module, fresh: nn.Module, images: Tensor, classes: Tensor, methods: Sequence[str]
+    model: nn.Module,
+    fresh: nn.Module,
+    images: Tensor,
+    classes: Tensor,
+    methods: Sequence[str],
+    *,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Measure methods on normalised images (N, C, height, width) and the classes (N,) explained.
 
     Args:
         model: a trained model in evaluation mode.
         fresh: the same model with random weights.
+        quiet: show no progress.
 
     Returns:
         JSON values: `methods`, highest gain first, the random and the centre map among them.
     """
     side = min(CELLS, *images.shape[2:])
     noise = np.random.default_rng(SEED).standard_normal((2, len(images), side, side))
-    maps = {name: to_cells(compute_maps(name, model, images, classes), side) for name in methods}
+    size = batch_size(model, images)
+    parts = list(zip(images.split(size), classes.split(size), strict=True))
+    maps = {
+        name: np.concatenate(
+            [
+                to_cells(compute_maps(name, model, *part), side)
+                for part in tracked(parts, f"{name}: images by {size}", quiet=quiet)
+            ]
+        )
+        for name in methods
+    }
     maps |= {RANDOM: noise[0], CENTRE: np.broadcast_to(centre(side), noise[0].shape)}
     curves = {
-        name: curve(model, images, classes, rank(map, noise[1])) for name, map in maps.items()
+        name: curve(
+            model,
+            images,
+            classes,
+            rank(cells, noise[1]),
+            words=f"{name}, deletion and insertion: images",
+            quiet=quiet,
+        )
+        for name, cells in maps.items()
     }
     gains = {
         name: area(insertion) - area(deletion) for name, (deletion, insertion) in curves.items()
     }
-    similarities = randomise(model, fresh, images[:CHECKED], classes[:CHECKED], maps, methods)
+    checked = images[:CHECKED], classes[:CHECKED]
+    similarities = randomise(model, fresh, *checked, maps, methods, quiet=quiet)
     p_values = [superior(gains[name], gains[than]) for name in methods for than in (RANDOM, CENTRE)]
     adjusted = iter(holm(p_values))
     rows = []
@@ -126,16 +153,26 @@ def rank(cells: np.ndarray, noise: np.ndarray) -> np.ndarray:
 
 
 def curve(
-    model: nn.Module, images: Tensor, classes: Tensor, ranks: np.ndarray
+    model: nn.Module,
+    images: Tensor,
+    classes: Tensor,
+    ranks: np.ndarray,
+    *,
+    words: str = "deletion and insertion: images",
+    quiet: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities (N, S) of the classes while cells are deleted, and while they are inserted."""
+    """Probabilities (N, S) of the classes while cells are deleted, and while they are inserted.
+
+    The progress, in these words, is not shown where `quiet`.
+    """
     size = tuple(images.shape[2:])
     side = round(ranks.shape[1] ** 0.5)
     counts = torch.linspace(0, ranks.shape[1], STEPS + 1).round()
     parts = []
     count = at_once(model, images.shape[1:], BATCH)
     step = max(1, count // (2 * len(counts)))
-    for first in range(0, len(images), step):
+    firsts = range(0, len(images), step)
+    for first in tracked(firsts, f"{words} by {step}", quiet=quiet):
         part = slice(first, first + step)
         taken = torch.from_numpy(ranks[part])[:, None] < counts[:, None]  # (B, S, G * G)
         both = torch.stack([~taken, taken]).float().unflatten(-1, (side, side))  # (2, B, S, G, G)
@@ -163,6 +200,8 @@ def randomise(
     classes: Tensor,
     maps: dict[str, np.ndarray],
     methods: Sequence[str],
+    *,
+    quiet: bool = False,
 ) -> dict[str, list[np.ndarray]]:
     """Similarity (N,) of each method's maps to those of models with ever more random weights.
 
@@ -170,13 +209,19 @@ def randomise(
     """
     similarities: dict[str, list[np.ndarray]] = {name: [] for name in methods}
     weights = list(model.state_dict())
-    for fraction in RANDOMISED:
-        randomised = copy.deepcopy(model)
+
+    def randomised(fraction: float) -> nn.Module:
+        network = copy.deepcopy(model)
         last = weights[len(weights) - round(fraction * len(weights)) :]
-        randomised.load_state_dict({key: fresh.state_dict()[key] for key in last}, strict=False)
-        for name in methods:
-            after = to_cells(compute_maps(name, randomised, images, classes), maps[name].shape[1])
-            similarities[name].append(correlate(maps[name][: len(images)], after))
+        network.load_state_dict({key: fresh.state_dict()[key] for key in last}, strict=False)
+        return network
+
+    networks = map(randomised, RANDOMISED)  # one at a time is in memory
+    turns = ((network, name) for network in networks for name in methods)
+    total = len(RANDOMISED) * len(methods)
+    for network, name in tracked(turns, "random weights: maps", total, quiet=quiet):
+        after = to_cells(compute_maps(name, network, images, classes), maps[name].shape[1])
+        similarities[name].append(correlate(maps[name][: len(images)], after))
     return similarities
 
 

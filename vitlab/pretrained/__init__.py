@@ -18,14 +18,9 @@ from safetensors.numpy import load_file, save
 
 from vitlab.errors import RunError
 from vitlab.fields import unknown
+from vitlab.run import PRETRAINED as FOLDER
 from vitlab.run import Run
-
-FOLDER = Path(__file__).parent
-
-
-def names() -> list[str]:
-    """Names of the models that ship."""
-    return sorted(path.parent.name for path in FOLDER.glob("*/config.json"))
+from vitlab.run import shipped_names as names
 
 
 def shipped(name: str) -> Run:
@@ -36,14 +31,8 @@ def shipped(name: str) -> Run:
 
 
 def find_run(run: Run | str | os.PathLike[str]) -> Run:
-    """A run to read: a Run, the path of one, or the name of a shipped model.
-
-    A run's folder that is called like a shipped model comes first.
-    """
-    if isinstance(run, Run):
-        return run
-    by_name = str(run) in names() and not (Path(run) / "config.json").is_file()
-    return shipped(str(run)) if by_name else Run(run)
+    """A run to read: a Run, or what `Run` takes."""
+    return run if isinstance(run, Run) else Run(run)
 
 
 def open_run(run: Run | str | os.PathLike[str]) -> Run:

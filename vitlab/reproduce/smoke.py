@@ -95,7 +95,7 @@ def short_training(
         }
     )
     run = train(short, data=few, out=path, name="run", device=device, quiet=True)
-    evaluate(run, data=few, device=device, pictures=False)
+    evaluate(run, data=few, device=device, pictures=False, quiet=True)
     whole = load_file(run.checkpoint().model)
     origin, alarms = run.provenance, run.final_numbers["alarms"]
     shutil.rmtree(run.checkpoints()[-1].path)

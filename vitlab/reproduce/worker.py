@@ -118,7 +118,7 @@ def train_row(config: Config, path: Path, device: str, data_root: str | None) ->
         run = resume(path, quiet=True, **where)
     else:
         run = train(config, out=path.parent, name=path.name, quiet=True, **where)
-    accuracy = evaluate(run, "test", pictures=False, **where)["accuracy"]
+    accuracy = evaluate(run, "test", pictures=False, quiet=True, **where)["accuracy"]
     return {
         "status": "finished",
         "accuracy": accuracy,

@@ -60,7 +60,7 @@ def serve(
         allow_hosts: more names under which the service may be asked.
         root_path: path before all addresses, such as /vit, where a proxy has put the service.
         limits: how much it takes.
-        tell: what is called with the address, and with what there is to know later.
+        tell: what is called with the address once it answers, and with what else there is to know.
 
     Raises:
         ConfigError: a `root_path` that is no path.
@@ -73,14 +73,17 @@ def serve(
 
         with plain_errors(host, port):
             listening.listen(BACKLOG)
-        shown = f"[{host}]" if ":" in host else host
-        tell(f"http://{shown}:{listening.getsockname()[1]}")
-        if not is_loopback(host):
-            tell("open to everybody who reaches this address, without password or encryption")
         tell("loading the model; a run is exported to ONNX once, which takes up to a minute")
         threads = min(THREADS, max(1, (os.cpu_count() or 1) - 1))
         service = Service(functools.partial(open_classifier, source, threads=threads), limits)
-        server = Server(service, build_app(service, host_names(host, allow_hosts), root), tell)
+        app = build_app(service, host_names(host, allow_hosts), root)
+        shown = f"[{host}]" if ":" in host else host
+        address = [f"http://{shown}:{listening.getsockname()[1]}"]
+        if not is_loopback(host):
+            address.append(
+                "open to everybody who reaches this address, without password or encryption"
+            )
+        server = Server(service, app, address, tell)
         asyncio.run(server.run_until_stopped(listening))
 
 
@@ -151,7 +154,9 @@ class Server(uvicorn.Server):
     for a client that does not read (W08).
     """
 
-    def __init__(self, service: Service, app: Any, tell: Callable[[str], None]):
+    def __init__(
+        self, service: Service, app: Any, address: Sequence[str], tell: Callable[[str], None]
+    ):
         limits = service.limits
         super().__init__(
             uvicorn.Config(
@@ -174,7 +179,7 @@ class Server(uvicorn.Server):
         )
         # What strangers do must not fill the terminal; what goes wrong here is shown.
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-        self.service, self.tell = service, tell
+        self.service, self.address, self.tell = service, address, tell
         self._stop_at = 0.0
         self._waiting: dict[Any, float] = {}
 
@@ -201,8 +206,8 @@ class Server(uvicorn.Server):
         gc.collect()
         gc.freeze()
         classifier = self.service.classifier
-        for note in classifier.notes:
-            self.tell(note)
+        for line in (*self.address, *classifier.notes):
+            self.tell(line)
         self.tell(f"{classifier.name} is ready, computed by {classifier.engine}; Ctrl-C stops it")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

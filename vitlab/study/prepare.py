@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from vitlab.device import choose_device
 from vitlab.errors import ConfigError, RunError, VitlabError
 from vitlab.fields import field_help
 from vitlab.models import describe_parts
-from vitlab.models.cost import cost
-from vitlab.recipes import ALL_RECIPES
+from vitlab.models.cost import cost, training_macs
+from vitlab.recipes import ALL_RECIPES, RECIPES, recipe
 from vitlab.run import STUDY
 from vitlab.study.define import Definition, Range
 from vitlab.study.plan import Arm, Plan, arm_config, left_out, written
@@ -29,6 +30,9 @@ STEP_MACS, FEWEST_IMAGES = 20e9, 16
 
 Of a large batch of a large model a part is timed, which scales: the optimiser's share is small.
 """
+
+LONG = 24 * 3600
+"""Seconds of all trials, one after another, from which on a smaller recipe is worth naming."""
 
 TIMED_STEPS = 3
 """Timed steps of each image size; the first of them warms up and does not count."""
@@ -183,6 +187,39 @@ def timed(
         if where.type == "cuda":
             torch.cuda.empty_cache()  # the trials will want it
     return dataclasses.replace(plan, arms=arms)
+
+
+def smaller(
+    plan: Plan,
+    definition: Definition,
+    *,
+    device: str = "auto",
+    data_root: str | None = None,
+    progress: Callable[[str], None] = lambda arm: None,
+) -> Plan | None:
+    """A planned study, with times, of the recipe that trains with the fewest multiply-adds.
+
+    Recipes are those with a result for the same data set and kind of model; one of which more
+    arms are refused is passed over. None where the study would take no less time.
+    """
+    own, refused = recipe(plan.recipe), {arm["name"] for arm in plan.refused}
+    work: dict[str, float] = {}
+    for name in RECIPES:
+        other = recipe(name)
+        if (other.model.kind, other.data.dataset) == (own.model.kind, own.data.dataset):
+            with suppress(ConfigError):
+                config = arm_config(name, definition.overrides, {})
+                data = open_dataset(config.data, root=data_root).config
+                work[name] = training_macs(replace(config, data=data), config.train.epochs, 1)
+    for name in sorted(work, key=work.__getitem__):
+        with suppress(ConfigError):
+            found = prepare(
+                replace(definition, recipe=name), threads=plan.threads, data_root=data_root
+            )
+            if name != plan.recipe and {arm["name"] for arm in found.refused} <= refused:
+                found = timed(found, device=device, data_root=data_root, progress=progress)
+                return found if found.total_seconds < plan.total_seconds else None
+    return None
 
 
 class TimeEstimate:

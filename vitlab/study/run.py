@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 
 from vitlab import compare
 from vitlab.errors import DivergenceError, Interrupted, PartialError, RunError, VitlabError
 from vitlab.evaluate import evaluate
 from vitlab.files import Lock, write_json
 from vitlab.formatting import duration
+from vitlab.progress import ProgressBar
 from vitlab.recipes import command
 from vitlab.run import LOCK, STUDY, Run, failure_file
 from vitlab.study.define import follow_up
@@ -256,34 +256,26 @@ class Display:
         self._folder = folder
         self._workers = workers
         self._console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
-        self._progress = Progress(
-            TextColumn("{task.fields[count]}"),
-            BarColumn(),
-            TextColumn("{task.fields[left]}"),
-            console=self._console,
-            transient=True,
-            disable=quiet or not self._console.is_terminal,
-        )
-        self._task = self._progress.add_task("study", total=None, count="", left="")
+        # The time left is known better here, from the estimates of trials of unlike length.
+        self._bar = ProgressBar(quiet=quiet, console=self._console, timed=False)
         self._begun = self._looked = time.monotonic()
         self._done_before, _ = self._work(())
 
     def __enter__(self) -> Self:
-        self._progress.start()
+        self._bar.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        self._bar.__exit__()
 
     def update(self, running: Iterable[Trial], locked: int) -> None:
         """Move the bar, about once a second."""
-        if self._progress.disable or time.monotonic() - self._looked < 1:
+        if not self._bar.shown or time.monotonic() - self._looked < 1:
             return
         self._looked = time.monotonic()
         waiting = f", {locked} trained by another process" if locked else ""
-        (done, total), count = self._work(running), f"{self._count()}{waiting}"
-        left = self._left(done, total)
-        self._progress.update(self._task, completed=done, total=total, count=count, left=left)
+        done, total = self._work(running)
+        self._bar.update(done, total, f"{self._count()}{waiting}", self._left(done, total))
 
     def ended(self, trial: Trial, running: Iterable[Trial]) -> None:
         """Print how a trial ended."""

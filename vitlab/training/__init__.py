@@ -1,5 +1,6 @@
 """Training: a config and a data set become a run directory."""
 
 from vitlab.training.fit import overfit_one_batch, resume, train
+from vitlab.training.scaling import SCALED, scale_to_images
 
-__all__ = ["overfit_one_batch", "resume", "train"]
+__all__ = ["SCALED", "overfit_one_batch", "resume", "scale_to_images", "train"]

@@ -8,6 +8,7 @@ reached from here.
 import math
 import os
 import time
+from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from vitlab.data import Data, Dataset, Root, open_dataset
 from vitlab.data.augment import normalize
 from vitlab.data.batches import resize
 from vitlab.device import choose_device, deterministic, enough_memory, multiplies_bf16
+from vitlab.diagnosis import diagnose
 from vitlab.errors import Interrupted, RunError, VitlabError
 from vitlab.formatting import duration
 from vitlab.inference import open_examples
@@ -61,6 +63,7 @@ def train(
     data_root: Root = None,
     tensorboard: bool = False,
     quiet: bool = False,
+    scaled: Collection[str] = (),
 ) -> Run:
     """Train a config into a new run directory.
 
@@ -76,6 +79,8 @@ def train(
         data_root: folder of data sets; default $VITLAB_DATA, else the cache.
         tensorboard: write the metrics as events for TensorBoard too.
         quiet: print nothing.
+        scaled: fields that are scaled to the number of images, as `scale_to_images` has them; the
+            command line scales those that are not given.
 
     Raises:
         ConfigError, DataError: before anything is written.
@@ -88,7 +93,6 @@ def train(
     if tensorboard:
         require_tensorboard()
     path = _new_path(config, out, name)
-    how = command(config)
     group, where = init_distributed(choose_device(device))
     logger = ConsoleLogger(quiet or not group.is_main)
     with (
@@ -99,8 +103,9 @@ def train(
         with stop.immediately(NO_RUN):
             with group.main_first():
                 dataset = open_dataset(config.data, data, data_root)
-                config = replace(config, data=dataset.config)
-                check(config, dataset, where, group, logger)
+                asked, config = config, replace(config, data=dataset.config)
+                config = check(config, dataset, where, group, logger, scaled)
+            how = command(replace(config, data=asked.data))
             setup = _set_up(config, dataset, where, group, clock)
         with group.create_run(path, config, numbered=name is None) as run:
             _begin(run, setup, how, logger, stop)
@@ -268,8 +273,10 @@ def fit(
 
         run.finish(final_numbers(setup, reason if state.step < steps else None, teacher))
     logger.say(f"finished {run.path} in {duration(state.clock.wall)}")
-    if group.is_main and (comparison := remark(run)):
-        logger.say(comparison)
+    if group.is_main:
+        logger.say(diagnose(run))
+        if comparison := remark(run):
+            logger.say(comparison)
     group.barrier()  # whoever returns from here finds a finished run
 
 

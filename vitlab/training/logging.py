@@ -7,10 +7,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from vitlab.errors import VitlabError
+from vitlab.progress import ProgressBar
 from vitlab.run import Run
 
 TAGS = {
@@ -31,20 +31,11 @@ class ConsoleLogger:
 
     def __init__(self, quiet: bool):
         self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
-        self._progress = Progress(
-            TextColumn("epoch {task.fields[epoch]}"),
-            BarColumn(),
-            TextColumn("{task.fields[numbers]}"),
-            TimeRemainingColumn(),
-            console=self.console,
-            transient=True,
-            disable=quiet or not self.console.is_terminal,
-        )
-        self._task = self._progress.add_task("train", total=None, epoch="", numbers="")
+        self._bar = ProgressBar(quiet=quiet, console=self.console)
         self._accuracy = ""
 
     def __enter__(self) -> Self:
-        self._progress.start()
+        self._bar.__enter__()
         return self
 
     def __exit__(
@@ -53,7 +44,7 @@ class ConsoleLogger:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._progress.stop()
+        self._bar.__exit__()
 
     def header(self, lines: Iterable[tuple[str, object]]) -> None:
         """Print aligned lines of what was chosen and why."""
@@ -66,13 +57,9 @@ class ConsoleLogger:
 
     def step(self, step: int, steps: int, epochs: int, loss: float, speed: float) -> None:
         """Move the live line."""
-        self._progress.update(
-            self._task,
-            completed=step,
-            total=steps,
-            epoch=f"{step / steps * epochs:.1f}/{epochs}",
-            numbers=f"loss {loss:.3f}{self._accuracy}  {speed:,.0f} images/s",
-        )
+        epoch = f"epoch {step / steps * epochs:.1f}/{epochs}"
+        numbers = f"loss {loss:.3f}{self._accuracy}  {speed:,.0f} images/s"
+        self._bar.update(step, steps, epoch, numbers)
 
     def evaluation(self, epoch: float, numbers: dict[str, dict[str, float]], best: bool) -> None:
         """Print the line of an evaluation."""

@@ -89,7 +89,7 @@ def is_hidden(name: str, module: nn.Module, parameter: Tensor) -> bool:
     reads_pixels = (
         module.in_channels <= 3
         if isinstance(module, nn.Conv2d)
-        else name.startswith("patch_embed.")  # shifted patches are read by a linear layer
+        else name == "patch_embed.proj.linear.weight"  # of shifted patches without a stage before
     )
     return (
         isinstance(module, nn.Linear | nn.Conv2d)

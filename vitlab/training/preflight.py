@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vitlab.config import Config, TrainConfig, ViTConfig, text
+from vitlab.config import Config, TrainConfig, ViTConfig, fields_of, text
 from vitlab.data import KNOWN, Dataset, LabelledImages, class_counts
 from vitlab.data.duplicates import duplicates_warning
 from vitlab.device import choose_threads, enough_memory
@@ -31,6 +31,7 @@ from vitlab.training.memory import (
 )
 from vitlab.training.optim import blocks_of, is_frozen
 from vitlab.training.provenance import determinism, device_name
+from vitlab.training.scaling import scale_to_images
 from vitlab.training.setup import TrainingSetup
 from vitlab.training.teacher import teacher_config
 
@@ -51,12 +52,17 @@ def check(
     device: torch.device,
     group: ProcessGroup,
     logger: ConsoleLogger,
-) -> None:
+    scaled: Collection[str] = (),
+) -> Config:
     """Read the images, and refuse what cannot be trained on them before anything is written.
 
     Args:
         config: a resolved config, its teacher's included.
         dataset: its training and validation images.
+        scaled: fields that are scaled to the number of images, as `scale_to_images` has them.
+
+    Returns:
+        The config to train, scaled.
 
     Raises:
         ConfigError: a step cannot fit into memory, or there is no way to train.
@@ -66,16 +72,36 @@ def check(
     logger.header(described(config, device, group.world_size))
     for warning in many_tokens(config):
         logger.warn(warning)
-    configs = [config] if config.train.teacher is None else [config, teacher_config(config)]
-    for each in configs:
+    for each in _with_teacher(config):
         refuse_excess(each, device, dataset.train_count, group.world_size)
     read_images(dataset)
-    for each in configs:
+    recipe, config = config, scale_to_images(config, dataset.train_count, scaled)
+    if config != recipe:
+        logger.header(scaling(recipe, config, dataset.train_count))
+    for each in _with_teacher(config):
         if problems := list(problems_of(each, dataset.train_count, group.world_size)):
             raise ConfigError(problems)
         refuse_excess(each, device, dataset.train_count, group.world_size)
     for warning in tight(config, device, dataset.train_count, group.world_size):
         logger.warn(warning)
+    return config
+
+
+def scaling(recipe: Config, config: Config, images: int) -> list[tuple[str, str]]:
+    """What was scaled to the number of images, for the header."""
+    before, now = fields_of(recipe), fields_of(config)
+    return [
+        ("scaled", f"to {images:,} training images, as these fields were not given:"),
+        *(
+            ("", f"{name}={brief(value)}, {brief(before[name])} in the recipe")
+            for name, value in now.items()
+            if value != before[name]
+        ),
+    ]
+
+
+def _with_teacher(config: Config) -> list[Config]:
+    return [config] if config.train.teacher is None else [config, teacher_config(config)]
 
 
 def read_images(dataset: Dataset) -> LabelledImages:
