@@ -6,6 +6,7 @@ They travel with an exported model as JSON. A number that was never measured is 
 from pathlib import Path
 from typing import Any
 
+from vitlab.config import Config
 from vitlab.run import Checkpoint, Run
 
 
@@ -19,6 +20,7 @@ def card(run: Run, checkpoint: Checkpoint) -> dict[str, Any]:
         # A folder of one's own is nobody else's business, but for its name.
         "dataset": Path(config.data.dataset).name or config.data.dataset,
         "classes": config.data.classes,
+        "weights": starting_weights(config),
         "training_images": origin["data"].get("train_images"),
         "epochs": finished.get("epochs"),
         "seed": config.train.seed,
@@ -30,6 +32,8 @@ def card(run: Run, checkpoint: Checkpoint) -> dict[str, Any]:
         for number in ("accuracy", "accuracy_interval", "images", "top3_accuracy"):
             numbers[f"{split}_{number}"] = result.get(number)
     return numbers | {
+        # Of the validation images, those that the weights it started from were trained on.
+        "validation_seen": validation.get("validation_seen"),
         "calibration_error": validation.get("calibration_error"),
         "scaled_calibration_error": validation.get("scaled_calibration_error"),
         # What logits are divided by, as evaluate fitted it on validation images.
@@ -37,6 +41,12 @@ def card(run: Run, checkpoint: Checkpoint) -> dict[str, Any]:
         "checkpoint_sha256": checkpoint.sha256,
         "vitlab": origin.get("vitlab"),
     }
+
+
+def starting_weights(config: Config) -> str | None:
+    """The weights that a training started from, without the folders of a path."""
+    source = config.train.weights
+    return source if source is None or source.startswith("hf:") else Path(source).name
 
 
 def _result(run: Run, checkpoint: Checkpoint, split: str) -> dict[str, Any]:

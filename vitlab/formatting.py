@@ -68,9 +68,10 @@ def bullets(sentences: Iterable[str]) -> str:
     return "\n".join(f"- {' '.join(sentence.split())}" for sentence in sentences)
 
 
-def count(number: int, thing: str) -> str:
-    """A number of things: 1 seed, 3 seeds."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+def count(number: float, thing: str, things: str = "") -> str:
+    """A number of things: 1 seed, 3 seeds; `things` is a plural that does not end in s alone."""
+    written = f"{number:,}" if isinstance(number, int) else f"{number:g}"
+    return f"{written} {thing if number == 1 else things or f'{thing}s'}"
 
 
 def percent(fraction: float | None) -> str:
@@ -154,6 +155,8 @@ def scaled(value: float | None, unit: float, name: str, digits: int) -> str:
 
 def minutes(seconds: float) -> str:
     """Seconds as minutes, or as seconds below two minutes."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
 
 

@@ -348,10 +348,14 @@ def command(config: Config) -> str | None:
     # Fields that follow the number of epochs need no option of their own.
     start = fields_of(whole.override({"train.epochs": config.train.epochs}))
     start["train.epochs"] = whole.train.epochs
+    # On other images than the recipe's, `vitlab train` scales these unless they are given.
+    counts = ("dataset", "train_fraction", "validation_fraction", "test_fraction")
+    other = any(getattr(config.data, name) != getattr(whole.data, name) for name in counts)
+    given = ("train.epochs", "train.batch_size") if other else ()
     options = [
         f"--{name} {shlex.quote(text(value))}"
         for name, value in fields_of(config).items()
-        if name not in start or start[name] != value
+        if name not in start or start[name] != value or name in given
     ]
     return " ".join(["vitlab train", config.recipe, *options])
 

@@ -323,6 +323,11 @@ class Timing(TypedDict):
     step: int
 
 
+PASSED = "beats both"
+"""The verdict of `vitlab explain` on maps that are better than a random one and than the centre of
+the image, and that depend on what the model has learned."""
+
+
 class Failure(TypedDict):
     """Why a trial of a study has no result."""
 

@@ -368,6 +368,17 @@ class Run:
         folder = self.explanations / "test" if split == "test" else self.explanations
         return folder / "faithfulness.json"
 
+    def map_verdicts(self, split: Split, checkpoint_sha256: str) -> dict[str, str]:
+        """By method, what the test of its maps came to; empty where there is none of a checkpoint.
+
+        RunError if its file is damaged.
+        """
+        file = self.faithfulness_file(split)
+        stored = read_json(file) if file.exists() else {}
+        if stored.get("checkpoint_sha256") != checkpoint_sha256:
+            return {}
+        return {one["method"]: one["verdict"] for one in stored["methods"] if "verdict" in one}
+
     @property
     def exports(self) -> Path:
         """Folder of the model in other formats, one folder per format."""

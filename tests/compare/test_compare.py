@@ -172,6 +172,8 @@ def test_a_seed_that_was_trained_twice_counts_once(runs):
     ("more", "flag"),
     [
         ({"changes": {"train.epochs": 120}}, "train.epochs 120 instead of 60"),
+        ({"changes": {"train.epochs": 120}}, "2 x the images seen"),
+        ({"changes": {"train.epochs": 120}}, "2 x the multiply-adds of the training"),
         ({"changes": {"train.batch_size": 32}}, "train.batch_size 32 instead of"),
         ({"split": "6" * 64}, "another validation split"),
         ({"changes": {"augment.cutout": 3}}, "augment.cutout 3 instead of"),
@@ -183,6 +185,13 @@ def test_unequal_budgets_are_flagged_beside_the_verdict(runs, more, flag):
         if "against" in words or " than " in words:
             assert "Not equal budget: " in words and flag in words
     assert flag in " ".join(found["models"][0]["unequal"])
+
+
+def test_a_run_with_changes_is_not_called_the_recipe(runs):
+    changed = {"train.epochs": 3, "train.evaluate_epochs": 2.0}  # of which one has an effect
+    pair = runs.make("one"), runs.make("other", base="vit-tiny", changes=changed)
+    names = [one["recipe"] for one in compare(pair)["recipes"]]
+    assert names == ["digits", "vit-tiny (1 field changed)"]
 
 
 def test_a_change_of_the_model_is_no_unequal_budget(runs):

@@ -24,7 +24,7 @@ IMAGES = 120
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory) -> dict[str, Run]:
-    """The shipped models, judged on a few images that are not theirs; the ViT looked into."""
+    """The shipped models, evaluated on a few images that are not theirs; the ViT looked into."""
     folder = tmp_path_factory.mktemp("runs")
     squares = np.random.default_rng(0).integers(0, 256, (IMAGES, 8, 8, 3), dtype=np.uint8)
     images, labels = squares.repeat(4, axis=1).repeat(4, axis=2), np.arange(IMAGES) % 10
@@ -33,12 +33,12 @@ def runs(tmp_path_factory) -> dict[str, Run]:
         patch.setenv("VITLAB_RUNS", str(folder))
         for name in ("cpu-plain", "cpu-cnn"):
             found[name] = pretrained.open_run(name)
-            judge(found[name], images, labels)
+            store_answers(found[name], images, labels)
     look_into(found["cpu-plain"])
     return found
 
 
-def judge(run: Run, images: np.ndarray, labels: np.ndarray) -> None:
+def store_answers(run: Run, images: np.ndarray, labels: np.ndarray) -> None:
     """Store what a run's model says of images as evaluate does, without its many figures."""
     logits = predict(run, images, device="cpu")
     classes = run.provenance["data"]["class_names"]

@@ -26,10 +26,6 @@ from vitlab.errors import RunError
 from vitlab.models import AXES, build_model
 from vitlab.models.cost import cost
 from vitlab.report import architecture, render, report, techniques
-from vitlab.report import runs as of_runs
-from vitlab.report import study as of_study
-from vitlab.report.study import Study
-from vitlab.report.subject import Subject
 from vitlab.run import Run
 
 SMALL = {"width": 24, "depth": 2, "heads": 2}
@@ -86,59 +82,6 @@ def test_every_technique_of_a_training_is_told_when_it_is_on():
     mixed = dataclasses.replace(config, augment=AugmentConfig(mixup=0.2, cutout=8))
     after = {word.axis for word in techniques.of_training(mixed)}
     assert after - before == {"MixUp", "cutout"}
-
-
-def resolve(folder: Path, file: str, field: str) -> bool:
-    """Whether a field is in a file of a folder."""
-    if not file.endswith(".json"):
-        return (
-            bool(list(folder.glob(field) if file.endswith("/") else folder.glob(file)))
-            or (folder / file).exists()
-        )
-    tree = json.loads((folder / file).read_text())
-    for part in field.split("."):
-        tree = tree[0] if isinstance(tree, list) else tree
-        if not isinstance(tree, dict) or part not in tree:
-            return False
-        tree = tree[part]
-    return True
-
-
-def fields_of(source) -> list[tuple[str, str]]:
-    """The files and fields that a source names, of which there may be several."""
-    found, file = [], source.file
-    for part in source.field.split(", "):
-        other, _, field = part.rpartition(" ")
-        file = other if other.endswith(".json") else file
-        found.append((file, field if other.endswith(".json") else part))
-    return found
-
-
-@pytest.mark.parametrize("name", ["cpu-plain", "cpu-cnn"])
-def test_every_source_of_a_run_is_there(name, runs, undrawn):
-    told = of_runs.report([Subject(runs[name], name)])
-    sources = {
-        source
-        for panel in told.panels
-        for part in (panel, *panel.shown, *panel.more)
-        for source in getattr(part, "sources", ())
-    }
-    own = [source for source in sources if source.run == name]
-    assert len(own) > 30
-    for source in own:
-        for file, field in fields_of(source):
-            if field not in ("(all)", "shapes", "*.png", "all"):
-                assert resolve(runs[name].path, file, field), source
-
-
-def test_every_source_of_a_study_is_there(study, undrawn):
-    told = of_study.report(Study(study))
-    sources = {source for panel in told.panels for source in panel.sources}
-    assert len(sources) > 20
-    for source in sources:
-        for file, field in fields_of(source):
-            if field != "(all)":
-                assert resolve(study, file, field), source
 
 
 def test_a_page_states_what_the_run_measured(runs, tmp_path, undrawn):

@@ -15,6 +15,7 @@ from vitlab.compare.page import rows as compared
 from vitlab.files import read_json
 from vitlab.formatting import percent, table
 from vitlab.recipes import ALL_RECIPES
+from vitlab.records import PASSED
 from vitlab.run import Run
 
 EXPLAIN = RECORDS / "explain"
@@ -138,7 +139,7 @@ def gains(folder: Path = EXPLAIN) -> str:
         for one in record["methods"]:
             low, high = one["gain"]["interval"]
             text = f"{one['gain']['mean']:+.3f} ({low:+.3f} to {high:+.3f})"
-            if one.get("verdict") == "beats both":
+            if one.get("verdict") == PASSED:
                 text = f"**{text}**"
             cells.setdefault(one["method"], {})[name] = text
     rows = [[method, *(each.get(name, "") for name in records)] for method, each in cells.items()]

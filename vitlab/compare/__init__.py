@@ -19,7 +19,7 @@ from vitlab.compare import page
 from vitlab.compare.comparison import Comparison, Group, compare_groups
 from vitlab.compare.facts import Fact, RunFacts
 from vitlab.compare.models import compare_models, kept_images, shown
-from vitlab.compare.recipes import compare_recipes
+from vitlab.compare.recipes import changed_fields, compare_recipes
 from vitlab.errors import RunError
 from vitlab.figures import comparison as figures
 from vitlab.files import write_json, write_text
@@ -33,6 +33,7 @@ __all__ = [
     "Fact",
     "Group",
     "RunFacts",
+    "changed_fields",
     "compare",
     "compare_groups",
     "default_folder",

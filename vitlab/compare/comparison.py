@@ -27,7 +27,11 @@ SHAPE = ("schedule", "warmup_epochs", "hold_epochs", "final_lr", "step_epochs", 
          "plateau_factor", "plateau_patience")  # fmt: skip
 """Fields of `optim` that say how long a run trained at which part of its rate."""
 
-COSTS = {"images_seen": "images seen", "parameters": "parameters", "macs": "multiply-adds"}
+COSTS = {
+    "images_seen": "images seen",
+    "parameters": "parameters",
+    "macs": "multiply-adds of an image",
+}
 """Facts whose ratio is named, and how they are called."""
 
 TOLERANCE = 0.01
@@ -43,7 +47,6 @@ class Group:
         sample: accuracy by seed; seeds without a result are counted, as failed or as still to come.
         fallback: a run that stands for the config where none has a result.
         studied: fields that a study changes here on purpose; None where nobody planned a change.
-        training_macs: multiply-adds of the whole training of each run, where they were counted.
     """
 
     name: str
@@ -51,7 +54,6 @@ class Group:
     sample: Sample
     fallback: RunFacts | None = None
     studied: frozenset[str] | None = None
-    training_macs: Sequence[float] = ()
 
     @property
     def known(self) -> Sequence[RunFacts]:
@@ -171,11 +173,8 @@ def unequal(one: Group, other: Group) -> list[str]:
         _times(name, *([run[fact] for run in group.runs if run[fact]] for group in (one, other)))
         for fact, name in COSTS.items()
     ]
-    # Images of another size for a while cost another amount though each of these is equal.
-    if not any(costs):
-        costs.append(
-            _times("multiply-adds of the training", one.training_macs, other.training_macs)
-        )
+    whole = ([run.training_macs for run in g.runs if run.training_macs] for g in (one, other))
+    costs.append(_times("multiply-adds of the training", *whole))
     found = [*_settings(one, other), *_circumstances(one.known[0], other.known[0]), *costs]
     return [words for words in found if words]
 

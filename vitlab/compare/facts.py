@@ -52,6 +52,7 @@ SOURCES: dict[str, dict[str, str]] = {
         "mean_f1": "{split}.mean_f1",
         "mean_confidence": "{split}.mean_confidence",
         "calibration_error": "{split}.calibration_error",
+        "temperature": "{split}.temperature",
         "scaled_calibration_error": "{split}.scaled_calibration_error",
         "train_accuracy": "{split}.train_accuracy",
         "corrupted_accuracy": "{split}-robustness.mean_corrupted_accuracy",
@@ -64,6 +65,7 @@ SOURCES: dict[str, dict[str, str]] = {
         "accuracy": "{split}.accuracy",
         "loss": "{split}.loss",
         "train_accuracy": "train_clean.accuracy",
+        "train_accuracy_images": "train_clean.images",
         "parameters": "parameters",
         "macs": "macs",
         "seconds_per_epoch": "seconds_per_epoch",
@@ -81,6 +83,7 @@ SOURCES: dict[str, dict[str, str]] = {
         "images": "data.{split}_images",
         "command": "command",
         "device": "device",
+        "device_type": "device_type",
         "threads": "threads",
         "precision": "precision.value",
         "started": "started",
@@ -90,6 +93,7 @@ SOURCES: dict[str, dict[str, str]] = {
         "python": "python",
         "data_fingerprint": "data.fingerprint",
         "train_images": "data.train_images",
+        "validation_images": "data.validation_images",
         "validation_seen": "data.validation_seen",
         "split_sha256": "data.split_sha256.{split}",
     },
@@ -222,6 +226,23 @@ class RunFacts:
             "bit_reproducible": self._bit_reproducible(),
         }
         return computed | found
+
+    @cached_property
+    def training_macs(self) -> float | None:
+        """Multiply-adds of its training, where backward takes twice as many as forward.
+
+        Each pass of SAM is counted, and a teacher is not. None where its parts are unknown.
+        """
+        config, macs = self.run.config, self["macs"]
+        epochs, images = self["epochs_done"], self["train_images"]
+        if not (macs and epochs and images):
+            return None
+        if not config.train.small_epochs:
+            return (6 if config.optim.sam else 3) * epochs * images * macs
+        # What small images cost only the model knows: the one case in which torch is loaded.
+        from vitlab.models.cost import cost, training_macs
+
+        return training_macs(config, epochs, images) * macs / cost(config).macs
 
     @cached_property
     def _files(self) -> dict[str, Mapping[str, Any]]:

@@ -1,14 +1,19 @@
 """Two recipes over seeds: runs whose configs differ in nothing but the seed are one recipe."""
 
 import json
+import shlex
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from vitlab.compare.comparison import Group, changes, compare_groups, numbers
 from vitlab.compare.facts import RunFacts
-from vitlab.config import shared_fields
+from vitlab.config import WITHOUT_EFFECT, Config, fields_of, shared_fields
+from vitlab.data import ARRAYS, KNOWN
+from vitlab.fields import text
+from vitlab.formatting import count
+from vitlab.recipes import ALL_RECIPES, command
 from vitlab.stats import Sample
 
 
@@ -82,7 +87,7 @@ def compare_recipes(entries: list[RunFacts]) -> dict[str, Any]:
 
 
 def _name(own: list[RunFacts], groups: Iterable[list[RunFacts]]) -> str:
-    """The recipe's name, and where another is called the same, the fields in which they differ."""
+    """The recipe's name, and what tells it from another of that name or from the recipe itself."""
     run = own[0].run
     alike = [one[0].run for one in groups if one[0].run.config.recipe == run.config.recipe]
     others = [shared_fields(other.config) for other in alike]
@@ -93,4 +98,26 @@ def _name(own: list[RunFacts], groups: Iterable[list[RunFacts]]) -> str:
     )
     if len(alike) > 1 and not apart:
         apart = f"data {own[0]['data_fingerprint'][:8]}" if own[0]["data_fingerprint"] else run.name
+    changed = [name for name in changed_fields(run.config) or () if name not in WITHOUT_EFFECT]
+    if len(alike) == 1 and changed:
+        apart = f"{count(len(changed), 'field')} changed"
     return f"{run.config.recipe} ({apart})" if apart else run.config.recipe
+
+
+def changed_fields(config: Config) -> dict[str, str] | None:
+    """Fields in which a config is not that of its recipe, as one types them.
+
+    The seed, and what a data set says of itself, are no change. None where no command makes it.
+    """
+    start = ALL_RECIPES.get(config.recipe)
+    if start is None or config.data.dataset == ARRAYS:
+        return None
+    data, known = replace(config.data, classes=None), KNOWN.get(config.data.dataset)
+    for name in ("image_size", "channels") if known else ():
+        if getattr(data, name) == getattr(known, name):
+            data = replace(data, **{name: None})
+    train = replace(config.train, seed=start().train.seed)
+    _, _, _, *words = shlex.split(command(replace(config, data=data, train=train)) or "")
+    same = {name: text(value) for name, value in fields_of(start()).items()}
+    pairs = zip((word[2:] for word in words[::2]), words[1::2], strict=True)
+    return {name: value for name, value in pairs if same.get(name) != value}

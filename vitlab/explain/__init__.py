@@ -132,7 +132,7 @@ def explain(
     with enough_memory(too_large):
         if examples is not None:
             result = _faithfulness(model, methods, examples, measured, split, folder, quiet)
-        verdicts = faithfulness_verdicts(folder, model.checkpoint.sha256)
+        verdicts = run.map_verdicts(split, model.checkpoint.sha256)
         answers = [
             _explain(model, methods, picture, folder, verdicts)
             for picture in tracked(pictures, "pictures", len(images) or len(places), quiet=quiet)
@@ -170,15 +170,6 @@ def _drawn(examples: LabelledImages, places: np.ndarray, split: str) -> list[Pic
         own = np.broadcast_to(image, (*image.shape[:2], 3))
         pictures.append(Picture(f"{split}-{place:05d}", title, own, image))
     return pictures
-
-
-def faithfulness_verdicts(folder: Path, checkpoint_sha256: str) -> dict[str, str]:
-    """By method, what its test came to; empty where this checkpoint's maps were not tested."""
-    file = folder / "faithfulness.json"
-    stored = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    if stored.get("checkpoint_sha256") != checkpoint_sha256:
-        return {}
-    return {one["method"]: one["verdict"] for one in stored["methods"] if "verdict" in one}
 
 
 def _explain(

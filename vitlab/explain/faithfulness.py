@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from vitlab.explain.methods import batch_size, compute_maps
 from vitlab.inference import at_once
 from vitlab.progress import tracked
+from vitlab.records import PASSED
 from vitlab.stats import LEVEL, holm, t_interval
 
 SEED = 42
@@ -261,7 +262,7 @@ def verdict(row: Mapping[str, Any]) -> str:
     elif not wins["random"]:
         text = "no evidence that it beats a random map"
     else:
-        text = "beats both" if wins["centre"] else "beats a random map, not the centre"
+        text = PASSED if wins["centre"] else "beats a random map, not the centre"
     if row["similarity"][-1]["interval"][0] > SIMILAR:
         text += "; hardly depends on the weights"
     return text

@@ -6,6 +6,7 @@
 Nothing is uploaded unless `push` is called.
 """
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,30 +21,36 @@ from vitlab.data import KNOWN
 from vitlab.errors import VitlabError
 from vitlab.export.onnx import needed
 from vitlab.files import write_bytes, write_json, write_text
-from vitlab.formatting import between, bullets, markdown_name, percent, table
+from vitlab.formatting import between, bullets, count, markdown_name, percent, table
 from vitlab.inference import TrainedModel
 from vitlab.models import build_model
+from vitlab.recipes import command
 from vitlab.tensors import read_tensors
 
 
 def write(model: TrainedModel, folder: Path) -> Path:
     """Write a model for the Hub into a folder; return the file of its weights."""
     weights = {name: tensor.contiguous() for name, tensor in model.module.state_dict().items()}
-    # A folder of one's own is nobody else's business.
-    data = replace(model.run.config.data, dataset=model.card["dataset"])
     config = {
         "library_name": "vitlab",
         "model_type": "vitlab",
         "id2label": {str(k): name for k, name in enumerate(model.class_names)},
         "label2id": {name: k for k, name in enumerate(model.class_names)},
         "preprocessing": model.to_dict(),
-        "vitlab": replace(model.run.config, data=data).to_dict(),
+        "vitlab": published(model).to_dict(),
         "vitlab_version": __version__,
     }
     write_bytes(folder / "model.safetensors", save(weights))
     write_json(folder / "config.json", config)
     write_text(folder / "README.md", readme(model))
     return folder / "model.safetensors"
+
+
+def published(model: TrainedModel) -> Config:
+    """A model's config, in which paths have no folders: these are nobody else's business."""
+    config, card = model.run.config, model.card
+    data = replace(config.data, dataset=card["dataset"])
+    return replace(config, data=data, train=replace(config.train, weights=card["weights"]))
 
 
 def read(file: Path, config: Config, input_size: tuple[int, int]) -> nn.Module:
@@ -81,11 +88,11 @@ def readme(model: TrainedModel) -> str:
         model_name=model.name if results else None,
         eval_results=results or None,
     )
-    temperature = f"{model.temperature:.4f}, from {number(card['validation_images'])} images"
     rows = [
         ("test accuracy", measured(card, "test")),
         ("validation accuracy", measured(card, "validation")),
-        ("temperature", temperature if model.calibrated else "not measured"),
+        ("temperature", temperature(model)),
+        ("weights at the start", markdown_name(card["weights"] or "random")),
         ("parameters", number(card["parameters"])),
         ("multiply-adds", number(card["multiply_adds"])),
         ("training images", number(card["training_images"])),
@@ -93,36 +100,66 @@ def readme(model: TrainedModel) -> str:
         ("data set", markdown_name(card["dataset"])),
         ("checkpoint", f"`{model.checkpoint.sha256[:16]}`"),
     ]
+    made = command(published(model))
+    rows += [("command", f"`{made}`")] if made else []
     height, width = preprocessing.image_size
     colours = "grey" if preprocessing.channels == 1 else "RGB"
     body = [
         f"# {markdown_name(model.name)}",
-        f"A {card['model']} for {height} x {width} {colours} images, trained from scratch with "
-        f"vitlab {card['vitlab']}. Accuracies are of these weights, with 95 % intervals over "
-        "images; what is not measured says so.",
+        f"A {card['model']} for {height} x {width} {colours} images, {origin(card)}.",
         table(("", ""), rows),
         "## Classes",
         bullets(markdown_name(name) for name in model.class_names),
         "## Use",
         "```sh\nvitlab predict model.onnx photo.jpg\n```",
         "`model.onnx` takes normalised images and gives logits; size, statistics and class names "
-        "are in its metadata. `model.safetensors` starts a training of the same shape: "
-        "`vitlab train RECIPE --from hf:NAME`.",
+        "are in its metadata. `model.safetensors` starts a training of a model of its shape: "
+        f"`{fine_tuning(made)}`, with the name of this model on the Hub for NAME.",
         "## Limits",
-        f"The model knows {len(model.class_names)} classes and nothing else: a "
-        "picture of something else gets one of them, and sometimes a high probability. Its "
-        "accuracy on pictures unlike its training images was not measured.",
+        f"The model knows {len(model.class_names)} classes: a picture of anything else is given "
+        "one of them, too.",
     ]
     return f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(body) + "\n"
+
+
+def origin(card: dict[str, Any]) -> str:
+    """How a model came to be, in words."""
+    vitlab = f"vitlab {card['vitlab']}"
+    if card["weights"] is None:
+        return f"trained from scratch with {vitlab}"
+    return f"trained with {vitlab}, starting from the weights `{markdown_name(card['weights'])}`"
+
+
+def fine_tuning(made: str | None) -> str:
+    """The command that starts a training from a model of the Hub, of the same shape."""
+    if made is None:
+        return "vitlab train RECIPE --from hf:NAME"
+    _, _, recipe, *words = shlex.split(made)
+    shape = [
+        f"{name} {shlex.quote(value)}"
+        for name, value in zip(words[::2], words[1::2], strict=True)
+        if name.startswith(("--model.", "--data.image_size", "--data.channels"))
+    ]
+    return " ".join([f"vitlab train {recipe} --from hf:NAME", *shape])
+
+
+def temperature(model: TrainedModel) -> str:
+    """What logits are divided by, and what it was fitted on."""
+    if not model.calibrated:
+        return "not measured"
+    images = count(model.card["validation_images"], "validation image")
+    return f"{model.temperature:.4f}, fitted on {images}"
 
 
 def measured(card: dict[str, Any], split: str) -> str:
     """A split's accuracy with its interval, in words."""
     if card[f"{split}_accuracy"] is None:
         return "not measured"
-    interval = between(card[f"{split}_accuracy_interval"])
-    images = f"{card[f'{split}_images']:,} images"
-    return f"{percent(card[f'{split}_accuracy'])} ({interval}, {images})"
+    interval = f"95 % interval {between(card[f'{split}_accuracy_interval'])}"
+    words = [interval, count(card[f"{split}_images"], "image")]
+    if split == "validation" and card["validation_seen"]:
+        words.append(f"{card['validation_seen']:,} of them trained on before")
+    return f"{percent(card[f'{split}_accuracy'])} ({', '.join(words)})"
 
 
 def number(value: int | None) -> str:

@@ -10,7 +10,7 @@ from vitlab.figures import charts, style
 from vitlab.figures.charts import Line, Row
 from vitlab.figures.style import BLUE, GREY, INK, ORANGE, RED, SOFT
 from vitlab.figures.training import points
-from vitlab.formatting import p_value, signed
+from vitlab.formatting import count, p_value, signed
 
 TRANSFORMERS = ("vit", "hybrid")
 """Kinds of model that are drawn solid and round; all others are CNNs, dashed and square."""
@@ -214,8 +214,8 @@ def disagreements(
         ]
         charts.gallery(figure, images, words, ACROSS, rows)
         figure.supxlabel(
-            f"{len(images)} of {total:,} disagreements, among the images that evaluate keeps: some "
-            "at random, some mistakes; blue is right, red is wrong",
+            f"{len(images)} of {count(total, 'disagreement')}, among the images that evaluate "
+            "keeps: some at random, some mistakes; blue is right, red is wrong",
             fontsize=8.5, color=SOFT,
         )  # fmt: skip
     columns = ("index", "true", "predicted", "confidence", "against_predicted",

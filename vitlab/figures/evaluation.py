@@ -9,6 +9,7 @@ import numpy as np
 
 from vitlab.figures import charts, style
 from vitlab.figures.style import BLUE, GREY, HUES, INK, LABEL, RED, RULE, SOFT
+from vitlab.formatting import count
 
 COUNTED = 20
 """Most classes whose confusions are written as counts."""
@@ -167,7 +168,7 @@ def roc(
         labels = [f"{style.short(names[k])}: {areas[k]:.4f}" for k in shown]
         if len(ranked) > CURVES:
             handles.append(Line2D([], [], color=RULE))
-            labels.append(f"{len(ranked) - CURVES} others, none lower")
+            labels.append(f"{count(len(ranked) - CURVES, 'other')}, none lower")
         figure.legend(handles, labels, loc="outside right center", handlelength=1.6)
     rows = (
         [name, area, *point]

@@ -17,6 +17,7 @@ from vitlab.figures.charts import Line, Row
 from vitlab.figures.exploration import Tile, sheet, stretched
 from vitlab.figures.style import BLUE, FAINT, GREEN, GREY, HUES, INK, RED, SOFT
 from vitlab.files import write_bytes
+from vitlab.records import PASSED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,9 +36,6 @@ CHANNELS = 10
 
 TILE = 96
 """Most pixels on the longer side of an image among maps."""
-
-PASSED = "beats both"
-"""The verdict on a map that passed its own test (`explain.faithfulness`)."""
 
 
 def maps(
@@ -344,7 +342,7 @@ def faithfulness(result: Mapping[str, Any], path: Path, *, title: str = "") -> N
 
 
 def gains(methods: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """What each map gains over chance; hollow are maps that know neither image nor model."""
+    """The gain of each map; hollow are maps that know neither image nor model."""
     return [
         Row(
             one["method"], one["gain"]["mean"], one["gain"]["interval"],

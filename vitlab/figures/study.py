@@ -10,6 +10,7 @@ import numpy as np
 
 from vitlab.figures import style
 from vitlab.figures.style import BLUE, FAINT, GREY, HUES, INK, LABEL, RED, RULE, prefixed
+from vitlab.formatting import count
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -329,5 +330,5 @@ def _legend(figure: "Figure", handles: Mapping[str, Any], colours: Mapping[str, 
     shown = list(own.values())
     if len(own) < len(handles):
         shown.append(next(handle for name, handle in handles.items() if name not in own))
-        labels.append(f"{len(handles) - len(own)} others, none higher")
+        labels.append(f"{count(len(handles) - len(own), 'other')}, none higher")
     style.legend(figure, shown, labels)

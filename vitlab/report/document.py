@@ -300,7 +300,9 @@ def whole(value: float) -> str:
 
 
 def millions(value: float) -> str:
-    """A count in millions, or in billions."""
+    """A count in millions or in billions, and as it is where it is small."""
+    if value < 1e5:
+        return whole(value)
     return f"{value / 1e9:.2f} G" if value >= 1e9 else f"{value / 1e6:.2f} M"
 
 

@@ -9,8 +9,9 @@ from markupsafe import Markup
 from vitlab.config import Config, ViTConfig
 from vitlab.figures import features as figures
 from vitlab.figures import style
-from vitlab.figures.explanation import PASSED, gains
-from vitlab.formatting import between
+from vitlab.figures.explanation import gains
+from vitlab.formatting import between, count
+from vitlab.records import PASSED
 from vitlab.report import architecture, techniques
 from vitlab.report.document import (
     Block,
@@ -81,9 +82,8 @@ def models(found: Sequence[Subject]) -> Iterator[Panel]:
 
 def parts(rest: Sequence[Word], name: Name, where: Sources) -> Panel:
     """The techniques of a model that do not stand beside its drawing."""
-    headline = say(
-        "{n} more choices make {name} what it is", n=Number(str(len(rest)), where), name=name
-    )
+    n = Number(count(len(rest), "more choice"), where)
+    headline = say("{n} of {name}", n=n, name=name)
     return Panel("parts", "How its parts work", headline, [Words(rest, where)], weight=5)
 
 
@@ -96,10 +96,10 @@ def in_words(one: Subject) -> Sentence:
         rows, columns = cfg.grid(size)
         where = (at, one.at(CONFIG, "data.image_size"))
         return say(
-            "{name} reads an image as {patches} patches, in {depth} blocks of width {width}",
+            "{name} reads an image as {patches} patches, in {depth} of width {width}",
             name=one.name,
             patches=Number(str(rows * columns), where),
-            depth=Number(str(cfg.depth), (at,)),
+            depth=Number(count(cfg.depth, "block"), (at,)),
             width=Number(str(cfg.width), (at,)),
         )
     return say(
@@ -138,7 +138,7 @@ def looks(found: Sequence[Subject]) -> Iterator[Panel]:
             yield Panel(
                 key,
                 topic,
-                say("Nobody has asked {name} yet", name=one.name),
+                say("The maps of {name} were not tested", name=one.name),
                 [
                     Missing(
                         "Maps of what it looks at, and which of them are true:",
@@ -152,10 +152,11 @@ def looks(found: Sequence[Subject]) -> Iterator[Panel]:
         gained = (one.at(file, "methods.gain"),)
         rows = gains(tested["methods"])
         caption = say(
-            "What each map gains over chance when patches are covered and uncovered in "
-            "its order, on {n} {split} images, 95 % intervals. Hollow: maps that know "
-            "neither image nor model.",
+            "The gain of each map: how much higher the probability of the class is while cells are "
+            "uncovered in its order than while they are covered, on {n} {split} images, "
+            "{level} intervals. Hollow: maps that know neither image nor model.",
             n=Number(whole(tested["images"]), (one.at(file, "images"),)),
+            level=Number(f"{100 * tested['level']:.0f} %", (one.at(file, "level"),)),
             split=tested["split"],
         )
         options = {"zero": 0.0, "form": style.plainly}
@@ -173,14 +174,12 @@ def looks(found: Sequence[Subject]) -> Iterator[Panel]:
         verdicts = [row for row in tested["methods"] if "verdict" in row]
         more: list[Block] = []
         if len(pictures) > 1:
-            more.append(
-                Pictures(pictures[1:], say("More images, drawn at random."), (), large=True)
-            )
+            more.append(Pictures(pictures[1:], say("More images."), (), large=True))
         more.append(
             Bullets(
                 [
                     say(
-                        "{method}: {verdict}; gain {gain}, 95 % interval {interval}.",
+                        "{method}: {verdict}; gain {gain}, interval {interval}.",
                         method=row["method"],
                         verdict=row["verdict"],
                         gain=Number(f"{row['gain']['mean']:+.3f}", gained),
@@ -196,9 +195,13 @@ def looks(found: Sequence[Subject]) -> Iterator[Panel]:
 
 
 def faithfulness(one: Subject) -> Path | None:
-    """The file of a run that says how faithful its maps are, if it has one."""
-    files = (one.run.faithfulness_file(split) for split in ("validation", "test"))
-    return next((file for file in files if file.is_file()), None)
+    """The file of a run that says how faithful its maps are, if it has one of these weights."""
+    weights = one.facts["checkpoint_sha256"]
+    for file in (one.run.faithfulness_file(split) for split in ("validation", "test")):
+        known = file.is_file() and read_existing(file).get("checkpoint_sha256", weights)
+        if file.is_file() and weights in (None, known):
+            return file
+    return None
 
 
 def _aside(path: Path) -> bool:
@@ -208,20 +211,14 @@ def _aside(path: Path) -> bool:
 
 def truest(one: Subject, verdicts: Sequence[dict[str, Any]], where: Sources) -> Sentence:
     """Which map to believe."""
-    trusted = [row for row in verdicts if row["verdict"] == PASSED]
-    if not trusted:
-        return say(
-            "No map of {name} is shown to beat both a random one and the centre", name=one.name
-        )
-    best = max(trusted, key=lambda row: row["gain"]["mean"])
-    refuted = len(verdicts) - len(trusted)
+    passed = [row for row in verdicts if row["verdict"] == PASSED]
+    best = max(passed, key=lambda row: row["gain"]["mean"], default=None)
     return say(
-        "{best} is the truest of {n} maps of {name}; {refuted} are not shown to beat both chance "
-        "and the centre",
-        best=best["method"],
-        n=Number(str(len(verdicts)), where),
+        "{n} of {all} maps of {name} passed their test" + (", {best} gains most" if best else ""),
+        n=Number(str(len(passed)), where),
+        all=Number(str(len(verdicts)), where),
         name=one.name,
-        refuted=Number(str(refuted), where),
+        best=best["method"] if best else "",
     )
 
 
@@ -240,7 +237,7 @@ def features_file(one: Subject, found: Sequence[Subject]) -> Path | None:
 
 PICTURED = {
     "components": "The first three principal components of the patch tokens, as red, green and "
-    "blue, for an image of each class.",
+    "blue, for an image of each class that is named.",
     "pca": "Validation images by the first two principal components of their features, in several "
     "layers.",
     "tsne": "The same by t-SNE, which keeps neighbours together.",

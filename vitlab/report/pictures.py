@@ -13,7 +13,7 @@ from markupsafe import Markup
 from vitlab.figures import charts, style
 from vitlab.figures.charts import Line, Row
 from vitlab.metrics import galleries, log_softmax
-from vitlab.report.document import Figure, Picture, Pictures, Sentence, Sources, say
+from vitlab.report.document import Figure, Number, Picture, Pictures, Sentence, Sources, say
 from vitlab.report.subject import Subject
 
 LARGEST = 1400
@@ -68,7 +68,10 @@ def line_chart(
 
 
 def samples(one: Subject, kind: str, words: str) -> Pictures | None:
-    """Images that evaluate kept, with the model's answers; None where it kept none."""
+    """Images that evaluate kept, with the model's answers; None where it kept none.
+
+    The caption is `words` with the number of images and the split in the places {n} and {split}.
+    """
     found = kept_images(one)
     if found is None:
         return None
@@ -88,7 +91,8 @@ def samples(one: Subject, kind: str, words: str) -> Pictures | None:
     if not pictures:
         return None
     sources = _of_images(one)
-    return Pictures(pictures, say(words.format(split=one.split).capitalize() + "."), sources)
+    n = Number(str(len(pictures)), sources[:1])
+    return Pictures(pictures, say(words, n=n, split=one.split), sources)
 
 
 def shared_mistakes(pair: Sequence[Subject], most: int = 18) -> Pictures | None:

@@ -1,15 +1,17 @@
 """What runs achieved: beside what others published, against each other, class by class."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from vitlab.compare import compare
 from vitlab.compare import page as comparison
+from vitlab.config import shared_fields
 from vitlab.figures import charts, style
 from vitlab.figures.charts import Row
 from vitlab.figures.comparison import class_rows
 from vitlab.figures.style import GREY, HUES
-from vitlab.formatting import between, percent, points, signed
+from vitlab.formatting import between, count, percent, points, signed
 from vitlab.records import ClassResult, SplitResult
 from vitlab.report.document import (
     Block,
@@ -24,6 +26,7 @@ from vitlab.report.document import (
     Table,
     Text,
     join,
+    listed,
     merged,
     say,
     tenth,
@@ -31,8 +34,8 @@ from vitlab.report.document import (
     whole,
 )
 from vitlab.report.pictures import chart, dot_chart, samples, shared_mistakes
-from vitlab.report.subject import Subject, plainly, without_folders
-from vitlab.reproduce.rows import PUBLISHED, SYSTEMS
+from vitlab.report.subject import Subject, plainly, resolved, without_folders
+from vitlab.reproduce.rows import PUBLISHED, SYSTEMS, published, row_config
 from vitlab.run import RESULTS
 from vitlab.stats import wilson
 
@@ -55,12 +58,14 @@ IN_PROVENANCE = (
 
 def results(found: Sequence[Subject]) -> Iterator[Panel]:
     """Accuracy, beside what others published."""
-    judged = [one for one in found if one.facts["accuracy"] is not None]
-    if not judged:
+    known = [one for one in found if one.facts["accuracy"] is not None]
+    if not known:
         blocks = [
             Missing(
-                f"{one.text} has no result on the test images:",
-                f"vitlab evaluate {one.command} --split test",
+                f"{one.text} has no result:",
+                f"vitlab evaluate {one.command} --split test"
+                if one.facts.finished
+                else f"vitlab train --resume {one.command}",
             )
             for one in found
         ]
@@ -75,13 +80,11 @@ def results(found: Sequence[Subject]) -> Iterator[Panel]:
             HUES[place % len(HUES)],
         )
         for place, one in enumerate(found)
-        if one in judged
+        if one in known
     ]
-    where = merged((*one.where("accuracy"), *one.where("accuracy_interval")) for one in judged)
-    first = judged[0]
-    comparable = first.config.data.dataset == "cifar10" and first.split == "test"
+    where = merged((*one.where("accuracy"), *one.where("accuracy_interval")) for one in known)
     caption = say("Accuracy with its 95 % interval over images, one trained model each.")
-    if comparable:
+    if all(one.config.data.dataset == "cifar10" and one.split == "test" for one in known):
         rows += [
             Row(
                 name.removesuffix("-whole"),
@@ -96,84 +99,91 @@ def results(found: Sequence[Subject]) -> Iterator[Panel]:
         rows.sort(key=lambda row: -row.value)
         where = (*where, Source("vitlab", "reproduce/rows.py", "SYSTEMS"))
         caption = say(
-            "Hollow: what the sources of seven recipes published on these test images, "
-            "one number each, of other budgets; most chose the best epoch on the test "
-            "images, which is never done here."
+            "Hollow: what the sources of other recipes published on these test images, one number "
+            "each, of other budgets."
         )
     blocks: list[Block] = [dot_chart(rows, "accuracies", caption, where)]
-    blocks.append(
-        Bullets(
-            [
-                *(s for one in judged for s in against_published(one)),
-                *(s for one in judged for s in openings(one)),
-            ]
-        )
-    )
+    sentences = [
+        *(sentence for one in known for sentence in against_published(one)),
+        *(sentence for one in known for sentence in openings(one)),
+    ]
+    if sentences:
+        blocks.append(Bullets(sentences))
     for one in found:
-        if one.split != "test":
+        if one.split != "test" and one.facts.finished:
             blocks.append(
                 Missing(
                     f"{one.text} is evaluated on validation images; the final result comes from:",
                     f"vitlab evaluate {one.command} --split test",
                 )
             )
-    more = [result_table(judged)] if len(found) == 1 else []
-    yield Panel("result", "Result", headline_result(judged), blocks, more, weight=9)
+    more = [result_table(known)] if len(found) == 1 else []
+    yield Panel("result", "Result", headline_result(known), blocks, more, weight=9)
 
 
 def interval_words(one: Subject) -> str:
     """An accuracy and its interval, shortly."""
     low, high = one.facts["accuracy_interval"]
-    told = f"{percent(one.facts['accuracy'])} ({points(low)} to {points(high)})"
     seen = one.facts["split"] == "validation" and one.facts["validation_seen"]
-    return told + (f", {seen:,} of the images trained on before" if seen else "")
+    words = f"{percent(one.facts['accuracy'])} ({points(low)} to {points(high)})"
+    return words + (f", {seen:,} of the images trained on before" if seen else "")
 
 
-def headline_result(judged: Sequence[Subject]) -> Sentence:
+def headline_result(known: Sequence[Subject]) -> Sentence:
     """The result in one line."""
-    parts = [
-        say("{name} {accuracy}", name=one.name, accuracy=one.number("accuracy")) for one in judged
-    ]
-    if len(judged) > 1:
-        return join(parts, ", ")
-    one = judged[0]
-    if published := PUBLISHED.get(one.config.recipe):
-        return say(
-            "{ours} here, {theirs} published",
-            ours=one.number("accuracy"),
-            theirs=Number(percent(published.accuracy), (published_at(one),)),
+    if len(known) > 1:
+        return join(
+            [say("{name} {accuracy}", name=x.name, accuracy=x.number("accuracy")) for x in known],
+            ", ",
         )
+    one = known[0]
+    if source := published_for(one):
+        return say("{ours} here, {theirs} published", ours=one.number("accuracy"), theirs=source)
     return say(
-        "{accuracy} of {images} {split} images, somewhere between {interval}",
+        "{accuracy} of {images} {split} images, 95 % interval {interval}",
         accuracy=one.number("accuracy"),
         images=one.number("images", whole),
         split=one.split,
-        interval=one.number(
-            "accuracy_interval", lambda value: between(value).replace(" to ", " and ")
-        ),
+        interval=one.number("accuracy_interval", between),
     )
 
 
-def published_at(one: Subject) -> Source:
-    """Where a published figure stands."""
-    return Source("vitlab", "reproduce/rows.py", f"PUBLISHED.{one.config.recipe}")
+def published_row(one: Subject) -> str | None:
+    """The row of the results page whose config a run has, if it was tested on its images."""
+    if one.config.data.dataset != "cifar10" or one.split != "test":
+        return None
+    fields = shared_fields(one.config)
+    for name in (*SYSTEMS, *PUBLISHED):
+        row = row_config(name)
+        if shared_fields(replace(row, data=resolved(row.data))) == fields:
+            return name
+    return None
+
+
+def published_for(one: Subject) -> Number | None:
+    """What the source of a run's config published, if it has one."""
+    name = published_row(one)
+    if name is None or (source := published(name)) is None:
+        return None
+    table = "SYSTEMS" if name in SYSTEMS else "PUBLISHED"
+    return Number(
+        percent(source.accuracy), (Source("vitlab", "reproduce/rows.py", f"{table}.{name}"),)
+    )
 
 
 def against_published(one: Subject) -> Iterator[Sentence]:
-    """A run beside the figure that its recipe's source reports."""
-    published = PUBLISHED.get(one.config.recipe)
-    if published is None or one.config.data.dataset != "cifar10":
-        yield say(
-            "{name} is a recipe of vitlab: no source published a figure for it.", name=one.name
-        )
+    """A run beside the figure that the source of its config reports."""
+    name, theirs = published_row(one), published_for(one)
+    source = name and published(name)
+    if not source or theirs is None:
         return
     low, high = one.facts["accuracy_interval"]
-    place = "below" if published.accuracy < low else "above" if published.accuracy > high else "in"
+    place = "below" if source.accuracy < low else "above" if source.accuracy > high else "in"
     yield say(
-        f"The source of {{name}} published {{theirs}}, which lies {place} the interval {{ours}}. "
-        f"{published.note.capitalize()}",
-        name=one.name,
-        theirs=Number(percent(published.accuracy), (published_at(one),)),
+        f"The source of {{recipe}} published {{theirs}}, which lies {place} the interval {{ours}}. "
+        f"{source.note and f'{source.note.capitalize()}.'}",
+        recipe=Name(one.config.recipe),
+        theirs=theirs,
         ours=one.number("accuracy_interval", between),
     )
 
@@ -188,19 +198,19 @@ def openings(one: Subject) -> Iterator[Sentence]:
         )
 
 
-def result_table(judged: Sequence[Subject]) -> Table:
+def result_table(known: Sequence[Subject]) -> Table:
     """Everything measured, a column for each run, as `vitlab compare` writes it."""
     rows = []
     for title, (names, write) in comparison.ROWS.items():
         if title in IN_PROVENANCE:
             continue
         cells = []
-        for one in judged:
+        for one in known:
             where = merged(one.where(name) for name in names)
             cells.append(Number(write(one.facts.__getitem__) if where else "-", where))
         if any(cell.text != "-" for cell in cells):
             rows.append([title, *cells])
-    return Table(["", *(one.name for one in judged)], rows, "Everything measured.")
+    return Table(["", *(one.name for one in known)], rows, "Everything measured.")
 
 
 def duel(found: Sequence[Subject]) -> Iterator[Panel]:
@@ -214,7 +224,7 @@ def duel(found: Sequence[Subject]) -> Iterator[Panel]:
     pairs = [pair for pair in compared["models"] if pair["reason"] is None]
     wanting = [pair for pair in compared["models"] if pair["reason"] is not None]
     where = tuple(one.at(one.run.predictions(split), "logits, labels") for one in found)
-    told = Bullets(
+    sentences = Bullets(
         [traced(without_folders(plainly(words)), *where) for words in compared["findings"]]
     )
     table = result_table(found)
@@ -227,8 +237,8 @@ def duel(found: Sequence[Subject]) -> Iterator[Panel]:
             for one in found
             if not one.run.predictions(split).is_file()
         ]
-        headline = say("Not compared image by image yet")
-        yield Panel("against", topic, headline, [told, *commands], [table], weight=7)
+        headline = say("Not compared image by image")
+        yield Panel("against", topic, headline, [sentences, *commands], [table], weight=7)
         return
     blocks: list[Block] = []
     for pair in pairs[:2]:
@@ -267,15 +277,15 @@ def duel(found: Sequence[Subject]) -> Iterator[Panel]:
         difference=Number(signed(first["difference"]), where),
     )
     more: list[Block] = [
-        told,
+        sentences,
         table,
         *(Text(traced(without_folders(plainly(pair["reason"])))) for pair in wanting),
     ]
     yield Panel("against", topic, headline, [*blocks, counts], more, weight=9)
     if pictures := shared_mistakes(found[:2]):
         headline = say(
-            "{n} images only {run} recognises, {m} only {other}",
-            n=Number(whole(first["only_run_right"]), where),
+            "{n} only {run} recognises, {m} only {other}",
+            n=Number(count(first["only_run_right"], "image"), where),
             run=Name(first["run"]),
             m=Number(whole(first["only_against_right"]), where),
             other=Name(first["against"]),
@@ -285,28 +295,24 @@ def duel(found: Sequence[Subject]) -> Iterator[Panel]:
 
 def classes(found: Sequence[Subject]) -> Iterator[Panel]:
     """What is hard, and what is taken for what."""
-    judged = evaluated(found)
+    pairs = evaluated(found)
     blocks: list[Block] = []
     more: list[Block] = []
     headlines = []
-    if len(judged) > 1:
-        blocks += filter(None, [class_chart(judged)])
-    for one, result in judged:
+    if len(pairs) > 1:
+        blocks += filter(None, [class_chart(pairs)])
+    for one, result in pairs:
         ordered = by_accuracy(result)
-        if len(judged) == 1 and ordered:
+        if len(pairs) == 1 and ordered:
             blocks.append(hardest(one, ordered))
         if len(result["confusion"]) <= MANY:
             target = blocks if len(blocks) < 3 else more
             target.append(matrix(one, result))
         if result["top_confusions"]:
             more.append(confusion_table(one, result))
-        if ordered:
-            own = next(iter(of_classes(one)))
-            headlines.append(
-                say("{name}: {own}", name=one.name, own=own) if len(judged) > 1 else own
-            )
-    if judged:
-        headline = join(headlines[:2]) if headlines else say("No class was evaluated")
+        headlines += list(of_classes(one))[:1]
+    if pairs:
+        headline = join(headlines[:2]) if headlines else say("Every class is recognised as often")
         yield Panel("classes", "Classes", without_stop(headline), blocks, more, weight=8)
 
 
@@ -324,14 +330,14 @@ def hardest(one: Subject, ordered: Sequence[tuple[float, ClassResult]]) -> Figur
     return dot_chart(rows, f"accuracy of classes of {one.text}, hardest first", caption, where)
 
 
-def class_chart(judged: Sequence[tuple[Subject, SplitResult]]) -> Figure | None:
+def class_chart(pairs: Sequence[tuple[Subject, SplitResult]]) -> Figure | None:
     """Accuracy of each class in all runs beside each other, where the classes are the same ones."""
-    names = [row["class"] for row in judged[0][1]["per_class"]]
+    names = [row["class"] for row in pairs[0][1]["per_class"]]
     if len(names) > MANY or any(
-        [row["class"] for row in result["per_class"]] != names for _, result in judged
+        [row["class"] for row in result["per_class"]] != names for _, result in pairs
     ):
         return None
-    series = {one.text: [row["accuracy"] for row in result["per_class"]] for one, result in judged}
+    series = {one.text: [row["accuracy"] for row in result["per_class"]] for one, result in pairs}
 
     def draw(axes: Any) -> None:
         charts.class_dots(axes, series, names)
@@ -342,7 +348,7 @@ def class_chart(judged: Sequence[tuple[Subject, SplitResult]]) -> Figure | None:
         height=charts.LINE * len(names) + 0.8,
         alt=f"accuracy of each class of {', '.join(series)}",
         caption=say("Accuracy of each class, on an axis that is cut to where they differ."),
-        sources=tuple(one.at(RESULTS, f"{one.split}.per_class.accuracy") for one, _ in judged),
+        sources=tuple(one.at(RESULTS, f"{one.split}.per_class.accuracy") for one, _ in pairs),
     )
 
 
@@ -379,28 +385,43 @@ def without_stop(sentence: Sentence) -> Sentence:
 
 
 def of_classes(one: Subject) -> Iterator[Sentence]:
-    """The hardest class, and the pair that is confused most."""
+    """The classes that are recognised least and most often, and a frequent mistake."""
     result = one.facts.result
     if result is None:
         return
-    if known := by_accuracy(result):
-        (low, worst), (high, best) = known[0], known[-1]
-        where = (one.at(RESULTS, f"{one.split}.per_class.accuracy"),)
+    if (known := by_accuracy(result)) and known[0][0] < known[-1][0]:
+        parts = {}
+        for key, accuracy in (("low", known[0][0]), ("high", known[-1][0])):
+            rows = [row for value, row in known if value == accuracy]
+            images = sum(row["images"] for row in rows)
+            parts[key] = Number(
+                f"{percent(accuracy)} of {count(images, 'image')}",
+                (
+                    one.at(RESULTS, f"{one.split}.per_class.accuracy"),
+                    one.at(RESULTS, f"{one.split}.per_class.images"),
+                ),
+            )
+            parts[f"{key}_names"] = listed([row["class"] for row in rows])
         yield say(
-            "Hardest is {worst} with {low}, easiest {best} with {high}.",
-            worst=Name(worst["class"]),
-            low=Number(percent(low), where),
-            best=Name(best["class"]),
-            high=Number(percent(high), where),
+            "{name} recognises {low_names} least ({low}) and {high_names} most ({high}).",
+            name=one.name,
+            **parts,
         )
     if result["top_confusions"]:
         pair = result["top_confusions"][0]
-        where = (one.at(RESULTS, f"{one.split}.top_confusions.pair_share"),)
+        names = [row["class"] for row in result["per_class"]]
+        true, predicted = names.index(pair["true"]), names.index(pair["predicted"])
+        matrix, field = result["confusion"], one.at(RESULTS, f"{one.split}.confusion")
+        errors = sum(map(sum, matrix)) - sum(matrix[k][k] for k in range(len(names)))
+        back = matrix[predicted][true]
         yield say(
-            "{true} and {predicted}, taken for one another, make {share} of all errors.",
+            "{name} takes {true} for {predicted}{reverse} in {n} of {errors}.",
+            name=one.name,
             true=Name(pair["true"]),
             predicted=Name(pair["predicted"]),
-            share=Number(tenth(pair["pair_share"]), where),
+            reverse=" or the reverse" if back else "",
+            n=Number(str(matrix[true][predicted] + back), (field,)),
+            errors=Number(count(errors, "mistake"), (field,)),
         )
 
 
@@ -425,42 +446,36 @@ def confusion_table(one: Subject, result: SplitResult) -> Table:
 
 def confidence(found: Sequence[Subject]) -> Iterator[Panel]:
     """Whether the model knows how good it is, and where it errs."""
-    judged = evaluated(found)
-    if not judged:
+    pairs = evaluated(found)
+    if not pairs:
         return
 
     def draw(axes: Any) -> None:
-        for (one, result), hue in zip(judged, HUES, strict=False):
+        for (one, result), hue in zip(pairs, HUES, strict=False):
             charts.reliability(axes, result["reliability"], hue, one.text)
-        if len(judged) > 1:
+        if len(pairs) > 1:
             style.legend(axes.figure, axes.collections)
 
     caption = say(
         "How often it is right where it is so sure, with 95 % intervals; a dot is as large as it "
         "has images. On the dashed line a model is as sure as it should be."
     )
-    where = tuple(one.at(RESULTS, f"{one.split}.reliability") for one, _ in judged)
-    alt = f"accuracy against confidence of {', '.join(one.text for one, _ in judged)}"
+    where = tuple(one.at(RESULTS, f"{one.split}.reliability") for one, _ in pairs)
+    alt = f"accuracy against confidence of {', '.join(one.text for one, _ in pairs)}"
     blocks: list[Block] = [chart(draw, height=4, alt=alt, caption=caption, sources=where)]
-    first, _ = judged[0]
-    if mistakes := samples(first, "mistakes", "mistakes at random: class, prediction, confidence"):
+    first, result = pairs[0]
+    words = "{n} mistakes at random: class, prediction, confidence."
+    if mistakes := samples(first, "mistakes", words):
         blocks.append(mistakes)
-    else:
+    elif result["top_confusions"]:
         blocks.append(
             Missing(
                 "Pictures of what it gets wrong:",
                 f"vitlab evaluate {first.command} --split {first.split}",
             )
         )
-    sentences = [join(list(of_confidence(one))) for one, _ in judged]
-    errors = [
-        say(
-            "{name}: calibration error {error}.",
-            name=one.name,
-            error=one.number("calibration_error"),
-        )
-        for one, _ in judged
-    ]
+    sentences = [join(list(of_confidence(one))) for one, _ in pairs]
+    errors = [sentence for one, _ in pairs for sentence in of_calibration(one)]
     yield Panel(
         "confidence",
         "How sure it is",
@@ -474,18 +489,39 @@ def confidence(found: Sequence[Subject]) -> Iterator[Panel]:
 def of_confidence(one: Subject) -> Iterator[Sentence]:
     """Whether the model is as sure as it should be."""
     sure, right = one.facts["mean_confidence"], one.facts["accuracy"]
-    if sure is None or right is None:
+    interval = one.facts["accuracy_interval"]
+    if sure is None or right is None or interval is None:
         return
+    verdict = "which is within the interval of its accuracy"
+    if not interval[0] <= sure <= interval[1]:
+        verdict = f"it is {'surer' if sure > right else 'less sure'} than it is right"
     yield say(
-        f"On average {{name}} is {{sure}} sure, and right on {{right}}: {how_sure(sure, right)}.",
+        f"On average {{name}} is {{sure}} sure, and right on {{right}}: {verdict}.",
         name=one.name,
         sure=one.number("mean_confidence"),
         right=one.number("accuracy"),
     )
 
 
-def how_sure(sure: float, right: float) -> str:
-    """Confidence against accuracy, in words."""
-    if abs(sure - right) < 0.01:
-        return "it knows how good it is"
-    return "it is surer than it should be" if sure > right else "it is less sure than it may be"
+def of_calibration(one: Subject) -> Iterator[Sentence]:
+    """The calibration error, as it is and after temperature scaling."""
+    if one.facts["calibration_error"] is None:
+        return
+    parts: dict[str, Any] = {
+        "name": one.name,
+        "error": one.number("calibration_error"),
+        "images": one.number("images", whole),
+        "split": one.split,
+    }
+    words = "{name}: calibration error {error} on {images} {split} images"
+    if one.facts["temperature"] is not None and one.facts["scaled_calibration_error"] is not None:
+        words += ", {scaled} after its logits are divided by the temperature {temperature}"
+        words += ", which was fitted on " + (
+            "them" if one.split == "validation" else "{fitted} validation images"
+        )
+        parts |= {
+            "scaled": one.number("scaled_calibration_error"),
+            "temperature": one.number("temperature", lambda value: f"{value:.3f}"),
+            "fitted": one.number("validation_images", whole),
+        }
+    yield say(f"{words}.", **parts)

@@ -1,10 +1,12 @@
 """What a report says of runs: a panel for each question, its headline computed from the numbers."""
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
-from vitlab.config import ViTConfig
+from vitlab.config import shared_fields
 from vitlab.data.known import KNOWN
 from vitlab.figures import style
 from vitlab.figures import training as figures
@@ -32,14 +34,22 @@ from vitlab.report.document import (
     listed,
     millions,
     say,
-    tenth,
     whole,
 )
 from vitlab.report.inside import faithfulness, features_file, knowledge, looks, models
 from vitlab.report.pictures import line_chart, samples
-from vitlab.report.results import classes, confidence, duel, of_classes, of_confidence, results
+from vitlab.report.results import (
+    classes,
+    confidence,
+    duel,
+    headline_result,
+    of_classes,
+    of_confidence,
+    results,
+)
 from vitlab.report.subject import Subject
 from vitlab.run import CONFIG, FINISHED, METRICS, PROVENANCE, RESULTS
+from vitlab.stats import wilson
 
 IDEAS = 7
 """Most hypotheses of a report."""
@@ -49,7 +59,7 @@ def report(found: Sequence[Subject]) -> Report:
     """The report of one run, or of several beside each other."""
     panels = [
         in_short(found),
-        data(found[0]),
+        *data_panels(found),
         *models(found),
         *training(found),
         *curves(found),
@@ -76,12 +86,13 @@ def question(found: Sequence[Subject]) -> Sentence:
     """What the runs were made to find out."""
     first = found[0]
     if len(found) > 1:
-        names = join([Sentence((one.name,)) for one in found[:-1]], ", ")
+        *others, last = (Sentence((one.name,)) for one in found)
+        sets = dict.fromkeys(one.dataset.text for one in found)
         return say(
-            "{names} or {last}: which one knows {data} better, and at what cost?",
-            names=names,
-            last=found[-1].name,
-            data=first.dataset,
+            "What do {names} and {last} reach on {data}, and at what cost?",
+            names=join(others, ", "),
+            last=last,
+            data=listed(list(sets)),
         )
     size = first.number("parameters", millions)
     kind = architecture.KINDS[first.config.model.kind]
@@ -100,11 +111,19 @@ def about(found: Sequence[Subject]) -> Sentence:
 
 
 def of_recipe(one: Subject) -> Sentence:
-    """What a run's recipe is, in its own first sentence."""
-    recipe = one.config.recipe
-    idea = (ALL_RECIPES[recipe].__doc__ or "").split("\n")[0] if recipe in ALL_RECIPES else ""
+    """What a run's recipe is in its own first sentence, or what the run changes of it."""
+    name, where = one.config.recipe, (one.at(CONFIG, "(all)"),)
+    if name not in ALL_RECIPES or one.options is None:
+        return say("{name}: a config of its own.", name=one.name)
+    if not one.options:
+        idea = (ALL_RECIPES[name].__doc__ or "").split("\n")[0].replace("`", "")
+        return say("{name}: {idea}", name=one.name, idea=idea)
+    changes = ", ".join(f"{field} {value}" for field, value in one.options.items())
     return say(
-        "{name}: {idea}", name=one.name, idea=idea.replace("`", "") or "a config of its own."
+        "{name}: the recipe {recipe} with {changes}.",
+        name=one.name,
+        recipe=name,
+        changes=Number(one.shown(changes), where),
     )
 
 
@@ -113,6 +132,7 @@ def cover(found: Sequence[Subject]) -> Tiles:
     if len(found) > 1:
         return Tiles([accuracy_tile(one, one.text) for one in found])
     one = found[0]
+    time, of = time_of(one)
     return Tiles(
         [
             accuracy_tile(one, f"{one.split} accuracy"),
@@ -122,27 +142,39 @@ def cover(found: Sequence[Subject]) -> Tiles:
                 say("{macs} multiply-adds an image", macs=one.number("macs", millions)),
             ),
             Tile(
-                one.number("process_seconds", minutes),
-                "of processor time",
-                say("{epochs} epochs", epochs=one.number("epochs", whole)),
+                time,
+                of.strip() or "of training",
+                say("{epochs}", epochs=one.number("epochs_done", epochs)),
             ),
         ]
     )
 
 
+def epochs(value: float) -> str:
+    """Epochs in words."""
+    return count(value, "epoch")
+
+
+def time_of(one: Subject) -> tuple[Number, str]:
+    """What the training took, and of what if not of the clock: a GPU's work is no processor's."""
+    if one.facts["device_type"] in (None, "cpu"):
+        return one.number("process_seconds", minutes), " of processor time"
+    return one.number("training_seconds", minutes), ""
+
+
 def accuracy_tile(one: Subject, what: str) -> Tile:
     """A run's accuracy with its interval."""
-    more = say("{interval}, n = 1", interval=one.number("accuracy_interval", between))
-    return Tile(one.number("accuracy"), what, more)
+    interval = one.number("accuracy_interval", between)
+    return Tile(one.number("accuracy"), what, say("{interval}, one model", interval=interval))
 
 
 def in_short(found: Sequence[Subject]) -> Panel:
     """What was found, in sentences."""
     first = found[0]
     sentences = [sentence for one in found for sentence in findings(one, brief=len(found) > 1)]
-    if first.facts["accuracy"] is None:
+    known = [one for one in found if one.facts["accuracy"] is not None]
+    if not known:
         headline = say("{name} has not been evaluated yet", name=first.name)
-        sentences.append(say("There is no accuracy to speak of before it is."))
     elif len(found) == 1:
         headline = say(
             "{name} is right on {accuracy} of the {split} images",
@@ -151,19 +183,15 @@ def in_short(found: Sequence[Subject]) -> Panel:
             split=first.split,
         )
     else:
-        best = max(found, key=lambda one: one.facts["accuracy"] or 0)
-        headline = say(
-            "{name} is right most often, on {accuracy} of the {split} images",
-            name=best.name,
-            accuracy=best.number("accuracy"),
-            split=best.split,
-        )
+        headline = headline_result(known)
     return Panel("short", "In short", headline, [Bullets(sentences)], weight=9)
 
 
 def findings(one: Subject, brief: bool) -> Iterator[Sentence]:
     """What a run's numbers say."""
-    if one.facts["accuracy"] is not None:
+    if one.facts["accuracy"] is None:
+        yield say("{name} has no accuracy before it is evaluated.", name=one.name)
+    else:
         yield say(
             "{name}: {accuracy} of {images} {split} images, 95 % interval {interval} over images "
             "for this one trained model.",
@@ -173,50 +201,76 @@ def findings(one: Subject, brief: bool) -> Iterator[Sentence]:
             split=one.split,
             interval=one.number("accuracy_interval", between),
         )
+        yield from seen_before(one)
     if (gap := one.facts["generalisation_gap"]) is not None:
-        words = "Clean training images: {train}, so {gap} points more than new ones."
-        if gap < 0:
-            words = "Clean training images: {train}, so {gap} points less than new ones."
+        counted = "{images} " * (one.facts["train_accuracy_images"] is not None)
+        than = f"{{gap}} points {'less' if gap < 0 else 'more'} than" if gap else "as"
         yield say(
-            words,
+            f"Of {counted}clean training images {{name}} is right on {{train}}, {than} "
+            "of the {split} images.",
+            name=one.name,
+            images=one.number("train_accuracy_images", whole),
             train=one.number("train_accuracy"),
             gap=one.number("generalisation_gap", lambda value: points(abs(value))),
+            split=one.split,
         )
     if not brief:
         yield from of_classes(one)
         yield from of_confidence(one)
     if one.facts["parameters"] is not None:
+        time, of = time_of(one)
+        taught = one.facts.finished and "teacher" in one.facts.finished["clock"]
         yield say(
             "{name} has {parameters} parameters and takes {macs} multiply-adds for an image; "
-            "training took {time} of processor time.",
+            f"its training took {{time}}{of}{', its teacher included' if taught else ''}.",
             name=one.name,
             parameters=one.number("parameters", whole),
             macs=one.number("macs", millions),
-            time=one.number("process_seconds", minutes),
+            time=time,
         )
+
+
+def seen_before(one: Subject) -> Iterator[Sentence]:
+    """How many of the images that a run was evaluated on its first weights were trained on."""
+    if one.split == "validation" and one.facts["validation_seen"]:
+        yield say(
+            "{seen} of the validation images of {name} were trained on before, by the weights it "
+            "started from.",
+            seen=one.number("validation_seen", whole),
+            name=one.name,
+        )
+
+
+def data_panels(found: Sequence[Subject]) -> Iterator[Panel]:
+    """The images of each run that has others, or splits them otherwise, than those before."""
+    first = {str(one.facts.provenance and one.facts.provenance["data"]): one for one in found[::-1]}
+    for one in [one for one in found if one in first.values()]:
+        panel = data(one)
+        if len(first) > 1:
+            panel = replace(panel, key=f"data-{found.index(one) + 1}", topic=f"Data of {one.text}")
+        yield panel
 
 
 def data(one: Subject) -> Panel:
     """Which images, how many, and how they were split."""
     facts: Mapping[str, Any] = one.facts.provenance["data"] if one.facts.provenance else {}
-    known = KNOWN.get(one.config.data.dataset)
     size = one.config.data.image_size or (0, 0)
     channels = {1: "grey", 3: "colour"}.get(one.config.data.channels or 0, "")
     rows = []
     uses = {
-        "train": "learns from them",
-        "validation": "choices are made on them",
-        "test": "the last word",
+        "train": "trained on",
+        "validation": "evaluated on, also during training",
+        "test": "evaluated on, after training",
     }
     for split, use in uses.items():
         number = facts.get(f"{split}_images")
         where = (one.at(PROVENANCE, f"data.{split}_images"),)
         sha = facts.get("split_sha256", {}).get(split)
         whence = (one.at(PROVENANCE, f"data.split_sha256.{split}"),)
-        judged = one.facts.results.get(split)
-        if number is None and judged:
-            number, where = judged["images"], (one.at(RESULTS, f"{split}.images"),)
-            sha, whence = judged["index_sha256"], (one.at(RESULTS, f"{split}.index_sha256"),)
+        result = one.facts.results.get(split)
+        if number is None and result:
+            number, where = result["images"], (one.at(RESULTS, f"{split}.images"),)
+            sha, whence = result["index_sha256"], (one.at(RESULTS, f"{split}.index_sha256"),)
         if number is not None:
             rows.append(
                 [split, Number(whole(number), where), use, Number(sha[:12], whence) if sha else "-"]
@@ -226,23 +280,22 @@ def data(one: Subject) -> Panel:
         rows.append(["left out", Number(whole(skipped), where), "could not be read", "-"])
     if seen := facts.get("validation_seen"):
         where = (one.at(PROVENANCE, "data.validation_seen"),)
-        told = "validation images that the weights it started from were trained on"
-        rows.append(["seen before", Number(whole(seen), where), told, "-"])
+        words = "validation images that the weights it started from were trained on"
+        rows.append(["seen before", Number(whole(seen), where), words, "-"])
     names = facts.get("class_names", [])
-    headline = say(
-        "{data}: {summary}",
-        data=one.dataset,
-        summary=known.summary if known else "images of your own",
-    )
     where = (
         one.at(PROVENANCE, "data.class_names"),
         one.at(CONFIG, "data.image_size"),
     )
+    kinds = Number(count(len(names), "class", "classes"), where[:1])
+    headline = say("{data}: {classes}", data=one.dataset, classes=kinds)
+    if known := KNOWN.get(one.config.data.dataset):
+        headline = say("{data}: {summary}", data=one.dataset, summary=known.summary)
     shape = say(
         "{size} pixels, {channels}, {classes}: {names}.",
         size=Number(f"{size[0]} x {size[1]}", where[1:]),
         channels=channels,
-        classes=Number(count(len(names), "class").replace("classs", "classes"), where[:1]),
+        classes=kinds,
         names=listed(names),
     )
     if not names:
@@ -250,19 +303,22 @@ def data(one: Subject) -> Panel:
             "The run has not begun, so its data is not known.",
             f"vitlab train --resume {one.command}",
         )
-        return Panel("data", "Data", headline, [missing], weight=2)
+        return Panel("data", "Data", say("{data}", data=one.dataset), [missing], weight=2)
     blocks: list[Block] = [Text(shape)]
     if rows:
         blocks.append(Table(("split", "images", "what for", "hash of its images"), rows))
-    if pictures := samples(one, "random", "16 {split} images drawn at random, with their class"):
+    if pictures := samples(one, "random", "{n} {split} images drawn at random, with their class."):
         blocks.append(pictures)
-    place = one.shown(one.config.data.dataset)
-    more = [
-        Missing(
-            "Colours, samples of each class, near-duplicates and maps of the data:",
-            f"vitlab explore {place}",
+    more: list[Block] = []
+    if one.options is not None:
+        options = "".join(
+            f" --{name} {shlex.quote(value)}"
+            for name, value in one.options.items()
+            if name.startswith("data.") and name != "data.dataset"
         )
-    ]
+        command = f"vitlab explore {shlex.quote(one.config.data.dataset)}{options}"
+        words = "Colours, samples of each class, near-duplicates and maps of the data:"
+        more.append(Missing(words, one.shown(command)))
     return Panel("data", "Data", headline, blocks, more, weight=8)
 
 
@@ -272,29 +328,35 @@ def training(found: Sequence[Subject]) -> Iterator[Panel]:
     words = {one.text: list(techniques.of_training(one.config)) for one in found}
     shared = [word for word in words[first.text] if all(word in own for own in words.values())]
     where = tuple(one.at(CONFIG, part) for one in found for part in ("augment", "optim"))
-    train = first.config.train
+    batch, images = first.config.train.batch_size, first.facts["train_images"]
     headline = say(
-        "{epochs} epochs in batches of {batch}, with {n}",
-        epochs=Number(str(train.epochs), (first.at(CONFIG, "train.epochs"),)),
-        batch=Number(str(train.batch_size), (first.at(CONFIG, "train.batch_size"),)),
+        "{epochs} in batches of {batch}, with {n}",
+        epochs=first.number("epochs", epochs),
+        batch=Number(
+            str(min(batch, images or batch)),
+            (*first.where("batch_size"), *first.where("train_images")),
+        ),
         n=Number(count(len(shared), "technique"), where),
     )
     if len(found) > 1:
         headline = say("{n} in all of them", n=Number(count(len(shared), "technique"), where))
+    if len(found) > 1 and not shared:
+        headline = say("No technique is in all of them")
     more: list[Block] = []
     for one in found:
         own = [word for word in words[one.text] if word not in shared]
         if own:
             more += [Text(say("Only in {name}:", name=one.name)), Words(own, where)]
-    blocks: list[Block] = [Words(shared, where)] if shared else [Text(say("Nothing is shared."))]
+    blocks: list[Block] = [Text(start) for one in found for start in of_start(one)]
+    blocks += [Words(shared, where)] if shared else []
     yield Panel("training", "How it was trained", headline, blocks, more, weight=5)
 
 
 def curves(found: Sequence[Subject]) -> Iterator[Panel]:
     """Loss and accuracy over epochs."""
-    judged = [one for one in found if any("accuracy" in line for line in one.facts.metrics)]
+    measured = [one for one in found if any("accuracy" in line for line in one.facts.metrics)]
     topic = "Training curves"
-    if not judged:
+    if not measured:
         one = found[0]
         yield Panel(
             "curves",
@@ -309,9 +371,9 @@ def curves(found: Sequence[Subject]) -> Iterator[Panel]:
             weight=2,
         )
         return
-    blocks: list[Block] = [*filter(None, (curve(judged, name) for name in CURVES))]
-    sentences = [sentence for one in judged for sentence in of_training(one)]
-    ends = [of_end(one) for one in judged]
+    blocks: list[Block] = [*filter(None, (curve(measured, name) for name in CURVES))]
+    sentences = [sentence for one in measured for sentence in of_training(one)]
+    ends = [of_end(one) for one in measured]
     head = ends[0] if len(ends) == 1 else join([*ends[:2]], "; ")
     if sentences:
         blocks.append(Bullets(sentences))
@@ -327,22 +389,22 @@ CURVES = {
 """What is drawn over epochs: its caption, how a number is written, and the least of the axis."""
 
 
-def curve(judged: Sequence[Subject], name: str) -> Figure | None:
+def curve(runs: Sequence[Subject], name: str) -> Figure | None:
     """One number of the metrics over epochs: validation solid, clean training images dashed."""
     own = name in ("lr", "seconds")
     splits = {"train": ""} if own else {"validation": "", "train_clean": "clean training images"}
     field = "images_per_second" if name == "seconds" else name
     series, where = [], []
-    hues = style.colours([one.text for one in judged])
-    for one in judged:
+    hues = style.colours([one.text for one in runs])
+    for one in runs:
         for split, words in splits.items():
             points = figures.points(one.facts.metrics, split, field)
             if name == "seconds":
                 images = one.facts["train_images"] or 0
                 points = [(epoch, images / pace) for epoch, pace in points if pace and images]
-            if not points:
+            if len(points) < (2 if own else 1):  # one point is no curve
                 continue
-            parts = [one.text] * (len(judged) > 1) + [words or split] * (not own)
+            parts = [one.text] * (len(runs) > 1) + [words or split] * (not own)
             label = ", ".join(parts) or one.text
             dash = "--" if words else "-"
             series.append(Line(label, points, hues[one.text], dash))
@@ -355,69 +417,110 @@ def curve(judged: Sequence[Subject], name: str) -> Figure | None:
 
 def of_end(one: Subject) -> Sentence:
     """Where the curves end."""
-    lines = [x for x in one.facts.metrics if x["split"] == "validation" and "accuracy" in x]
-    train = one.number("train_accuracy")
-    if not lines:
-        return say("{name} ends at {train} on clean training images", name=one.name, train=train)
-    value = Number(percent(lines[-1]["accuracy"]), (one.at(METRICS, "validation accuracy"),))
+    last = {line["split"]: line for line in one.facts.metrics if "accuracy" in line}
+    words = {"validation": "validation", "train_clean": "clean training"}
+    parts = [
+        say(
+            f"{{value}} of {name} images",
+            value=Number(percent(last[split]["accuracy"]), (one.at(METRICS, f"{split} accuracy"),)),
+        )
+        for split, name in words.items()
+        if split in last
+    ]
     return say(
-        "{name} ends at {value} on validation images and {train} on training images",
+        "{name} after {epochs}: {parts}",
         name=one.name,
-        value=value,
-        train=train,
+        epochs=one.number("epochs_done", epochs),
+        parts=join(parts, " and "),
     )
 
 
 def of_training(one: Subject) -> Iterator[Sentence]:
-    """When thresholds were reached, and whether it was still rising."""
+    """When the highest threshold was reached, how the last validations differ, and an early end."""
     where = (one.at(METRICS, "validation accuracy"),)
     lines = [x for x in one.facts.metrics if x["split"] == "validation" and "accuracy" in x]
     reached = [row for row in one.facts["epochs_to_accuracy"] or () if row["validation"]]
     if reached:
         row = reached[-1]
         yield say(
-            "{name} was first measured above {threshold} of the validation images after {epoch} "
-            "epochs.",
+            "{name} was first measured at {threshold} of the validation images or more after "
+            "{epochs}.",
             name=one.name,
-            threshold=f"{100 * row['accuracy']:.0f} %",
-            epoch=Number(f"{row['validation']:g}", where),
+            threshold=Number(f"{100 * row['accuracy']:.0f} %", one.where("epochs_to_accuracy")),
+            epochs=Number(epochs(row["validation"]), one.where("epochs_to_accuracy")),
         )
     if len(lines) > 1:
         last, before = lines[-1], lines[-2]
-        step = last["accuracy"] - before["accuracy"]
         yield say(
-            "Over the last {epochs} epochs validation accuracy changed by {step} points.",
-            epochs=Number(f"{last['epoch'] - before['epoch']:g}", where),
-            step=Number(signed(step), where),
+            "The last two validations of {name}, {epochs} apart, differ by {step} points.",
+            name=one.name,
+            epochs=Number(epochs(last["epoch"] - before["epoch"]), where),
+            step=Number(signed(last["accuracy"] - before["accuracy"]), where),
         )
+    if one.facts.finished and (stopped := one.facts.finished.get("stopped")):
+        yield say(
+            "{name} was to train for {epochs} and stopped earlier: {reason}.",
+            name=one.name,
+            epochs=Number(
+                epochs(stopped["planned_epochs"]), (one.at(FINISHED, "stopped.planned_epochs"),)
+            ),
+            reason=Number(stopped["reason"], (one.at(FINISHED, "stopped.reason"),)),
+        )
+
+
+def of_start(one: Subject) -> Iterator[Sentence]:
+    """The weights that a run started from, if it did not start from random ones."""
+    record = one.facts.provenance and one.facts.provenance.get("weights")
+    if not record:
+        return
+    where, report = (one.at(PROVENANCE, "weights.report"),), record["report"]
+    yield say(
+        "{name} started from the weights of {source}: {matched} taken over, {resized} adapted, "
+        "{missing} left as drawn.",
+        name=one.name,
+        source=Name(one.shown(record["source"])),
+        matched=Number(count(len(report["matched"]), "tensor"), where),
+        resized=Number(str(len(report["resized"])), where),
+        missing=Number(str(len(report["missing"])), where),
+    )
 
 
 def limits(found: Sequence[Subject]) -> Panel:
     """What these numbers cannot say."""
-    first = found[0]
     where = tuple(one.at(CONFIG, "train.seed") for one in found)
     seeds = sorted({one.config.train.seed for one in found})
+    configs = len({tuple(shared_fields(one.config).items()) for one in found})
+    models = say("One trained model")
+    if len(found) > 1:
+        models = say(
+            "{models} of {configs}",
+            models=Number(count(len(found), "trained model"), where),
+            configs=Number(
+                count(configs, "config"), tuple(one.at(CONFIG, "(all)") for one in found)
+            ),
+        )
     sentences = [
         say(
-            "One trained model of each recipe ({seeds}). The intervals are over images: they "
-            "say how well these models would do on more such images, and nothing of the recipe "
-            "with another seed.",
+            "{models} ({seeds}). Intervals are over images: they say how well these weights would "
+            "do on more such images, and nothing of another seed.",
+            models=models,
             seeds=Number(", ".join(f"seed {seed}" for seed in seeds), where),
         ),
     ]
-    if first.config.data.dataset == "cifar10":
-        sentences.append(
-            say(
-                "About {near} of the CIFAR-10 test images have a near-duplicate among the training "
-                "images, and about {wrong} of its labels are wrong: gaps below 0.1 points mean "
-                "nothing.",
-                near=Number("3.25 %", (Source("published", "Barz & Denzler, 2020", "ciFAIR"),)),
-                wrong=Number(
-                    "0.5 %", (Source("published", "Northcutt et al., 2021", "label errors"),)
-                ),
-            )
-        )
     for one in found:
+        if (images := one.facts["images"]) and one.facts["accuracy"] is not None and images <= FEW:
+            sentences.append(
+                say(
+                    "Each of the {images} {split} images of {name} is worth {share} points.",
+                    images=one.number("images", whole),
+                    split=one.split,
+                    name=one.name,
+                    share=one.number("images", lambda value: points(1 / value)),
+                )
+            )
+        if one.config.data.dataset == "cifar10" and one.split == "test":
+            sentences.append(CIFAR10)
+        sentences += seen_before(one)
         if one.facts["bit_reproducible"] is False:
             reason = why_not(one)
             sentences.append(
@@ -432,18 +535,31 @@ def limits(found: Sequence[Subject]) -> Panel:
             )
         if one.facts.finished is None:
             sentences.append(say("{name} is not finished.", name=one.name))
-    if first.facts.result and first.facts.result["absent_classes"]:
-        sentences.append(
-            say(
-                "Classes without {split} images were not evaluated: {names}.",
-                split=first.split,
-                names=listed(first.facts.result["absent_classes"]),
+        if one.facts.result and one.facts.result["absent_classes"]:
+            sentences.append(
+                say(
+                    "Classes without {split} images of {name} were not evaluated: {names}.",
+                    split=one.split,
+                    name=one.name,
+                    names=listed(one.facts.result["absent_classes"]),
+                )
             )
-        )
-    headline = say("One seed: this speaks of a model, not of a recipe")
+    headline = say("This speaks of a trained model, not of a recipe")
     if len(found) > 1:
-        headline = say("One seed each: this speaks of models, not of recipes")
+        headline = say("This speaks of trained models, not of recipes")
+    sentences = list(dict.fromkeys(sentences))
     return Panel("limits", "Limits", headline, [Bullets(sentences)], weight=7)
+
+
+CIFAR10 = say(
+    "{copies} of the CIFAR-10 test images have a near-duplicate among the training images, and "
+    "about {wrong} of its test labels are wrong.",
+    copies=Number("2.86 %", (Source("published", "Barz & Denzler, 2020", "ciFAIR"),)),
+    wrong=Number("0.5 %", (Source("published", "Northcutt et al., 2021", "label errors"),)),
+)
+
+FEW = 1_000
+"""Images of which each one is worth a tenth of a point or more."""
 
 
 def why_not(one: Subject) -> Number:
@@ -457,10 +573,11 @@ def why_not(one: Subject) -> Number:
 
 
 def trials(found: Sequence[Subject]) -> Panel:
-    """What to try next: hypotheses that the numbers suggest, each with its command."""
+    """What to try next: hypotheses that the numbers suggest, and what was not made yet."""
     # What is said of a pair comes first, then the first guess of each run, the second, ...
     own = zip_longest(*(list(hypotheses(one)) for one in found))
     ideas = [*between_families(found), *(idea for row in own for idea in row if idea)][:IDEAS]
+    blocks: list[Block] = [Bullets(ideas, "Hypothesis")] if ideas else []
     commands = []
     for one in found:
         if one.facts["accuracy"] is not None and not one.run.predictions(one.split).is_file():
@@ -469,117 +586,64 @@ def trials(found: Sequence[Subject]) -> Panel:
             commands.append(f"vitlab explain {one.command}")
         if features_file(one, found) is None:
             commands.append(f"vitlab features {one.command}")
-    rest: list[Block] = [Missing("Not made yet:", "; ".join(commands))] if commands else []
-    headline = say(
-        "{n}, each a command away",
-        n=count(len(ideas), "hypothesis").replace("hypothesiss", "hypotheses"),
-    )
-    return Panel(
-        "next", "What to try next", headline, [Bullets(ideas, "Hypothesis"), *rest], weight=7
-    )
+    if commands:
+        blocks.append(Missing("Not made yet:", "; ".join(commands)))
+    seeds = dict.fromkeys(one.study() for one in found)
+    blocks += [Missing("How far other seeds end from one another:", each) for each in seeds if each]
+    headline = say("What the numbers suggest" if ideas else "The numbers suggest no hypothesis")
+    return Panel("next", "What to try next", headline, blocks, weight=7)
 
 
 def between_families(found: Sequence[Subject]) -> Iterator[Sentence]:
-    """Why the best ViT is ahead of the best CNN or behind it, as guesses."""
-    known = [one for one in found if one.facts["accuracy"] is not None]
+    """A guess where the best ViT is behind the best CNN on the images it was trained on, too."""
+    known = [one for one in found if one.facts["generalisation_gap"] is not None]
     vits, cnns = ([one for one in known if one.is_cnn is cnn] for cnn in (False, True))
     if not (vits and cnns):
         return
     vit, cnn = (max(group, key=lambda one: one.facts["accuracy"]) for group in (vits, cnns))
-    ahead = vit.facts["accuracy"] > cnn.facts["accuracy"]
-    names = {"vit": vit.name, "cnn": cnn.name}
-    if ahead:
+    same = vit.facts["split_sha256"] == cnn.facts["split_sha256"]
+    behind = all(vit.facts[one] < cnn.facts[one] for one in ("accuracy", "train_accuracy"))
+    if same and behind:
         yield say(
-            "{vit} is ahead of {cnn} because attention joins places that are far apart, which a "
-            "convolution reaches only in its last layers; on fewer training images it would fall "
-            "behind: vitlab study data-size",
-            **names,
-        )
-        return
-    yield say(
-        "{vit} lags behind {cnn} because a convolution is given that neighbouring pixels belong "
-        "together and that an object may lie anywhere, and attention has to learn both from the "
-        "images; with more of them the gap would close: vitlab study data-size",
-        **names,
-    )
-    gaps = [one.facts["generalisation_gap"] for one in (vit, cnn)]
-    if None not in gaps and gaps[0] < gaps[1]:
-        yield say(
-            "{vit} lags on images it was trained on as well: its gap to new ones is {gap} points, "
-            "that of {cnn} {other}. It is not memorising that holds it back but fitting, so a "
-            "longer training would help it more.",
-            **names,
-            gap=vit.number("generalisation_gap", points),
-            other=cnn.number("generalisation_gap", points),
+            "{vit} lags behind {cnn} on clean training images as well, {own} against {other}, so "
+            "that it lacks fitting rather than images, and a longer training would help it more.",
+            vit=vit.name,
+            cnn=cnn.name,
+            own=vit.number("train_accuracy"),
+            other=cnn.number("train_accuracy"),
         )
 
 
 def hypotheses(one: Subject) -> Iterator[Sentence]:
-    """What a run's numbers suggest, as guesses."""
-    recipe = one.config.recipe
-    if recipe not in ALL_RECIPES:
-        recipe = "RECIPE"
-    cfg, gap = one.config.model, one.facts["generalisation_gap"]
+    """What a run's numbers suggest beyond their noise, as guesses, each with its command."""
+    interval, train = one.facts["accuracy_interval"], one.facts["train_accuracy"]
     weak = one.config.augment.policy == "none" and not one.config.augment.mixes
-    if gap is not None and gap > 0.05 and weak:
+    command = one.study("augment.policy=none,trivialaugment")
+    if weak and command and interval and train is not None and train > interval[1]:
         yield say(
-            "{name} gains {gap} points on images it was trained on, so stronger augmentation "
-            "would help: vitlab study --recipe {recipe} --vary "
-            "augment.policy=none,trivialaugment --seeds 5",
+            "{name} is right on {train} of clean training images and on {accuracy} of the {split} "
+            "images, so stronger augmentation would help: {command}",
             name=one.name,
-            gap=one.number("generalisation_gap", points),
-            recipe=recipe,
+            command=command,
+            train=one.number("train_accuracy"),
+            accuracy=one.number("accuracy"),
+            split=one.split,
         )
     lines = [x for x in one.facts.metrics if x["split"] == "validation" and "accuracy" in x]
-    if len(lines) > 1 and lines[-1]["accuracy"] - lines[-2]["accuracy"] > 0.005:
+    now, images = one.config.train.epochs, one.facts.provenance and one.facts.provenance["data"]
+    command = one.study(f"train.epochs={now},{2 * now}")
+    if len(lines) < 2 or not images or not command:
+        return
+    before, last = (line["accuracy"] for line in lines[-2:])
+    n = images["validation_images"]
+    if before < wilson(round(last * n), n)[0]:
         yield say(
             "{name} was still rising by {step} points at its last validation, so more epochs "
-            "would help: vitlab study --recipe {recipe} --vary train.epochs={now},{more} --seeds 5",
+            "would help: {command}",
             name=one.name,
-            step=Number(
-                points(lines[-1]["accuracy"] - lines[-2]["accuracy"]),
-                (one.at(METRICS, "validation accuracy"),),
-            ),
-            recipe=recipe,
-            now=Number(str(one.config.train.epochs), one.where("epochs")),
-            more=Number(str(2 * one.config.train.epochs), one.where("epochs")),
+            command=command,
+            step=Number(points(last - before), (one.at(METRICS, "validation accuracy"),)),
         )
-    if isinstance(cfg, ViTConfig) and cfg.kind == "vit" and cfg.patch == "linear":
-        yield say(
-            "{name} has to learn from data that neighbouring pixels belong together, so "
-            "convolutions before its patches would help: vitlab study --recipe {recipe} --vary "
-            "model.patch=linear,conv --seeds 5",
-            name=one.name,
-            recipe=recipe,
-        )
-    sure, right = one.facts["mean_confidence"], one.facts["accuracy"]
-    shy = sure is not None and right is not None and right - sure > 0.01
-    if shy and one.config.augment.label_smoothing:
-        yield say(
-            "{name} is less sure than it may be because of label smoothing, so a temperature "
-            "fitted on validation images would halve its calibration error.",
-            name=one.name,
-        )
-    if one.facts.result and (pairs := one.facts.result["top_confusions"]):
-        size = one.config.data.image_size or (0, 0)
-        if pairs[0]["pair_share"] > 0.1 and max(size) <= 64:
-            yield say(
-                "{true} and {predicted} make {share} of all errors because {side} pixels do not "
-                "show what tells them apart; a model of larger images would confuse them less.",
-                true=Name(pairs[0]["true"]),
-                predicted=Name(pairs[0]["predicted"]),
-                share=Number(
-                    tenth(pairs[0]["pair_share"]),
-                    (one.at(RESULTS, f"{one.split}.top_confusions.pair_share"),),
-                ),
-                side=Number(f"{size[0]} x {size[1]}", (one.at(CONFIG, "data.image_size"),)),
-            )
-    yield say(
-        "Another seed would move {name} by a few tenths of a point: vitlab reproduce {recipe} "
-        "--seeds 5",
-        name=one.name,
-        recipe=recipe,
-    )
 
 
 def provenance(found: Sequence[Subject]) -> Panel:
@@ -623,7 +687,7 @@ def provenance(found: Sequence[Subject]) -> Panel:
     head = ["", *(one.name for one in found)]
     exact = all(one.facts["bit_reproducible"] for one in found)
     headline = (
-        say("Equal config, seed and thread count give equal weights")
+        say("The same config, data, threads, hardware and versions give the same weights")
         if exact
         else say("What is needed to do it again")
     )

@@ -1,7 +1,9 @@
 """What a report says of a study, from the summary that it wrote of itself."""
 
 import csv
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +34,16 @@ from vitlab.report.document import (
     Tiles,
     Word,
     Words,
+    join,
     say,
     whole,
 )
 from vitlab.report.inside import BESIDE, drawn, parts
 from vitlab.report.pictures import chart, dot_chart, line_chart
-from vitlab.report.subject import address, plainly, read_existing, without_folders
+from vitlab.report.subject import address, plainly, read_existing, resolved, without_folders
 from vitlab.run import STUDY, SUMMARY
 from vitlab.study import page
+from vitlab.study.plan import AGAINST_BASELINE, written
 
 TOLD_APART = 6
 """Most arms that have a colour of their own."""
@@ -125,7 +129,7 @@ def report(study: Study) -> Report:
         *stability(study),
         *failures(study),
         limits(study),
-        trials(study),
+        *trials(study),
         provenance(study),
     ]
     return Report(
@@ -135,7 +139,7 @@ def report(study: Study) -> Report:
         about=say(
             "Study {name}: {design}, {seeds} for each arm.",
             name=study.name,
-            design=page.DESIGNS[summary["design"]],
+            design=design(study),
             seeds=Number(count(len(summary["seeds"]), "seed"), (study.at("seeds"),)),
         ),
         panels=panels,
@@ -148,7 +152,7 @@ def cover(study: Study) -> Tiles:
     tiles = [
         Tile(
             Number(str(len(summary["arms"])), (study.at("arms"),)),
-            "arms",
+            "arm" if len(summary["arms"]) == 1 else "arms",
             say(
                 "{seeds} each",
                 seeds=Number(count(len(summary["seeds"]), "seed"), (study.at("seeds"),)),
@@ -192,16 +196,18 @@ def findings(study: Study) -> Panel:
         study.sentence(words, "comparisons, arms.accuracy") for words in page.findings(summary)
     ]
     decided = [one for one in study.comparisons if verdict(one) in ("better", "worse")]
-    headline = say("Nothing is decided")
+    headline = say("No comparison is decided")
     if summary["exploratory"]:
         headline = say("A ranking, and no verdict")
+    elif not study.comparisons:
+        headline = say("Nothing is compared")
     elif decided:
         largest = max(decided, key=lambda one: abs(one["difference"]))
         headline = say(
-            "{n} of {all} changes matter; {arm} most, by {points} points",
+            "{n} of {all} decided; {arm} differs most, by {points} points",
             n=Number(str(len(decided)), (study.at("comparisons.verdict"),)),
-            all=Number(str(len(study.comparisons)), (study.at("comparisons"),)),
-            arm=Name(largest["arm"]),
+            all=Number(count(len(study.comparisons), "comparison"), (study.at("comparisons"),)),
+            arm=Name(versus(largest, study)),
             points=Number(signed(largest["difference"]), (study.at("comparisons.difference"),)),
         )
     return Panel("short", "In short", headline, [Bullets(sentences)], weight=9)
@@ -212,12 +218,17 @@ def setting(study: Study) -> Panel:
     summary = study.summary
     words = page.setting(summary)
     sentences = [
-        study.sentence(f"{part.rstrip('.')}.", "recipe, design, seeds, family, trials")
+        study.sentence(
+            f"{part.rstrip('.')}.", "recipe, design, seeds, validation_images, family, trials"
+        )
         for part in words.split(". ")
     ]
+    searched = summary["design"] == "search"
     headline = say(
-        "Planned before the first run: {n} arms, the same {seeds}",
-        n=Number(str(len(summary["arms"])), (study.at("arms"),)),
+        "{n} found by a search, {seeds} for each"
+        if searched
+        else "Planned before the first run: {n}, {seeds} for each",
+        n=Number(count(len(summary["arms"]), "arm"), (study.at("arms"),)),
         seeds=Number(count(len(summary["seeds"]), "seed"), (study.at("seeds"),)),
     )
     return Panel("setting", "The question and the data", headline, [Bullets(sentences)], weight=7)
@@ -230,19 +241,14 @@ def model(study: Study) -> Iterator[Panel]:
         return
     where = (study.at("recipe, overrides", STUDY),)
     words = techniques.of_model(config.model)
-    headline = (
-        say(
-            "The baseline is {recipe}, made smaller and quicker where the plan says so",
-            recipe=Name(study.summary["recipe"]),
-        )
-        if study.plan.get("overrides")
-        else say("The baseline is {recipe}", recipe=Name(study.summary["recipe"]))
-    )
+    headline = say("The baseline is {recipe}", recipe=Name(study.summary["recipe"]))
+    if overrides := study.plan.get("overrides"):
+        fields = ", ".join(f"{name} {written(value)}" for name, value in overrides.items())
+        changes = Number(without_folders(fields), (study.at("overrides", STUDY),))
+        headline = say("{start} with {changes}", start=headline, changes=changes)
     blocks: list[Block] = []
-    known = config.data if config.data.resolved else _resolved(config)
+    known = resolved(config.data)
     if known.resolved:
-        from dataclasses import replace
-
         drawing, alt = drawn(replace(config, data=known), "the baseline")
         blocks.append(Figure(drawing, alt, say("The baseline, from its config."), where, tall=True))
     blocks.append(Words(words[:BESIDE], where))
@@ -253,24 +259,6 @@ def model(study: Study) -> Iterator[Panel]:
         yield parts(words[BESIDE:], Name("the baseline"), where)
 
 
-def _resolved(config: Config) -> Any:
-    """The data of a config, with what is known of a data set by its name."""
-    from dataclasses import replace
-
-    from vitlab.data.known import KNOWN
-
-    known = KNOWN.get(config.data.dataset)
-    if known is None:
-        return config.data
-    data = config.data
-    return replace(
-        data,
-        image_size=data.image_size or known.image_size,
-        channels=data.channels or known.channels,
-        classes=data.classes or known.classes,
-    )
-
-
 def arms(study: Study) -> Panel:
     """What each arm changes, and how that works."""
     words = [
@@ -278,11 +266,10 @@ def arms(study: Study) -> Panel:
         for arm in study.summary["arms"]
         if not arm["baseline"]
     ]
-    headline = say("{n} changes, one at a time", n=Number(str(len(words)), (study.at("arms"),)))
-    if study.summary["design"] != "one-factor":
-        headline = say(
-            "{n} arms beside the baseline", n=Number(str(len(words)), (study.at("arms"),))
-        )
+    headline = say("Nothing but the seed")
+    if words:
+        n = Number(count(len(words), "arm"), (study.at("arms"),))
+        headline = say("{n} beside the baseline", n=n)
     where = (study.at("arms.explanation"),)
     few, rest = words[:8], words[8:]
     more: list[Block] = [Words(rest, where)] if rest else []
@@ -299,14 +286,17 @@ def effects(study: Study) -> Iterator[Panel]:
         ]
         if rows:
             caption = say(
-                "Mean validation accuracy with 95 % intervals; no p-value, as arms were "
-                "found by looking."
+                "Mean validation accuracy with 95 % intervals; no p-value, as this ranks arms by "
+                "looking at results."
             )
             figure = dot_chart(rows, "ranking", caption, (study.at("ranking"),))
             yield Panel(
                 "effects",
                 "Ranking",
-                say("The highest of many is flattered by luck"),
+                say(
+                    "The highest of {n} is flattered by luck",
+                    n=Number(count(len(summary["ranking"]), "arm"), (study.at("ranking"),)),
+                ),
                 [figure],
                 weight=9,
             )
@@ -328,21 +318,21 @@ def effects(study: Study) -> Iterator[Panel]:
         )
         for one in ordered
     ]
+    alone = summary["family"] == AGAINST_BASELINE
+    to = "to the baseline" if alone else "of the first arm to the other"
     caption = say(
-        "Difference to the baseline in percentage points with its 95 % interval; the "
-        "verdict is corrected over all {n} comparisons (Holm).",
-        n=Number(str(len(study.comparisons)), (study.at("comparisons"),)),
+        "Difference {to} in percentage points with its 95 % interval; the verdict is corrected "
+        "over {n} (Holm).",
+        to=to,
+        n=Number(count(len(study.comparisons), "comparison"), (study.at("comparisons"),)),
     )
     where = (study.at("comparisons.difference, comparisons.interval, comparisons.verdict"),)
-    told = [study.sentence(words, "comparisons") for words in page.findings(study.summary)][1:4]
+    sentences = [study.sentence(words, "comparisons") for words in page.compared(summary)][:3]
     numbers = table(study, "comparisons", COMPARED, "In percentage points.")
-    words = {name: sum(verdict(one) == name for one in known) for name in ("better", "worse")}
-    headline = say(
-        "{better} better, {worse} worse, no evidence of a difference in {rest}",
-        better=Number(str(words["better"]), (study.at("comparisons.verdict"),)),
-        worse=Number(str(words["worse"]), (study.at("comparisons.verdict"),)),
-        rest=Number(str(len(known) - sum(words.values())), (study.at("comparisons.verdict"),)),
-    )
+    counts = Counter(verdict(one) for one in known)
+    verdicts = (study.at("comparisons.verdict"),)
+    parts = [say("{word}: {n}", word=w, n=Number(str(n), verdicts)) for w, n in counts.items()]
+    headline = join(parts, "; ")
     yield Panel(
         "effects",
         "Verdicts",
@@ -357,7 +347,7 @@ def effects(study: Study) -> Iterator[Panel]:
                 form=style.points,
                 longest=26,
             ),
-            Bullets(told),
+            Bullets(sentences),
         ],
         [numbers],
         weight=9,
@@ -455,11 +445,11 @@ def accuracies(study: Study) -> Panel:
     )
     figure = dot_chart(rows, "mean accuracy of each arm", caption, where)
     best, worst = ordered[0], ordered[-1]
-    headline = say(
-        "From {low} to {high}, and every seed is shown",
-        low=Number(percent(worst["accuracy"]["mean"]), where),
-        high=Number(percent(best["accuracy"]["mean"]), where),
-    )
+    high = Number(percent(best["accuracy"]["mean"]), where)
+    headline = say("A mean of {high}", high=high)
+    if len(ordered) > 1:
+        low = Number(percent(worst["accuracy"]["mean"]), where)
+        headline = say("Means from {low} to {high}", low=low, high=high)
     return Panel("accuracy", "Accuracy", headline, [figure], [numbers], weight=7)
 
 
@@ -484,8 +474,8 @@ def curves(study: Study) -> Iterator[Panel]:
                 points_.setdefault(float(row["epoch"]), []).append(float(row["value"]))
     except (KeyError, ValueError) as error:
         raise RunError(f"{file} is not what a study writes: {error}") from error
-    shown = [arm for arm in study.summary["arms"] if arm["accuracy"]["mean"] is not None]
-    shown = sorted(shown, key=lambda arm: -arm["accuracy"]["mean"])[:TOLD_APART]
+    known = [arm for arm in study.summary["arms"] if arm["accuracy"]["mean"] is not None]
+    shown = sorted(known, key=lambda arm: -arm["accuracy"]["mean"])[:TOLD_APART]
     figures: list[Block] = []
     for split, number, words, form in (
         ("validation", "accuracy", "Validation accuracy", style.percent),
@@ -505,7 +495,10 @@ def curves(study: Study) -> Iterator[Panel]:
         yield Panel(
             "curves",
             "Training curves",
-            say("Every arm saw the same images, in the same order for the same seed"),
+            say(
+                "Curves of the {n} of highest mean" if len(shown) < len(known) else "Curves of {n}",
+                n=Number(count(len(shown), "arm"), (study.at("arms.accuracy.mean"),)),
+            ),
             figures,
             weight=6,
         )
@@ -539,10 +532,18 @@ def costs(study: Study) -> Iterator[Panel]:
     cheapest = min(shown, key=lambda arm: arm["cost"]["training_macs"])
     dearest = max(shown, key=lambda arm: arm["cost"]["training_macs"])
     ratio = dearest["cost"]["training_macs"] / cheapest["cost"]["training_macs"]
+    macs = (study.at("arms.cost.training_macs"),)
     headline = say(
-        "The dearest arm computes {ratio} times as much as the cheapest",
-        ratio=Number(f"{ratio:.1f}", (study.at("arms.cost.training_macs"),)),
+        "Training computes {least} multiply-adds in each arm",
+        least=Number(style.prefixed(cheapest["cost"]["training_macs"]), macs),
     )
+    if ratio >= 1.01:
+        headline = say(
+            "The training of {dearest} computes {ratio} times as much as that of {cheapest}",
+            dearest=Name(dearest["name"]),
+            ratio=Number(f"{ratio:.2f}", macs),
+            cheapest=Name(cheapest["name"]),
+        )
     figure = chart(charts.scatter, marks, across="multiply-adds of the whole training", height=3.2,
                    alt=alt, caption=caption, sources=where)  # fmt: skip
     yield Panel("cost", "Cost", headline, [figure, numbers], weight=7)
@@ -563,15 +564,18 @@ def stability(study: Study) -> Iterator[Panel]:
         "loss above 1.2 times the median of the five before it.",
     )
     spikes = sum(arm["stability"]["loss_spikes"] or 0 for arm in known)
-    wild = max(known, key=lambda arm: arm["stability"]["largest_gradient_norm"] or 0)
     headline = say(
-        "{spikes} of the loss; the largest gradient is that of {arm}",
+        "{spikes} of the loss",
         spikes=Number(
             count(spikes, "spike") if spikes else "No spike",
             (study.at("arms.stability.loss_spikes"),),
         ),
-        arm=Name(wild["name"]),
     )
+    norms = {arm["name"]: arm["stability"]["largest_gradient_norm"] or 0 for arm in known}
+    if len(norms) > 1 and any(norms.values()):
+        largest = Name(max(norms, key=lambda name: norms[name]))
+        words = "{spikes}; the largest gradient is that of {arm}"
+        headline = say(words, spikes=headline, arm=largest)
     yield Panel("stability", "Stability", headline, [numbers], weight=7)
 
 
@@ -593,7 +597,13 @@ def failures(study: Study) -> Iterator[Panel]:
         for arm in study.summary["refused"]
     ]
     if rows:
-        headline = say("{n} have no result, and are counted", n=count(len(rows), "trial"))
+        lost = sum(len(arm["failures"]) for arm in study.summary["arms"])
+        refused = len(study.summary["refused"])
+        parts = [Number(count(lost, "trial"), where)] if lost else []
+        parts += [Number(count(refused, "arm"), (study.at("refused"),))] if refused else []
+        headline = say(
+            "{what} without a result", what=join([Sentence((x,)) for x in parts], " and ")
+        )
         yield Panel(
             "failures",
             "Without a result",
@@ -608,88 +618,42 @@ def limits(study: Study) -> Panel:
     noise = study.summary["noise"]
     words = [f"{part.rstrip('.')}." for part in page.limits(study.summary).split(". ")]
     sentences = [study.sentence(part, "noise, seeds") for part in words]
-    sentences.append(
-        say(
-            "It speaks of this recipe on these images for so many epochs: longer "
-            "training may change the order."
-        )
-    )
     if not study.summary.get("tested"):
         sentences.append(say("The test images were not opened."))
     headline = say("What it can tell is limited by its seeds")
     if noise["detectable"] is not None and not study.summary["exploratory"]:
         headline = say(
-            "Differences below {least} points go unseen",
+            "Differences below {least} points are found less than four times in five",
             least=Number(points(noise["detectable"]), (study.at("noise.detectable"),)),
         )
     return Panel("limits", "Limits", headline, [Bullets(sentences)], weight=7)
 
 
-def trials(study: Study) -> Panel:
-    """What to try next, as hypotheses."""
+def design(study: Study) -> str:
+    """What a study varies, in words."""
+    alone = len(study.summary["arms"]) == 1
+    return "nothing changed but the seed" if alone else page.DESIGNS[study.summary["design"]]
+
+
+def trials(study: Study) -> Iterator[Panel]:
+    """What to try next: changes together that help one by one, and what is still to come."""
     summary = study.summary
-    ideas = []
-    better = [one for one in study.comparisons if verdict(one) == "better"]
-    where = (study.at("comparisons.verdict"),)
-    if len(better) > 1:
-        ideas.append(
-            say(
-                "The {n} changes that help do so together as well: vitlab study {study} "
-                "--then best",
-                n=Number(str(len(better)), where),
-                study=address(study.folder),
-            )
+    better = {one["arm"] for one in study.comparisons if verdict(one) == "better"}
+    axes = {arm["axis"] for arm in summary["arms"] if arm["name"] in better and arm["axis"]}
+    blocks: list[Block] = []
+    if summary["design"] == "one-factor" and len(axes) > 1:
+        idea = say(
+            "Changes of {n} help one by one, so they would do so together: {command}",
+            n=Number(
+                count(len(axes), "axis", "axes"), (study.at("comparisons.verdict, arms.axis"),)
+            ),
+            command=f"vitlab study {address(study.folder)} --then best",
         )
-    for one in better[:2]:
-        ideas.append(
-            say(
-                "{arm} helps in a longer training too, by less than the {points} points seen here.",
-                arm=Name(one["arm"]),
-                points=Number(signed(one["difference"]), (study.at("comparisons.difference"),)),
-            )
-        )
-    open_ = [one for one in study.comparisons if verdict(one).startswith("no evidence")]
-    needed = summary["noise"]["seeds_for_half_a_point"]
-    if open_ and needed:
-        ideas.append(
-            say(
-                "With {n} seeds in each arm, half a point of difference would show in {arms}.",
-                n=Number(str(needed), (study.at("noise.seeds_for_half_a_point"),)),
-                arms=Sentence(tuple(_names(open_))),
-            )
-        )
-    unequal = [one for one in better if one["unequal"]]
-    if unequal:
-        ideas.append(
-            say(
-                "Part of the gain of {arm} is its larger budget ({budget}): a baseline of "
-                "equal cost would come nearer.",
-                arm=Name(unequal[0]["arm"]),
-                budget=Number(", ".join(unequal[0]["unequal"]), (study.at("comparisons.unequal"),)),
-            )
-        )
-    if not ideas:
-        ideas.append(
-            say(
-                "More seeds would show smaller differences: vitlab study {study} --seeds 10",
-                study=address(study.folder),
-            )
-        )
-    n = f"{len(ideas)} {'hypothesis' if len(ideas) == 1 else 'hypotheses'}"
-    return Panel(
-        "next",
-        "What to try next",
-        say(f"{n}, not findings"),
-        [Bullets(ideas, "Hypothesis")],
-        weight=7,
-    )
-
-
-def _names(found: list[Mapping[str, Any]]) -> Iterator[Any]:
-    for place, one in enumerate(found[:3]):
-        if place:
-            yield " and "
-        yield Name(one["arm"])
+        blocks.append(Bullets([idea], "Hypothesis"))
+    if pending := summary["trials"]["pending"]:
+        blocks.append(Missing(f"{count(pending, 'run')} still to come:", command(study)))
+    if blocks:
+        yield Panel("next", "What to try next", say("What follows from it"), blocks, weight=7)
 
 
 def provenance(study: Study) -> Panel:
@@ -709,8 +673,11 @@ def provenance(study: Study) -> Panel:
         rows.append([name, Number(without_folders(shown), where)])
     devices = [str(value) for value in study.summary["provenance"].get("device", ())]
     headline = say(
-        "{n} runs on {device}",
-        n=Number(str(study.summary["trials"]["finished"]), (study.at("trials.finished"),)),
+        "{n} on {device}",
+        n=Number(
+            count(study.summary["trials"]["finished"], "finished run"),
+            (study.at("trials.finished"),),
+        ),
         device=Number(", ".join(devices) or "-", (study.at("provenance.device"),)),
     )
     origin = Table(("", study.name), rows)

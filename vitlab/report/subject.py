@@ -3,13 +3,15 @@
 import re
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from vitlab import pretrained
-from vitlab.compare import RunFacts
-from vitlab.config import Config, fields_of
+from vitlab.compare import RunFacts, changed_fields
+from vitlab.config import Config, DataConfig, fields_of
+from vitlab.data import KNOWN
 from vitlab.files import read_json
 from vitlab.formatting import percent
 from vitlab.report.document import Name, Number, Source
@@ -38,6 +40,19 @@ def address(path: Path) -> str:
 def read_existing(path: Path) -> Any:
     """A JSON file, or None where there is none; RunError if it is damaged."""
     return read_json(path) if path.is_file() else None
+
+
+def resolved(data: DataConfig) -> DataConfig:
+    """The data of a config, with what is known of a data set by its name."""
+    known = KNOWN.get(data.dataset)
+    if known is None:
+        return data
+    return replace(
+        data,
+        image_size=data.image_size or known.image_size,
+        channels=data.channels or known.channels,
+        classes=data.classes or known.classes,
+    )
 
 
 class Subject:
@@ -108,3 +123,16 @@ class Subject:
     def command(self) -> str:
         """How it is named in a command."""
         return self.run.name if self.run.name in pretrained.names() else address(self.run.path)
+
+    @cached_property
+    def options(self) -> dict[str, str] | None:
+        """What it changes of its recipe, as `changed_fields` has it."""
+        return changed_fields(self.config)
+
+    def study(self, vary: str = "") -> str | None:
+        """The command of a study around its config; None where no command makes the config."""
+        if self.options is None:
+            return None
+        varied = f" --vary {vary}" if vary else ""
+        options = "".join(f" --{name} {shlex.quote(value)}" for name, value in self.options.items())
+        return self.shown(f"vitlab study --recipe {self.config.recipe}{varied} --seeds 5{options}")

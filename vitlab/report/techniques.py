@@ -1,4 +1,4 @@
-"""How the techniques of a config work, in two sentences each.
+"""How the techniques of a config work, in a sentence or two each.
 
 What the choices of a model mean stands in the docstrings of their classes (`describe_parts`), from
 where `vitlab show` prints it too. What training does stands in `TRAINING`.
@@ -59,8 +59,7 @@ TRAINING = (
     Technique(
         "flip",
         lambda c: _on(c.augment.flip != "none", c.augment.flip),
-        "Mirrors images left to right. It doubles what can be seen of each, and is left out "
-        "wherever left and right mean something.",
+        "Mirrors images left to right, which doubles what can be seen of each.",
     ),
     Technique(
         "policy",
@@ -103,15 +102,15 @@ TRAINING = (
     Technique(
         "optimiser",
         lambda c: _on(c.optim.optimizer == "muon", f"Muon, {c.optim.muon_lr:g}"),
-        "Turns the momentum of every matrix into the nearest orthogonal one before it is "
-        "applied. All directions of a layer then learn at one pace, rare ones too "
+        "Turns the momentum of a matrix into the nearest orthogonal one before it is applied. "
+        "All directions of a layer then learn at one pace, rare ones too "
         "(Jordan et al., 2024).",
     ),
     Technique(
         "optimiser",
         lambda c: _on(c.optim.optimizer == "adamw", f"AdamW, {c.optim.lr:g}"),
         "Divides each parameter's momentum by the size of its recent gradients, so that all move "
-        "at one pace. Decay pulls weights towards 0 beside the gradient, not through it "
+        "at one pace. Where there is weight decay, it acts beside the gradient, not through it "
         "(Loshchilov & Hutter, 2019).",
     ),
     Technique(
@@ -132,8 +131,7 @@ TRAINING = (
             c.optim.schedule
             + _on(c.optim.warmup_epochs, f", {c.optim.warmup_epochs:g} epochs of warm-up")
         ),
-        "The learning rate grows from 0 where there is a warm-up, and then follows this shape. "
-        "Large steps explore, and the small ones at the end settle what was found.",
+        "The learning rate grows from 0 where there is a warm-up, and then follows this shape.",
     ),
     Technique(
         "clipping",
@@ -162,8 +160,8 @@ TRAINING = (
     Technique(
         "teacher",
         lambda c: _on(c.train.teacher, c.train.teacher or ""),
-        "A CNN is trained first, and a token of the ViT learns to give its answers. What "
-        "convolutions know of images passes on through them (Touvron et al., 2021).",
+        "Another model is trained first, and a token of the ViT learns to give its answers "
+        "(Touvron et al., 2021).",
     ),
 )
 """What training may do, in the order in which it happens."""

@@ -1,11 +1,12 @@
 """Where a run's model looks, found out by a worker, because some maps take seconds."""
 
-import json
 import os
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vitlab.errors import RunError
+from vitlab.records import PASSED
 from vitlab.run import Run
 
 if TYPE_CHECKING:
@@ -17,13 +18,9 @@ METHODS = {
     "gradient-rollout": "What of the attention in all blocks helps this class.",
     "grad-cam": "Places whose features help this class.",
     "occlusion": "How much less likely this class gets when a place is covered.",
-    "integrated-gradients": "How much each pixel adds to this class, from grey to the picture.",
+    "integrated-gradients": "How much each pixel adds to this class, from the mean colour on.",
 }
 """What each of `vitlab.explain.METHODS` shows, for whoever sees the map for the first time."""
-
-PASSED = "beats both"
-"""The verdict of `vitlab explain` on maps that are better than a random one and than the centre of
-the picture, and that depend on what the model has learned."""
 
 
 class Loaded:
@@ -68,11 +65,10 @@ def faithful_methods(run: Run, checkpoint_sha256: str) -> dict[str, bool]:
     """
     for split in ("validation", "test"):
         try:
-            found = json.loads(run.faithfulness_file(split).read_text(encoding="utf-8"))
-            if found["checkpoint_sha256"] == checkpoint_sha256:
-                rows = [row for row in found["methods"] if "verdict" in row]
-                passed = {row["method"]: row["verdict"] == PASSED for row in rows}
-                return dict(sorted(passed.items(), key=lambda item: not item[1]))
-        except (OSError, ValueError, KeyError, TypeError):  # not tested, or by another version
+            verdicts = run.map_verdicts(split, checkpoint_sha256)
+        except (RunError, AttributeError, KeyError, TypeError):  # damaged, or another version's
             continue
+        if verdicts:
+            passed = {method: verdict == PASSED for method, verdict in verdicts.items()}
+            return dict(sorted(passed.items(), key=lambda item: not item[1]))
     return {}

@@ -24,6 +24,8 @@ from vitlab.formatting import (
     table,
     verdict_sentence,
 )
+from vitlab.stats import FEWEST
+from vitlab.study.plan import written
 
 Summary = Mapping[str, Any]
 """What `results.summarize` returns, or a part of it."""
@@ -133,7 +135,7 @@ def setting(summary: Summary) -> str:
     tested = summary.get("tested")  # summaries of earlier versions have none
     opened = f"opened for {count(tested, 'run')}, afterwards" if tested else "not opened"
     family = (
-        "Arms are found by looking at results: there is a ranking, and no p-value."
+        "Arms are ranked by looking at results: there is no p-value."
         if summary["exploratory"]
         else f"Family of comparisons, declared beforehand: {summary['family']} "
         f"({len(summary['comparisons'])}), corrected by Holm."
@@ -141,8 +143,10 @@ def setting(summary: Summary) -> str:
     design = DESIGNS[summary["design"]]
     if len(summary["arms"]) == 1:
         design, family = "nothing changed but the seed", "Nothing is compared."
+    overrides = summary.get("overrides")  # summaries of earlier versions have none
+    changes = ", ".join(f"{name} {written(value)}" for name, value in (overrides or {}).items())
     return (
-        f"Recipe `{summary['recipe']}`, {design}, "
+        f"Recipe `{summary['recipe']}`{f' with {changes}' if changes else ''}, {design}, "
         f"{count(len(seeds), 'seed')} for each arm ({', '.join(map(str, seeds))}). Accuracy is "
         f"that of the validation split at the last step{on}; the test split was {opened}. "
         f"{family} {progress(summary)}"
@@ -165,22 +169,24 @@ def progress(summary: Summary) -> str:
 
 def findings(summary: Summary) -> Iterator[str]:
     """Sentences, most definite first, and last what could not be tried."""
-    yield from outcomes(summary)
+    yield from baseline_finding(summary)
+    yield from ranking_findings(summary) if summary["exploratory"] else compared(summary)
     for arm in summary["refused"]:
         yield f"`{arm['name']}` was not trained: {arm['reason']}."
 
 
-def outcomes(summary: Summary) -> Iterator[str]:
-    """Sentences on what was trained."""
+def baseline_finding(summary: Summary) -> Iterator[str]:
+    """A sentence on what the baseline reaches, if there is one that finished."""
     baseline = next((arm for arm in summary["arms"] if arm["baseline"]), None)
     if baseline and baseline["n"]:
         reached = estimate(baseline["accuracy"]["mean"], baseline["accuracy"]["interval"])
         named = "" if baseline["name"] == "baseline" else f", `{baseline['name']}`,"
         mean = "a mean of " if baseline["n"] > 1 else ""
         yield f"The baseline{named} reaches {mean}{reached} over {count(baseline['n'], 'seed')}."
-    if summary["exploratory"]:
-        yield from ranking_findings(summary)
-        return
+
+
+def compared(summary: Summary) -> Iterator[str]:
+    """Sentences on the declared comparisons, most definite first."""
     kinds: dict[str, list[Summary]] = {}
     for one in summary["comparisons"]:
         kind = one["verdict"].split(" (")[0].split(";")[0]
@@ -223,12 +229,12 @@ def doubted(one: Summary) -> bool:
 def ranking_findings(summary: Summary) -> Iterator[str]:
     """What a search may say: an order, and what to do next."""
     top = [f"`{row['arm']}`" for row in summary["ranking"][:3]]
-    if not top:
+    if len(summary["ranking"]) < 2:
         return
     yield f"Highest: {', '.join(top)}; the whole ranking is below."
     yield (
-        "The highest of many is flattered by luck. Before any of it is believed, train the best "
-        "arms and the baseline again with new seeds, in a study of their own."
+        f"The highest of {len(summary['ranking'])} is flattered by luck. Before any of it is "
+        "believed, train the best arms and the baseline again with new seeds."
     )
 
 
@@ -238,22 +244,23 @@ def limits(summary: Summary) -> str:
     if noise["std"] is None:
         return (
             "With a single seed for each arm nothing is known of the noise between seeds, and "
-            "so nothing of whether a difference would be there again. At least 3 seeds in each "
-            "arm are needed, better 5."
+            f"so nothing of whether a difference would be there again. At least {FEWEST} seeds in "
+            "each arm are needed, better 5."
         )
     words = (
         f"Runs that differ in nothing but the seed have a standard deviation of "
-        f"{points(noise['std'])} pp here, pooled over arms"
+        f"{points(noise['std'])} pp here{', pooled over arms' if len(summary['arms']) > 1 else ''}"
     )
     if interval := noise.get("std_interval"):  # summaries of earlier versions have none
         words += f" (95 % interval {between(interval, points)} pp)"
     words += "."
     seeds, size = len(summary["seeds"]), noise["comparisons"]
     if noise["detectable"] is not None and not summary["exploratory"]:
+        among = f" and {count(size, 'comparison')}" if summary["comparisons"] else ""
         words += (
-            f" With {count(seeds, 'seed')} for each arm and {count(size, 'comparison')}, a "
-            f"difference must be {points(noise['detectable'])} pp to be found four times in five; "
-            "smaller ones go unseen, and nobody may call such arms equal."
+            f" With {count(seeds, 'seed')} for each arm{among}, a difference must be "
+            f"{points(noise['detectable'])} pp to be found four times in five; smaller ones are "
+            "found less often, so arms without evidence of a difference need not be equal."
         )
     if (needed := noise["seeds_for_half_a_point"]) and needed > seeds:
         words += f" Finding 0.5 pp would take {needed:,} seeds in each arm."

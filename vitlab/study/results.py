@@ -29,7 +29,6 @@ from vitlab.fields import text
 from vitlab.figures import study as figures
 from vitlab.figures.style import numbers as write_csv
 from vitlab.files import write_json, write_text
-from vitlab.models.cost import training_macs
 from vitlab.records import Evaluation
 from vitlab.run import SUMMARY, Run, read_failure
 from vitlab.stats import Sample
@@ -111,16 +110,15 @@ class TrialResult:
         """What a finished trial reached and took, in the order of NUMBERS."""
         assert self.facts
         facts, measured = self.facts, validation(self.facts.run)
-        epochs, images = facts["epochs_done"], facts["train_images"]
         return {
             "accuracy": measured["accuracy"],
             "loss": measured["loss"],
             "train_accuracy": facts["train_accuracy"],
-            "train_images": images,
+            "train_images": facts["train_images"],
             "images_seen": facts["images_seen"],
             "parameters": facts["parameters"],
             "macs": facts["macs"],
-            "training_macs": training_macs(facts.run.config, epochs, images),
+            "training_macs": facts.training_macs,
             "images_per_second": facts["images_per_second"],
             "wall_seconds": facts["training_seconds"],
             "peak_memory_bytes": facts["peak_memory_bytes"],
@@ -171,7 +169,6 @@ class ArmResult:
             self.sample,
             next(begun, None),
             frozenset(self.arm.changes),
-            [trial.numbers["training_macs"] for trial in self.finished],
         )
 
     @property
@@ -349,6 +346,7 @@ def summarize(record: StudyRecord) -> dict[str, Any]:
             "name": plan.name,
             "question": plan.question,
             "recipe": plan.recipe,
+            "overrides": plan.overrides,
             "design": plan.design,
             "seeds": plan.seeds,
             "family": plan.family,

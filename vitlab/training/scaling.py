@@ -58,7 +58,7 @@ def scale_to_images(config: Config, images: int, fields: Collection[str] = SCALE
         enough = math.ceil(STEPS / max(1, images // batch_size))
         epochs = max(epochs, min(EPOCHS, enough))
     now, share = fields_of(config), epochs / train.epochs
-    longer = {name: _times(now[name], share) for name in IN_EPOCHS if name in fields}
+    longer = {name: _times(now[name], share) for name in IN_EPOCHS if name in fields and share > 1}
     return config.override({**longer, "train.batch_size": batch_size, "train.epochs": epochs})
 
 

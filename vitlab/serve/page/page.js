@@ -68,9 +68,9 @@ async function meet() {
   const count = model.classes.length, [height, width] = model.image_size;
   at("which").textContent = model.name;
   document.title = `${model.name}: vitlab`;
-  at("lead").textContent = "A small Vision Transformer answers, and shows what its answer rests on.";
-  if (model.card.model && model.card.model !== "vit")
-    at("lead").textContent = "A small network answers, and shows what its answer rests on.";
+  const kind = { vit: "A Vision Transformer", hybrid: "A hybrid of CNN and Vision Transformer" };
+  const maps = model.explains ? ", and maps are drawn of where it looks" : "";
+  at("lead").textContent = `${kind[model.card.model] ?? "A network"} answers${maps}.`;
   const some = model.classes.slice(0, 12).join(", ") + (count > 12 ? ", …" : "");
   at("knows").textContent =
     `It knows ${count} classes: ${some}. It names one of them whatever it is shown, ` +
@@ -96,23 +96,26 @@ function facts(card) {
   for (const [split, words] of [["test", "Test accuracy"], ["validation", "Validation accuracy"]]) {
     if (card[`${split}_accuracy`] == null) continue;
     const interval = card[`${split}_accuracy_interval`], images = card[`${split}_images`];
+    const seen = split === "validation" && card.validation_seen;
     const more = [
-      interval && `${percent(interval[0])} to ${percent(interval[1])}`,
+      interval && `95 % interval ${percent(interval[0])} to ${percent(interval[1])}`,
       images && `${whole(images)} images`,
+      seen && `${whole(seen)} of them trained on before`,
     ].filter(Boolean).join(", ");
     rows.push([words, percent(card[`${split}_accuracy`], 2), more]);
   }
   const top = card.test_top3_accuracy ?? card.validation_top3_accuracy;
-  if (top != null) rows.push(["Right class among three", percent(top, 2)]);
+  if (top != null && card.classes > 3) rows.push(["Right class among three", percent(top, 2)]);
   const error = card.scaled_calibration_error ?? card.calibration_error;
-  if (error != null) rows.push(["Calibration error", percent(error), "how far confidence is from being right"]);
+  const scaled = card.scaled_calibration_error != null ? ", after temperature scaling on them" : "";
+  if (error != null) rows.push(["Calibration error", percent(error), `of ${whole(card.validation_images)} validation images${scaled}`]);
   if (card.parameters != null) rows.push(["Parameters", whole(card.parameters)]);
-  if (card.multiply_adds != null) rows.push(["Multiply-adds per image", `${(card.multiply_adds / 1e6).toFixed(1)} million`]);
+  if (card.multiply_adds != null) rows.push(["Multiply-adds per image", card.multiply_adds < 1e5 ? whole(card.multiply_adds) : `${(card.multiply_adds / 1e6).toFixed(1)} million`]);
   if (card.dataset) {
-    const more = [card.training_images && `${whole(card.training_images)} images`, card.epochs && `${card.epochs} epochs`];
+    const more = [card.training_images && `${whole(card.training_images)} images`, card.epochs && (card.epochs === 1 ? "1 epoch" : `${card.epochs} epochs`), card.weights && `starting from the weights ${card.weights}`];
     rows.push(["Trained on", card.dataset, more.filter(Boolean).join(", ")]);
   }
-  if (card.recipe) rows.push(["Recipe", card.recipe]);
+  if (card.recipe) rows.push(["Based on the recipe", card.recipe]);
   at("facts").replaceChildren(...rows.map(([name, value, more]) => {
     const said = element("dd", "", value);
     if (more) said.append(element("small", "", more));
@@ -229,7 +232,7 @@ async function map() {
 
 // What the command vitlab explain has found out about a method's maps.
 function tested(faithful) {
-  if (faithful === true) return "✓ Tested: what it marks decides the answer more than random places or the centre do.";
+  if (faithful === true) return "✓ Tested: on average what it marks decides the answer more than random places or the centre do.";
   if (faithful === false) return "Tested, and not passed: what it marks may not be what the answer rests on.";
   return "Not tested yet: the command vitlab explain finds out whether it is true.";
 }
