@@ -374,7 +374,7 @@ class Run:
         RunError if its file is damaged.
         """
         file = self.faithfulness_file(split)
-        stored = read_json(file) if file.exists() else {}
+        stored: dict[str, Any] = read_json(file) if file.exists() else {}
         if stored.get("checkpoint_sha256") != checkpoint_sha256:
             return {}
         return {one["method"]: one["verdict"] for one in stored["methods"] if "verdict" in one}

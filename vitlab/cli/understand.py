@@ -63,7 +63,7 @@ def evaluate(args: Namespace) -> int:
     for title, table in tables.items():
         if table:
             # Intervals are in the JSON and the pictures: a table has one number a cell.
-            columns: list[str] = [name for name, value in table[0].items() if not isinstance(value, list)]
+            columns = [str(n) for n, value in table[0].items() if not isinstance(value, list)]
             heads = [HEADS.get(name, name) for name in columns]
             print(f"\n{title}")
             print_table(heads, [[epoch(row[name], name) for name in columns] for row in table])

@@ -192,7 +192,7 @@ def openings(one: Subject) -> Iterator[Sentence]:
     """How often the test images had been opened."""
     if one.facts["test_openings"] is not None:
         yield say(
-            "This was opening {n} of the test images in the folder of {name}.",
+            "This was opening {n} of these test images, by the ledger in the folder of {name}.",
             n=one.number("test_openings", str),
             name=one.name,
         )

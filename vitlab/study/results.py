@@ -106,7 +106,7 @@ class TrialResult:
         return self.facts and self.facts[name]
 
     @cached_property
-    def numbers(self) -> dict[str, float]:
+    def numbers(self) -> dict[str, Any]:
         """What a finished trial reached and took, in the order of NUMBERS."""
         assert self.facts
         facts, measured = self.facts, validation(self.facts.run)
@@ -178,7 +178,8 @@ class ArmResult:
 
     def median(self, name: str) -> float | None:
         """Median over finished trials of one of NUMBERS; None if there are none."""
-        values = [trial.numbers[name] for trial in self.finished]
+        found = (trial.numbers[name] for trial in self.finished)
+        values = [value for value in found if value is not None]
         return float(np.median(values)) if values else None
 
     @cached_property
