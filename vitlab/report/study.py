@@ -294,7 +294,7 @@ def effects(study: Study) -> Iterator[Panel]:
                 "effects",
                 "Ranking",
                 say(
-                    "The highest of {n} is flattered by luck",
+                    "The highest of {n} was picked by its result, so it is likely overestimated",
                     n=Number(count(len(summary["ranking"]), "arm"), (study.at("ranking"),)),
                 ),
                 [figure],
@@ -331,7 +331,10 @@ def effects(study: Study) -> Iterator[Panel]:
     numbers = table(study, "comparisons", COMPARED, "In percentage points.")
     counts = Counter(verdict(one) for one in known)
     verdicts = (study.at("comparisons.verdict"),)
-    parts = [say("{word}: {n}", word=w, n=Number(str(n), verdicts)) for w, n in counts.items()]
+    parts = [
+        say("{n}: {word}", word=w, n=Number(count(n, "comparison"), verdicts))
+        for w, n in counts.items()
+    ]
     headline = join(parts, "; ")
     yield Panel(
         "effects",
@@ -643,7 +646,8 @@ def trials(study: Study) -> Iterator[Panel]:
     blocks: list[Block] = []
     if summary["design"] == "one-factor" and len(axes) > 1:
         idea = say(
-            "Changes of {n} help one by one, so they would do so together: {command}",
+            "Changes of {n} are better than the baseline one by one, so they may be better still "
+            "together: {command}",
             n=Number(
                 count(len(axes), "axis", "axes"), (study.at("comparisons.verdict, arms.axis"),)
             ),
@@ -659,7 +663,10 @@ def trials(study: Study) -> Iterator[Panel]:
 def provenance(study: Study) -> Panel:
     """Where the runs come from."""
     rows = [
-        ["command", Number(command(study), (study.at("recipe, overrides", STUDY),))],
+        [
+            "goes on with it, and summarises it",
+            Number(command(study), (study.at("recipe, overrides", STUDY),)),
+        ],
         ["plan hash", Number(plan_hash(study)[:16], (Source(study.text, STUDY, "(all)"),))],
     ]
     exact = ("on", "yes", True)
