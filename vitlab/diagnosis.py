@@ -39,36 +39,41 @@ def diagnose(run: Run) -> str:
     reached = f"{percent(train['accuracy'])} on {count(learned, 'training image')}"
     # Of few images, an accuracy is called higher than another only where their intervals say so.
     least = wilson(round(train["accuracy"] * learned), learned)[0]
-    gap, ahead, interval = 0.0, False, (0.0, 1.0)
+    gap, ahead, few, interval = 0.0, False, False, (0.0, 1.0)
     if validation is not None:
         images = validation.get("images") or data["validation_images"]
         right = round(validation["accuracy"] * images)
         interval = wilson(right, images)
         reached += (
             f", {percent(validation['accuracy'])} on {count(images, 'validation image')} "
-            f"({between(interval)})"
+            f"(95 % interval {between(interval)})"
         )
         gap = train["accuracy"] - validation["accuracy"]
         ahead = least > interval[1]
+        few = max(validation["accuracy"] - interval[0], interval[1] - validation["accuracy"]) > GAP
+    shown = train["accuracy"] - interval[1] if few else gap
     classes = run.config.data.classes
     assert classes is not None
     if train["accuracy"] < CHANCE / classes and least <= 1 / classes:
         name = f"it does no better than guessing among {count(classes, 'class', 'classes')}"
         ways = _learn(run)
-    elif ahead and gap > GAP:
+    elif ahead and shown > GAP:
         name, ways = f"overfitting, a gap of {points(gap)} points", _generalise(run, interval[1])
     elif train["accuracy"] < FITTED:
         name, ways = f"underfitting, below {100 * FITTED:g} % on training images", _fit_better(run)
     elif validation is None:
         return f"{reached}; without validation images nothing shows how it does on new ones."
+    elif gap > GAP:
+        return (
+            f"{reached}: a gap of {points(gap)} points, but so few images do not show whether "
+            "that is overfitting."
+        )
     elif ahead:
         return (
             f"{reached}: a gap of {points(gap)} points, which is called overfitting only above "
             f"{100 * GAP:g}."
         )
     else:
-        right = validation["accuracy"]
-        few = max(right - interval[0], interval[1] - right) > GAP
         but = f", but so few validation images do not rule out a gap of {100 * GAP:g} points"
         return f"{reached}: no sign of overfitting or underfitting{but if few else ''}."
     return f"{reached}: {name}. Try, in this order: {'; '.join(ways)}."

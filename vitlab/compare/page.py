@@ -79,7 +79,7 @@ ROWS: dict[str, Row] = {
     "model": _row("kind"),
     "status": _row("status"),
     "evaluated on": (("split", "images"), lambda fact: f"{_text(fact('images'))} {fact('split')}"),
-    "openings of the test split, by the ledger beside the run": _row("test_openings"),
+    "openings of the test split, at most, by the ledger beside the run": _row("test_openings"),
     "accuracy": (("accuracy", "accuracy_interval", "validation_seen"), _accuracy),
     "loss": _scaled("loss", 1, "", 4),
     "mean AUC": _scaled("mean_auc", 1, "", 4),

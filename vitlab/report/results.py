@@ -193,8 +193,8 @@ def openings(one: Subject) -> Iterator[Sentence]:
     """How often the test images had been opened."""
     if one.facts["test_openings"] is not None:
         yield say(
-            "This was opening {n} of these test images, by the ledger beside {name}.",
-            n=one.number("test_openings", str),
+            "The ledger beside {name} counts at most {n} of these test images, this one included.",
+            n=one.number("test_openings", lambda value: count(value, "opening")),
             name=one.name,
         )
 

@@ -659,7 +659,7 @@ def provenance(found: Sequence[Subject]) -> Panel:
         ("data hash", "data_fingerprint", first),
         ("split hash", "split_sha256", first),
         ("checkpoint hash", "checkpoint_sha256", first),
-        ("openings of its test images, by the ledger beside it", "test_openings", str),
+        ("openings of its test images, at most, by the ledger beside it", "test_openings", str),
         ("started", "started", str),
         ("hardware", "device", str),
         ("CPU threads", "threads", str),

@@ -1,6 +1,7 @@
 """What a report says of a study, from the summary that it wrote of itself."""
 
 import csv
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -42,7 +43,7 @@ from vitlab.report.inside import BESIDE, drawn, parts
 from vitlab.report.pictures import chart, dot_chart, line_chart
 from vitlab.report.subject import address, plainly, read_existing, resolved, without_folders
 from vitlab.run import STUDY, SUMMARY
-from vitlab.study import page
+from vitlab.study import define, page
 from vitlab.study.plan import AGAINST_BASELINE, written
 
 TOLD_APART = 6
@@ -662,11 +663,11 @@ def trials(study: Study) -> Iterator[Panel]:
 
 def provenance(study: Study) -> Panel:
     """Where the runs come from."""
-    rows = [
-        [
-            "goes on with it, and summarises it",
-            Number(command(study), (study.at("recipe, overrides", STUDY),)),
-        ],
+    where = (study.at("recipe, overrides", STUDY),)
+    made = made_by(study)
+    rows = [["command", Number(made, (study.at("(all)", STUDY),))]] if made else []
+    rows += [
+        ["to go on with it and summarise it", Number(command(study), where)],
         ["plan hash", Number(plan_hash(study)[:16], (Source(study.text, STUDY, "(all)"),))],
     ]
     exact = ("on", "yes", True)
@@ -689,6 +690,50 @@ def provenance(study: Study) -> Panel:
     )
     origin = Table(("", study.name), rows)
     return Panel("provenance", "Where it comes from", headline, [origin], weight=9)
+
+
+def made_by(study: Study) -> str | None:
+    """The command that plans the study anew; None where this version has none that does."""
+    plan = study.plan
+    if not plan.get("arms") or plan["design"] == "search":
+        return None
+    seeds, options = len(plan["seeds"]), [f"--seeds {len(plan['seeds'])}"]
+    try:
+        if plan["name"] in define.ready():
+            found = define.read(plan["name"], recipe=plan["recipe"], seeds=seeds)
+            words = [plan["name"]]
+            if define.read(plan["name"]).recipe != plan["recipe"]:
+                words.append(f"--recipe {plan['recipe']}")
+        else:
+            axes = {axis: map(written, values) for axis, values in plan["axes"].items()}
+            vary = [f"{axis}={','.join(values)}" for axis, values in axes.items()]
+            given = {} if plan["design"] == "one-factor" else {"design": plan["design"]}
+            found = define.from_options(vary, plan["recipe"], seeds=seeds, **given)
+            words = [f"--recipe {plan['recipe']}", *(f"--vary {shlex.quote(one)}" for one in vary)]
+            options += [f"--design {plan['design']}"] if given else []
+        changed = {
+            name: written(value)
+            for name, value in plan["overrides"].items()
+            if name not in found.overrides or found.overrides[name] != value
+        }
+        found = found.with_overrides(changed)
+    except ConfigError:
+        return None
+    options += [f"--{name} {shlex.quote(value)}" for name, value in changed.items()]
+    options += [f"--threads {plan['threads']}"] if plan["threads"] != 1 else []
+    same = ("name", "question", "recipe", "design", "overrides", "family", "exploratory", "rivals")
+    arms = [(arm.name, arm.changes) for arm in found.arms()]
+    sizes = {axis: len(values) for axis, values in plan["axes"].items()}
+    if (
+        {axis: len(tuple(values)) for axis, values in found.axes.items()} != sizes
+        or any(plan[field] != getattr(found, field) for field in same)
+        or plan["seeds"] != list(found.seeds)
+        or plan.get("margin") != found.margin
+        or bool(plan["probes"]) != bool(found.rates)
+        or any((arm["name"], arm["changes"]) not in arms for arm in plan["arms"] if arm["changes"])
+    ):
+        return None
+    return without_folders(" ".join(["vitlab study", *words, *options]))
 
 
 def command(study: Study) -> str:
