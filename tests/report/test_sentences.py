@@ -26,6 +26,7 @@ from vitlab.figures.style import prefixed
 from vitlab.files import sha256
 from vitlab.formatting import between, minutes, p_value, percent, points, signed
 from vitlab.metrics import THRESHOLDS, summarize
+from vitlab.pretrained import shipped
 from vitlab.recipes import command, recipe
 from vitlab.report import report
 from vitlab.report import results as of_results
@@ -429,6 +430,12 @@ def test_the_commands_of_a_study_are_not_refused(study, here):
     for words in found - {made}:
         folder, _ = asked_study(parse(shlex.split(words)[1:]))
         assert folder == study
+
+
+def test_a_run_with_the_name_of_a_shipped_model_is_not_taken_for_it(place, tmp_path, undrawn):
+    folder = Path(shutil.copytree(place / "runs" / "own", tmp_path / "cpu"))
+    assert Subject(Run(folder), "cpu").command == "…/cpu"
+    assert Subject(shipped("cpu"), "cpu").command == "cpu"
 
 
 def test_the_command_of_a_study_plans_it_anew(study, tmp_path, here, untimed):

@@ -135,7 +135,7 @@ def report(study: Study) -> Report:
     ]
     return Report(
         title=study.text,
-        question=say("{question}", question=Name(summary["question"])),
+        question=say("{question}", question=Name(plainly(summary["question"]))),
         cover=cover(study),
         about=say(
             "Study {name}: {design}, {seeds} for each arm.",
@@ -330,7 +330,7 @@ def effects(study: Study) -> Iterator[Panel]:
     where = (study.at("comparisons.difference, comparisons.interval, comparisons.verdict"),)
     sentences = [study.sentence(words, "comparisons") for words in page.compared(summary)][:3]
     numbers = table(study, "comparisons", COMPARED, "In percentage points.")
-    counts = Counter(verdict(one) for one in known)
+    counts = Counter(verdict(one) for one in study.comparisons)
     verdicts = (study.at("comparisons.verdict"),)
     parts = [
         say("{n}: {word}", word=w, n=Number(count(n, "comparison"), verdicts))
@@ -538,7 +538,8 @@ def costs(study: Study) -> Iterator[Panel]:
     ratio = dearest["cost"]["training_macs"] / cheapest["cost"]["training_macs"]
     macs = (study.at("arms.cost.training_macs"),)
     headline = say(
-        "Training computes {least} multiply-adds in each arm",
+        "Training computes {least} multiply-adds in each arm"
+        + (" with a result" if len(shown) < len(study.summary["arms"]) else ""),
         least=Number(style.prefixed(cheapest["cost"]["training_macs"]), macs),
     )
     if ratio >= 1.01:
