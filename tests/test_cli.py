@@ -308,7 +308,10 @@ def test_evaluate_prints_what_it_stores(capsys, trained):
     ("words", "told"),
     [
         (["evaluate", "--robustness"], ("corruptions", "attack of 10 steps")),
-        (["explain", "--count", "1"], ("grad-cam: images", "random weights: maps", "pictures")),
+        (
+            ["explain", "--count", "1", "--methods", "grad-cam"],
+            ("grad-cam: images", "random weights: maps", "pictures"),
+        ),
         (["features"], ("layers", "maps")),
     ],
     ids=lambda words: words[0],

@@ -191,7 +191,7 @@ def test_a_run_with_changes_is_not_called_the_recipe(runs):
     changed = {"train.epochs": 3, "train.evaluate_epochs": 2.0}  # of which one has an effect
     pair = runs.make("one"), runs.make("other", base="vit-tiny", changes=changed)
     names = [one["recipe"] for one in compare(pair)["recipes"]]
-    assert names == ["digits", "vit-tiny (1 field changed)"]
+    assert names == ["digits", "vit-tiny (train.epochs=3)"]
 
 
 def test_a_change_of_the_model_is_no_unequal_budget(runs):

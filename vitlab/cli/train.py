@@ -63,6 +63,7 @@ def train(args: Namespace) -> int:
     config = recipe(args.recipe).override(args.overrides) if args.recipe else None
     where = {"device": args.device, "data_root": args.data_root, "quiet": args.quiet}
 
+    from vitlab.diagnosis import diagnose
     from vitlab.training import SCALED, overfit_one_batch, resume, train
 
     if config is None:
@@ -76,7 +77,7 @@ def train(args: Namespace) -> int:
     if os.environ.get("RANK", "0") != "0":
         return 0  # one of the processes of torchrun, the first of which prints
     if args.json:
-        print_json({"run": str(run.path), **(run.finished or {})})
+        print_json({"run": str(run.path), "diagnosis": diagnose(run), **run.final_numbers})
     else:
         print(run.path)
     return 0

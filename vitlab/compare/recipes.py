@@ -12,7 +12,6 @@ from vitlab.compare.facts import RunFacts
 from vitlab.config import WITHOUT_EFFECT, Config, fields_of, shared_fields
 from vitlab.data import ARRAYS, KNOWN
 from vitlab.fields import text
-from vitlab.formatting import count
 from vitlab.recipes import ALL_RECIPES, command
 from vitlab.stats import Sample
 
@@ -86,6 +85,10 @@ def compare_recipes(entries: list[RunFacts]) -> dict[str, Any]:
     }
 
 
+NAMED = 2
+"""Most changed fields that are named; of more there is only the number."""
+
+
 def _name(own: list[RunFacts], groups: Iterable[list[RunFacts]]) -> str:
     """The recipe's name, and what tells it from another of that name or from the recipe itself."""
     run = own[0].run
@@ -98,9 +101,10 @@ def _name(own: list[RunFacts], groups: Iterable[list[RunFacts]]) -> str:
     )
     if len(alike) > 1 and not apart:
         apart = f"data {own[0]['data_fingerprint'][:8]}" if own[0]["data_fingerprint"] else run.name
-    changed = [name for name in changed_fields(run.config) or () if name not in WITHOUT_EFFECT]
-    if len(alike) == 1 and changed:
-        apart = f"{count(len(changed), 'field')} changed"
+    changed = changed_fields(run.config) or {}
+    changes = [f"{name}={value}" for name, value in changed.items() if name not in WITHOUT_EFFECT]
+    if len(alike) == 1 and changes:
+        apart = ", ".join(changes) if len(changes) <= NAMED else f"{len(changes)} fields changed"
     return f"{run.config.recipe} ({apart})" if apart else run.config.recipe
 
 
