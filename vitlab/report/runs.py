@@ -658,7 +658,7 @@ def provenance(found: Sequence[Subject]) -> Panel:
         ("config hash", "config_sha256", first),
         ("data hash", "data_fingerprint", first),
         ("split hash", "split_sha256", first),
-        ("checkpoint hash", "checkpoint_sha256", first),
+        ("checkpoint hash, which covers times too", "checkpoint_sha256", first),
         ("openings of its test images, at most, by the ledger beside it", "test_openings", str),
         ("started", "started", str),
         ("hardware", "device", str),
