@@ -30,19 +30,53 @@ def ended(digits_run):
 
 def test_images_learned_by_heart_are_called_overfitting_with_its_remedies(ended):
     words = ended(1.0, 0.42, images=100, step=630, epochs=30)
-    assert words.startswith("100.00 % on training images, 42.00 % on 100 validation images (32.8")
+    assert words.startswith("100.00 % on ")
+    assert "training images, 42.00 % on 100 validation images (95 % interval 32.8" in words
     assert "overfitting" in words and "--from cpu" in words and "more images" in words
     assert "augment.policy" in words  # digits has none
 
 
 def test_a_gap_that_few_images_leave_open_is_no_overfitting(ended):
-    assert "no sign of overfitting" in ended(0.95, 0.8, images=5, step=630)
+    words = ended(0.95, 0.8, images=5, step=630)
+    assert "do not show whether that is overfitting" in words and "Try" not in words
 
 
 def test_a_better_validation_long_before_the_end_asks_for_fewer_epochs(ended):
     best = {"step": 210, "accuracy": 0.6, "loss": 1.0, "images": 100}
     words = ended(1.0, 0.42, images=100, step=630, epochs=30, best=best)
     assert "fewer epochs than 30, as 60.00 % of the validation images were right after 10" in words
+
+
+def test_one_mistake_of_few_images_is_no_overfitting(ended):
+    words = ended(1.0, 8 / 9, images=9, step=630)
+    assert "a gap of 11.11 points, but so few images do not show" in words
+    words = ended(1.0, 1.0, images=9, step=630)
+    assert "no sign of overfitting" in words
+    assert "so few validation images do not rule out a gap of 10 points" in words
+
+
+def test_a_gap_that_is_there_but_small_is_stated(ended):
+    words = ended(1.0, 0.94, images=1_000, step=630)
+    assert words.endswith("a gap of 6.00 points, which is called overfitting only above 10.")
+
+
+def test_a_better_validation_of_few_images_asks_for_nothing(ended):
+    best = {"step": 6, "accuracy": 2 / 6, "loss": 1.0, "images": 6}
+    words = ended(1.0, 0.0, images=6, step=30, epochs=10, best=best)
+    assert "overfitting, a gap of 100.00 points" in words and "fewer epochs" not in words
+
+
+def test_a_batch_that_is_advised_is_smaller_than_the_training_set(ended, digits_run):
+    file = digits_run.path / "provenance.json"
+    origin = json.loads(file.read_text())
+    origin["data"]["train_images"] = 42
+    file.write_text(json.dumps(origin))
+    words = ended(0.6, 0.58, step=10, epochs=10)
+    assert "train.batch_size smaller than 42, as 10 steps (1 an epoch) are few" in words
+
+
+def test_an_accuracy_far_from_guessing_is_not_called_guessing(ended, digits_run):
+    assert "guessing" not in ended(0.125, 0.12, images=1_000, step=630)
 
 
 def test_training_images_that_are_not_learned_are_called_underfitting(ended):

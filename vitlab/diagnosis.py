@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 
-from vitlab.formatting import between, count, percent
+from vitlab.formatting import between, count, percent, points
 from vitlab.pretrained import names, shipped
 from vitlab.run import Run
 from vitlab.stats import wilson
 
 CHANCE = 1.3
-"""Multiple of 1 / classes below which a model does no better than guessing."""
+"""Multiple of 1 / classes from which on accuracy is never called guessing."""
 
 GAP = 0.1
 """How far accuracy on training images may be ahead before it is called overfitting."""
@@ -17,7 +17,7 @@ FITTED = 0.9
 """Accuracy on training images below which it is called underfitting."""
 
 RISING = 0.01
-"""Gain of accuracy over the last quarter of the epochs that more of them would go on with."""
+"""Gain of accuracy since three quarters of the epochs, or before, that asks for more of them."""
 
 FEW_STEPS = 500
 """Fewer leave warm-up, weight average and a small learning rate no time."""
@@ -34,55 +34,81 @@ def diagnose(run: Run) -> str:
     """
     final = run.final_numbers
     train, validation = final["train_clean"], final.get("validation")
-    reached = f"{percent(train['accuracy'])} on training images"
+    data = run.provenance["data"]
+    learned = train.get("images") or data["train_images"]
+    reached = f"{percent(train['accuracy'])} on {count(learned, 'training image')}"
+    # Of few images, an accuracy is called higher than another only where their intervals say so.
+    least = wilson(round(train["accuracy"] * learned), learned)[0]
+    gap, ahead, few, interval = 0.0, False, False, (0.0, 1.0)
     if validation is not None:
-        images = validation.get("images") or run.provenance["data"]["validation_images"]
+        images = validation.get("images") or data["validation_images"]
         right = round(validation["accuracy"] * images)
         interval = wilson(right, images)
         reached += (
             f", {percent(validation['accuracy'])} on {count(images, 'validation image')} "
-            f"({between(interval)})"
+            f"(95 % interval {between(interval)})"
         )
         gap = train["accuracy"] - validation["accuracy"]
-        overfitted = gap > GAP and train["accuracy"] > interval[1]
-    else:
-        overfitted = False
-    assert run.config.data.classes is not None
-    if train["accuracy"] < CHANCE / run.config.data.classes:
-        name, ways = "it does no better than guessing", _learn(run)
-    elif overfitted:
-        name, ways = "overfitting", _generalise(run)
+        ahead = least > interval[1]
+        few = max(validation["accuracy"] - interval[0], interval[1] - validation["accuracy"]) > GAP
+    shown = train["accuracy"] - interval[1] if few else gap
+    classes = run.config.data.classes
+    assert classes is not None
+    if train["accuracy"] < CHANCE / classes and least <= 1 / classes:
+        name = f"it does no better than guessing among {count(classes, 'class', 'classes')}"
+        ways = _learn(run)
+    elif ahead and shown > GAP:
+        name, ways = f"overfitting, a gap of {points(gap)} points", _generalise(run, interval[1])
     elif train["accuracy"] < FITTED:
-        name, ways = "underfitting", _fit_better(run)
+        name, ways = f"underfitting, below {100 * FITTED:g} % on training images", _fit_better(run)
     elif validation is None:
         return f"{reached}; without validation images nothing shows how it does on new ones."
+    elif gap > GAP:
+        return (
+            f"{reached}: a gap of {points(gap)} points, but so few images do not show whether "
+            "that is overfitting."
+        )
+    elif ahead:
+        return (
+            f"{reached}: a gap of {points(gap)} points, which is called overfitting only above "
+            f"{100 * GAP:g}."
+        )
     else:
-        return f"{reached}: no sign of overfitting or underfitting."
+        but = f", but so few validation images do not rule out a gap of {100 * GAP:g} points"
+        return f"{reached}: no sign of overfitting or underfitting{but if few else ''}."
     return f"{reached}: {name}. Try, in this order: {'; '.join(ways)}."
 
 
 def _learn(run: Run) -> Iterator[str]:
     """What to try when nothing was learned."""
-    yield f"a lower optim.lr than {run.config.optim.lr:g}"
-    if not run.config.optim.warmup_epochs:
-        yield "a warm-up, optim.warmup_epochs=5"
+    optim, epochs = run.config.optim, run.config.train.epochs
     yield from _more_steps(run)
+    if run.final_numbers["step"] < FEW_STEPS:
+        yield f"more train.epochs than {epochs}"
+    muon = f" and optim.muon_lr than {optim.muon_lr:g}" if optim.optimizer == "muon" else ""
+    yield f"a lower optim.lr than {optim.lr:g}{muon}"
+    if not optim.warmup_epochs and epochs > 1:
+        yield f"a warm-up, --optim.warmup_epochs {max(1, min(5, epochs // 10))}"
     yield "--overfit-one-batch, which shows whether the set-up can learn at all"
 
 
-def _generalise(run: Run) -> Iterator[str]:
-    """What to try when training images are learned by heart."""
+def _generalise(run: Run, most: float) -> Iterator[str]:
+    """What to try when training images are learned by heart.
+
+    Args:
+        most: the upper end of the interval of the last validation accuracy.
+    """
     config, images = run.config, run.provenance["data"]["train_images"]
     if config.train.weights is None and images < FEW_IMAGES:
         same = [name for name in names() if shipped(name).config.model == config.model]
         yield f"start from weights, {f'--from {same[0]}' if same else 'recipe cpu with --from cpu'}"
     yield "more images"
     if config.augment.policy == "none":
-        yield "more augmentation, augment.policy=trivialaugment"
+        yield "more augmentation, --augment.policy trivialaugment"
     final = run.final_numbers
     best, epochs = final["best"], final["epochs"]
     at = epochs * best.get("step", final["step"]) / final["step"]
-    if at < 0.7 * epochs:
+    if at < 0.7 * epochs and (best.get("accuracy") or 0) > most:
         yield (
             f"fewer epochs than {epochs:g}, as {percent(best.get('accuracy'))} of the validation "
             f"images were right after {at:.0f}"
@@ -92,22 +118,28 @@ def _generalise(run: Run) -> Iterator[str]:
 def _fit_better(run: Run) -> Iterator[str]:
     """What to try when even training images are not learned."""
     yield from _more_steps(run)
+    epochs, augment = run.config.train.epochs, run.config.augment
     found = [line for line in run.metrics if line["split"] == "train_clean"]
-    before = [x["accuracy"] for x in found if x["epoch"] <= 0.75 * run.final_numbers["epochs"]]
-    if before and found[-1]["accuracy"] - before[-1] > RISING:
-        gain = 100 * (found[-1]["accuracy"] - before[-1])
+    before = [x for x in found if x["epoch"] <= 0.75 * run.final_numbers["epochs"]]
+    gain = found[-1]["accuracy"] - before[-1]["accuracy"] if before else 0.0
+    if gain > RISING:
         yield (
-            f"more train.epochs than {run.config.train.epochs}, as the last quarter of them still "
-            f"gained {gain:.1f} points"
+            f"more train.epochs than {epochs}, as accuracy on training images rose by "
+            f"{points(gain)} points after epoch {before[-1]['epoch']:g}"
         )
-    yield "a larger model, or less augmentation"
+    elif run.final_numbers["step"] < FEW_STEPS:
+        yield f"more train.epochs than {epochs}"
+    yield "a larger model"
+    if augment.policy != "none" or augment.mixes or augment.cutout or augment.erasing:
+        yield "less augmentation"
 
 
 def _more_steps(run: Run) -> Iterator[str]:
-    final, train = run.final_numbers, run.config.train
-    if final["step"] < FEW_STEPS:
+    final = run.final_numbers
+    batch = min(run.config.train.batch_size, run.provenance["data"]["train_images"])
+    if final["step"] < FEW_STEPS and batch > 1:
         each = max(1, round(final["step"] / final["epochs"]))
         yield (
-            f"a train.batch_size smaller than {train.batch_size}, as {count(final['step'], 'step')}"
+            f"a train.batch_size smaller than {batch}, as {count(final['step'], 'step')}"
             f" ({each} an epoch) are few"
         )

@@ -17,6 +17,7 @@ import vitlab
 from vitlab.cli import parse
 from vitlab.cli.study import asked_study
 from vitlab.compare import RunFacts, compare
+from vitlab.compare.comparison import numbers
 from vitlab.config import Config
 from vitlab.data import open_dataset
 from vitlab.evaluate import evaluate
@@ -25,8 +26,10 @@ from vitlab.figures.style import prefixed
 from vitlab.files import sha256
 from vitlab.formatting import between, minutes, p_value, percent, points, signed
 from vitlab.metrics import THRESHOLDS, summarize
+from vitlab.pretrained import shipped
 from vitlab.recipes import command, recipe
 from vitlab.report import report
+from vitlab.report import results as of_results
 from vitlab.report import runs as of_runs
 from vitlab.report import study as of_study
 from vitlab.report.document import (
@@ -47,6 +50,7 @@ from vitlab.report.document import (
 from vitlab.report.study import Study
 from vitlab.report.subject import Subject, resolved
 from vitlab.run import CONFIG, METRICS, Run
+from vitlab.stats import Sample
 from vitlab.study.page import markdown
 from vitlab.training import SCALED, scale_to_images
 
@@ -422,9 +426,36 @@ def test_the_commands_of_a_study_are_not_refused(study, here):
     page = of_study.report(Study(study))
     found = {one.replace(f"…/{study.name}", str(study)) for one in commands(page)}
     assert any("--then best" in one for one in found)
-    for words in found:
+    (made,) = {one for one in found if str(study) not in one}
+    for words in found - {made}:
         folder, _ = asked_study(parse(shlex.split(words)[1:]))
         assert folder == study
+
+
+def test_a_run_with_the_name_of_a_shipped_model_is_not_taken_for_it(place, tmp_path, undrawn):
+    folder = Path(shutil.copytree(place / "runs" / "own", tmp_path / "cpu"))
+    assert Subject(Run(folder), "cpu").command == "…/cpu"
+    assert Subject(shipped("cpu"), "cpu").command == "cpu"
+
+
+def test_the_command_of_a_study_plans_it_anew(study, tmp_path, here, untimed):
+    plan = json.loads((study / "study.json").read_text())
+    made = of_study.made_by(Study(study))
+    assert made
+    _, found = asked_study(parse([*shlex.split(made)[1:], "--out", str(tmp_path / "anew")]))
+    assert (found.name, found.recipe, found.seeds) == (plan["name"], plan["recipe"], plan["seeds"])
+    assert found.overrides == plan["overrides"] and found.axes == plan["axes"]
+    assert [arm.changes for arm in found.arms] == [arm["changes"] for arm in plan["arms"]]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"overrides": {"train.epochs": 7}}, {"seeds": [3, 4]}, {"name": "mine", "question": "Why?"}],
+)
+def test_a_study_that_no_command_line_plans_has_none(study, change):
+    plan = json.loads((study / "study.json").read_text()) | change
+    (study / "study.json").write_text(json.dumps(plan))
+    assert of_study.made_by(Study(study)) is None
 
 
 # What the run does not hold
@@ -506,7 +537,8 @@ def test_the_command_of_a_guess_has_the_overrides(tested):
 
 def test_a_gap_within_the_interval_suggests_nothing(tested):
     page = tested("cpu-plain", {}, 800, train_clean={"loss": 0.1, "accuracy": 0.81})
-    assert "no hypothesis" in str(panel(page, "next").headline)
+    assert "stronger augmentation" not in words_of(panel(page, "next").shown)
+    assert "suggest" not in str(panel(page, "next").headline)
 
 
 def test_a_temperature_is_what_it_was_measured_to_do(here):
@@ -559,6 +591,34 @@ def test_a_search_was_not_planned_before_its_first_run(study, undrawn):
     words = " ".join(map(words_of, blocks(of_study.report(Study(study)))))
     assert "Planned before" not in words and "found by a search" in words
     assert "The highest of 3" in words
+
+
+def test_an_accuracy_has_no_interval_beyond_all_images():
+    few = numbers(Sample({0: 0.69, 1: 0.74}))
+    assert few["interval"][1] == 1.0 and 0.35 < few["interval"][0] < 0.45
+    assert numbers(Sample({0: 0.69}))["interval"] is None
+
+
+def test_classes_that_are_all_alike_have_no_worst_one(here):
+    one = subject("own")
+    result = one.facts.result
+    assert result
+    accuracies = {row["accuracy"] for row in result["per_class"]}
+    assert (of_results.worst(one) == "-") is (len(accuracies) == 1)
+    least = min(x for x in accuracies if x is not None)
+    names = [row["class"] for row in result["per_class"] if row["accuracy"] == least]
+    if len(accuracies) > 1:
+        assert of_results.worst(one) == f"{', '.join(names)}, {percent(least)}"
+
+
+def test_a_temperature_of_few_images_is_called_a_guess(here):
+    for name, few in (("own", True), ("tuned", True), ("cifar", False)):
+        if RunFacts(Run(f"runs/{name}"), "validation")["temperature"] is None:
+            continue
+        words = words_of(panel(page_of(name), "confidence").more)
+        assert ("too few for more than a guess" in words) is few
+        card = hub.readme(vitlab.load(f"runs/{name}"))
+        assert ("too few for more than a guess" in card) is few
 
 
 def test_a_page_and_a_deck_are_written_of_each(here, tmp_path):

@@ -18,7 +18,7 @@ from vitlab.config import WITHOUT_EFFECT, fields_of
 from vitlab.fields import text
 from vitlab.files import read_json
 from vitlab.run import STUDY, Run
-from vitlab.stats import FEWEST, LEAST, Difference, Sample, bootstrap, holm, seeds_needed
+from vitlab.stats import FEWEST, LEAST, Difference, Interval, Sample, bootstrap, holm, seeds_needed
 
 BUDGET = ("data", "augment", "train")
 """Sections that say what a training was given."""
@@ -138,12 +138,18 @@ def numbers(sample: Sample) -> dict[str, Any]:
         {
             "mean": sample.mean,
             "std": sample.std,
-            "interval": sample.interval,
+            "interval": within(sample.interval),
             "min": min(values, default=None),
             "max": max(values, default=None),
             "seeds": {str(seed): value for seed, value in sorted(sample.values.items())},
         }
     )
+
+
+def within(interval: Interval, most: float = 1.0) -> Interval:
+    """The part of an interval that an accuracy can lie in, or what is at `most` that large."""
+    low, high = (min(max(end, 0.0), most) if end == end else end for end in interval)
+    return low, high
 
 
 def incomparable(one: RunFacts, other: RunFacts) -> str | None:
@@ -237,10 +243,15 @@ def _settings(one: Group, other: Group) -> list[str]:
         return not (another_kind and name.startswith("model."))
 
     return [
-        f"{name} {text(left[name])} instead of {text(right[name])}"
+        f"{name} {_short(left[name])} instead of {_short(right[name])}"
         for name in sorted(left.keys() & right.keys() - studied)
         if left[name] != right[name] and counts(name)
     ]
+
+
+def _short(value: Any) -> str:
+    """A value as one types it, a fraction to six digits."""
+    return text(float(f"{value:.6g}") if isinstance(value, float) else value)
 
 
 def _circumstances(one: RunFacts, other: RunFacts) -> list[str]:

@@ -79,7 +79,7 @@ ROWS: dict[str, Row] = {
     "model": _row("kind"),
     "status": _row("status"),
     "evaluated on": (("split", "images"), lambda fact: f"{_text(fact('images'))} {fact('split')}"),
-    "openings of the test split, by the ledger beside the run": _row("test_openings"),
+    "openings of the test split, at most, by the ledger beside the run": _row("test_openings"),
     "accuracy": (("accuracy", "accuracy_interval", "validation_seen"), _accuracy),
     "loss": _scaled("loss", 1, "", 4),
     "mean AUC": _scaled("mean_auc", 1, "", 4),
@@ -287,9 +287,9 @@ def markdown(found: Found, drawn: list[str]) -> str:
         bullets(map(markdown_name, found["findings"])),
         "## Numbers",
         table(("", *names), facts),
-        "`-` was never measured. Epochs to an accuracy are as exact as the training was evaluated "
-        "often. The generalisation gap is the accuracy on clean training images less that on the "
-        "split.",
+        "`-` was never measured. Epochs to an accuracy are those of the first evaluation that "
+        "found it; it may have been reached since the evaluation before. The generalisation gap is "
+        "the accuracy on clean training images less that on the split.",
         *picture(drawn, "curves", "cost"),
         "## The trained models, image by image",
         *(part for number, one in enumerate(found["models"], 1)

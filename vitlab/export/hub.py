@@ -23,6 +23,7 @@ from vitlab.export.onnx import needed
 from vitlab.files import write_bytes, write_json, write_text
 from vitlab.formatting import between, bullets, count, markdown_name, percent, table
 from vitlab.inference import TrainedModel
+from vitlab.metrics import FEW_FOR_TEMPERATURE
 from vitlab.models import build_model
 from vitlab.recipes import command
 from vitlab.tensors import read_tensors
@@ -64,6 +65,8 @@ def read(file: Path, config: Config, input_size: tuple[int, int]) -> nn.Module:
 
 def readme(model: TrainedModel) -> str:
     """The card: what the Hub reads of it, then what a person reads, in Markdown."""
+    from vitlab.report.architecture import KINDS  # drawing a page takes much to import
+
     card, preprocessing = model.card, model.preprocessing
     library = needed("huggingface_hub", "pretrained")
     known = model.run.config.data.dataset in KNOWN
@@ -106,7 +109,7 @@ def readme(model: TrainedModel) -> str:
     colours = "grey" if preprocessing.channels == 1 else "RGB"
     body = [
         f"# {markdown_name(model.name)}",
-        f"A {card['model']} for {height} x {width} {colours} images, {origin(card)}.",
+        f"A {KINDS[card['model']]} for {height} x {width} {colours} images, {origin(card)}.",
         table(("", ""), rows),
         "## Classes",
         bullets(markdown_name(name) for name in model.class_names),
@@ -148,7 +151,9 @@ def temperature(model: TrainedModel) -> str:
     if not model.calibrated:
         return "not measured"
     images = count(model.card["validation_images"], "validation image")
-    return f"{model.temperature:.4f}, fitted on {images}"
+    few = model.card["validation_images"] < FEW_FOR_TEMPERATURE
+    guess = ", too few for more than a guess" if few else ""
+    return f"{model.temperature:.4f}, fitted on {images}{guess}"
 
 
 def measured(card: dict[str, Any], split: str) -> str:

@@ -38,6 +38,9 @@ from vitlab.report.pictures import chart, dot_chart, large
 from vitlab.report.subject import Subject, read_existing
 from vitlab.run import CONFIG
 
+BEATEN = "beats the random map and the centre map"
+"""What a passed test comes to, in a sentence."""
+
 BESIDE = 4
 """Techniques that stand beside the drawing of a model; the others follow."""
 
@@ -82,7 +85,7 @@ def models(found: Sequence[Subject]) -> Iterator[Panel]:
 
 def parts(rest: Sequence[Word], name: Name, where: Sources) -> Panel:
     """The techniques of a model that do not stand beside its drawing."""
-    n = Number(count(len(rest), "more choice"), where)
+    n = Number(count(len(rest), "more design choice"), where)
     headline = say("{n} of {name}", n=n, name=name)
     return Panel("parts", "How its parts work", headline, [Words(rest, where)], weight=5)
 
@@ -141,7 +144,7 @@ def looks(found: Sequence[Subject]) -> Iterator[Panel]:
                 say("The maps of {name} were not tested", name=one.name),
                 [
                     Missing(
-                        "Maps of what it looks at, and which of them are true:",
+                        "Maps of what it looks at, and which of them pass their test:",
                         f"vitlab explain {one.command}",
                     )
                 ],
@@ -151,12 +154,13 @@ def looks(found: Sequence[Subject]) -> Iterator[Panel]:
         tested, folder = read_existing(file), file.parent
         gained = (one.at(file, "methods.gain"),)
         rows = gains(tested["methods"])
+        level = Number(f"{100 * tested['level']:.0f} %", (one.at(file, "level"),))
         caption = say(
             "The gain of each map: how much higher the probability of the class is while cells are "
             "uncovered in its order than while they are covered, on {n} {split} images, "
             "{level} intervals. Hollow: maps that know neither image nor model.",
             n=Number(whole(tested["images"]), (one.at(file, "images"),)),
-            level=Number(f"{100 * tested['level']:.0f} %", (one.at(file, "level"),)),
+            level=level,
             split=tested["split"],
         )
         options = {"zero": 0.0, "form": style.plainly}
@@ -179,9 +183,10 @@ def looks(found: Sequence[Subject]) -> Iterator[Panel]:
             Bullets(
                 [
                     say(
-                        "{method}: {verdict}; gain {gain}, interval {interval}.",
+                        "{method}: {verdict}; gain {gain}, {level} interval {interval}.",
                         method=row["method"],
-                        verdict=row["verdict"],
+                        verdict=row["verdict"].replace(PASSED, BEATEN),
+                        level=level,
                         gain=Number(f"{row['gain']['mean']:+.3f}", gained),
                         interval=Number(
                             between(row["gain"]["interval"], lambda v: f"{v:+.3f}"), gained
@@ -214,7 +219,8 @@ def truest(one: Subject, verdicts: Sequence[dict[str, Any]], where: Sources) -> 
     passed = [row for row in verdicts if row["verdict"] == PASSED]
     best = max(passed, key=lambda row: row["gain"]["mean"], default=None)
     return say(
-        "{n} of {all} maps of {name} passed their test" + (", {best} gains most" if best else ""),
+        "{n} of {all} maps of {name} passed their test"
+        + ("; the gain of {best} is largest" if best else ""),
         n=Number(str(len(passed)), where),
         all=Number(str(len(verdicts)), where),
         name=one.name,
@@ -327,8 +333,9 @@ def measured_layers(
     rest = Bullets([one for k, one in enumerate(statements) if k not in first_of.values()])
     starts = facts[0]["layers"][0], facts[0]["layers"][-1]
     headline = say(
-        "A linear probe reads the class of {start} of images in the first layer of {name}, of "
-        "{end} in the last",
+        "A linear probe is right on {start} of {n} validation images from the first layer of "
+        "{name}, on {end} from the last",
+        n=Number(whole(known["images"]["measured"]), (at("images"),)),
         start=Number(tenth(starts[0]["pooled"]["linear_probe"]), probes),
         name=Name(facts[0]["run"]),
         end=Number(tenth(starts[1][facts[0]["image"]]["linear_probe"]), probes),
@@ -337,7 +344,7 @@ def measured_layers(
     if pictures:
         words = "{a} beside {b}, in colours" if len(facts) > 1 else "The tokens of {a} in colours"
         names_ = {"a": Name(facts[0]["run"]), "b": Name(facts[-1]["run"])}
-        what = "What their patches are about" if len(facts) > 1 else "What its patches are about"
+        what = "Their patch tokens" if len(facts) > 1 else "Its patch tokens"
         yield Panel(
             f"{key}-patches", what, say(words, **names_), pictures[:1], pictures[1:2], weight=6
         )

@@ -12,6 +12,7 @@ from vitlab.figures.charts import Row
 from vitlab.figures.comparison import class_rows
 from vitlab.figures.style import GREY, HUES
 from vitlab.formatting import between, count, percent, points, signed
+from vitlab.metrics import FEW_FOR_TEMPERATURE
 from vitlab.records import ClassResult, SplitResult
 from vitlab.report.document import (
     Block,
@@ -192,8 +193,8 @@ def openings(one: Subject) -> Iterator[Sentence]:
     """How often the test images had been opened."""
     if one.facts["test_openings"] is not None:
         yield say(
-            "This was opening {n} of these test images, by the ledger in the folder of {name}.",
-            n=one.number("test_openings", str),
+            "The ledger beside {name} counts at most {n} of these test images, this one included.",
+            n=one.number("test_openings", lambda value: count(value, "opening")),
             name=one.name,
         )
 
@@ -207,10 +208,20 @@ def result_table(known: Sequence[Subject]) -> Table:
         cells = []
         for one in known:
             where = merged(one.where(name) for name in names)
-            cells.append(Number(write(one.facts.__getitem__) if where else "-", where))
+            words = write(one.facts.__getitem__) if where else "-"
+            cells.append(Number(worst(one) if title == "worst class" else words, where))
         if any(cell.text != "-" for cell in cells):
             rows.append([title, *cells])
     return Table(["", *(one.name for one in known)], rows, "Everything measured.")
+
+
+def worst(one: Subject) -> str:
+    """The classes of least accuracy; a dash where no class is behind another."""
+    known = by_accuracy(one.facts.result) if one.facts.result else []
+    if not known or known[0][0] == known[-1][0]:
+        return "-"
+    names = [row["class"] for accuracy, row in known if accuracy == known[0][0]]
+    return f"{listed(names)}, {percent(known[0][0])}"
 
 
 def duel(found: Sequence[Subject]) -> Iterator[Panel]:
@@ -312,7 +323,9 @@ def classes(found: Sequence[Subject]) -> Iterator[Panel]:
             more.append(confusion_table(one, result))
         headlines += list(of_classes(one))[:1]
     if pairs:
-        headline = join(headlines[:2]) if headlines else say("Every class is recognised as often")
+        headline = (
+            join(headlines[:2]) if headlines else say("Every class is recognised equally often")
+        )
         yield Panel("classes", "Classes", without_stop(headline), blocks, more, weight=8)
 
 
@@ -457,8 +470,8 @@ def confidence(found: Sequence[Subject]) -> Iterator[Panel]:
             style.legend(axes.figure, axes.collections)
 
     caption = say(
-        "How often it is right where it is so sure, with 95 % intervals; a dot is as large as it "
-        "has images. On the dashed line a model is as sure as it should be."
+        "Accuracy of the images of each range of confidence, with 95 % intervals; the larger a "
+        "dot, the more images. On the dashed line accuracy and confidence are equal."
     )
     where = tuple(one.at(RESULTS, f"{one.split}.reliability") for one, _ in pairs)
     alt = f"accuracy against confidence of {', '.join(one.text for one, _ in pairs)}"
@@ -492,11 +505,11 @@ def of_confidence(one: Subject) -> Iterator[Sentence]:
     interval = one.facts["accuracy_interval"]
     if sure is None or right is None or interval is None:
         return
-    verdict = "which is within the interval of its accuracy"
+    verdict = "the interval of its accuracy holds its mean confidence"
     if not interval[0] <= sure <= interval[1]:
-        verdict = f"it is {'surer' if sure > right else 'less sure'} than it is right"
+        verdict = f"it is {'over' if sure > right else 'under'}confident"
     yield say(
-        f"On average {{name}} is {{sure}} sure, and right on {{right}}: {verdict}.",
+        f"The mean confidence of {{name}} is {{sure}}, its accuracy {{right}}: {verdict}.",
         name=one.name,
         sure=one.number("mean_confidence"),
         right=one.number("accuracy"),
@@ -519,6 +532,8 @@ def of_calibration(one: Subject) -> Iterator[Sentence]:
         words += ", which was fitted on " + (
             "them" if one.split == "validation" else "{fitted} validation images"
         )
+        if (one.facts["validation_images"] or 0) < FEW_FOR_TEMPERATURE:
+            words += ", too few for more than a guess"
         parts |= {
             "scaled": one.number("scaled_calibration_error"),
             "temperature": one.number("temperature", lambda value: f"{value:.3f}"),

@@ -204,7 +204,9 @@ def findings(one: Subject, brief: bool) -> Iterator[Sentence]:
         yield from seen_before(one)
     if (gap := one.facts["generalisation_gap"]) is not None:
         counted = "{images} " * (one.facts["train_accuracy_images"] is not None)
-        than = f"{{gap}} points {'less' if gap < 0 else 'more'} than" if gap else "as"
+        than = (
+            f"{{gap}} points {'less' if gap < 0 else 'more'} than" if gap else "the same share as"
+        )
         yield say(
             f"Of {counted}clean training images {{name}} is right on {{train}}, {than} "
             "of the {split} images.",
@@ -552,8 +554,8 @@ def limits(found: Sequence[Subject]) -> Panel:
 
 
 CIFAR10 = say(
-    "{copies} of the CIFAR-10 test images have a near-duplicate among the training images, and "
-    "about {wrong} of its test labels are wrong.",
+    "{copies} of the CIFAR-10 test images have a near-duplicate among the training images of "
+    "that set, and about {wrong} of its test labels are wrong.",
     copies=Number("2.86 %", (Source("published", "Barz & Denzler, 2020", "ciFAIR"),)),
     wrong=Number("0.5 %", (Source("published", "Northcutt et al., 2021", "label errors"),)),
 )
@@ -590,7 +592,8 @@ def trials(found: Sequence[Subject]) -> Panel:
         blocks.append(Missing("Not made yet:", "; ".join(commands)))
     seeds = dict.fromkeys(one.study() for one in found)
     blocks += [Missing("How far other seeds end from one another:", each) for each in seeds if each]
-    headline = say("What the numbers suggest" if ideas else "The numbers suggest no hypothesis")
+    rest = "What is still to do" if blocks else "Nothing is left to do"
+    headline = say("What the numbers suggest" if ideas else rest)
     return Panel("next", "What to try next", headline, blocks, weight=7)
 
 
@@ -606,7 +609,7 @@ def between_families(found: Sequence[Subject]) -> Iterator[Sentence]:
     if same and behind:
         yield say(
             "{vit} lags behind {cnn} on clean training images as well, {own} against {other}, so "
-            "that it lacks fitting rather than images, and a longer training would help it more.",
+            "a longer training may help it more than additional images.",
             vit=vit.name,
             cnn=cnn.name,
             own=vit.number("train_accuracy"),
@@ -622,7 +625,7 @@ def hypotheses(one: Subject) -> Iterator[Sentence]:
     if weak and command and interval and train is not None and train > interval[1]:
         yield say(
             "{name} is right on {train} of clean training images and on {accuracy} of the {split} "
-            "images, so stronger augmentation would help: {command}",
+            "images, so stronger augmentation may help: {command}",
             name=one.name,
             command=command,
             train=one.number("train_accuracy"),
@@ -638,8 +641,8 @@ def hypotheses(one: Subject) -> Iterator[Sentence]:
     n = images["validation_images"]
     if before < wilson(round(last * n), n)[0]:
         yield say(
-            "{name} was still rising by {step} points at its last validation, so more epochs "
-            "would help: {command}",
+            "The validation accuracy of {name} still rose by {step} points at its last validation, "
+            "so more epochs may help: {command}",
             name=one.name,
             command=command,
             step=Number(points(last - before), (one.at(METRICS, "validation accuracy"),)),
@@ -655,8 +658,8 @@ def provenance(found: Sequence[Subject]) -> Panel:
         ("config hash", "config_sha256", first),
         ("data hash", "data_fingerprint", first),
         ("split hash", "split_sha256", first),
-        ("checkpoint hash", "checkpoint_sha256", first),
-        ("openings of its test images, by the ledger beside it", "test_openings", str),
+        ("checkpoint hash, which covers times too", "checkpoint_sha256", first),
+        ("openings of its test images, at most, by the ledger beside it", "test_openings", str),
         ("started", "started", str),
         ("hardware", "device", str),
         ("CPU threads", "threads", str),
@@ -686,8 +689,10 @@ def provenance(found: Sequence[Subject]) -> Panel:
     rows.insert(6, ["bit-reproducible", *answers])
     head = ["", *(one.name for one in found)]
     exact = all(one.facts["bit_reproducible"] for one in found)
+    started = any(one.facts.provenance and one.facts.provenance.get("weights") for one in found)
+    start = "first weights, " if started else ""
     headline = (
-        say("The same config, data, threads, hardware and versions give the same weights")
+        say(f"The same config, data, {start}threads, hardware and versions give the same weights")
         if exact
         else say("What is needed to do it again")
     )

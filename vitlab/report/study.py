@@ -1,6 +1,7 @@
 """What a report says of a study, from the summary that it wrote of itself."""
 
 import csv
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -42,7 +43,7 @@ from vitlab.report.inside import BESIDE, drawn, parts
 from vitlab.report.pictures import chart, dot_chart, line_chart
 from vitlab.report.subject import address, plainly, read_existing, resolved, without_folders
 from vitlab.run import STUDY, SUMMARY
-from vitlab.study import page
+from vitlab.study import define, page
 from vitlab.study.plan import AGAINST_BASELINE, written
 
 TOLD_APART = 6
@@ -134,7 +135,7 @@ def report(study: Study) -> Report:
     ]
     return Report(
         title=study.text,
-        question=say("{question}", question=Name(summary["question"])),
+        question=say("{question}", question=Name(plainly(summary["question"]))),
         cover=cover(study),
         about=say(
             "Study {name}: {design}, {seeds} for each arm.",
@@ -294,7 +295,7 @@ def effects(study: Study) -> Iterator[Panel]:
                 "effects",
                 "Ranking",
                 say(
-                    "The highest of {n} is flattered by luck",
+                    "The highest of {n} was picked by its result, so it is likely overestimated",
                     n=Number(count(len(summary["ranking"]), "arm"), (study.at("ranking"),)),
                 ),
                 [figure],
@@ -329,9 +330,12 @@ def effects(study: Study) -> Iterator[Panel]:
     where = (study.at("comparisons.difference, comparisons.interval, comparisons.verdict"),)
     sentences = [study.sentence(words, "comparisons") for words in page.compared(summary)][:3]
     numbers = table(study, "comparisons", COMPARED, "In percentage points.")
-    counts = Counter(verdict(one) for one in known)
+    counts = Counter(verdict(one) for one in study.comparisons)
     verdicts = (study.at("comparisons.verdict"),)
-    parts = [say("{word}: {n}", word=w, n=Number(str(n), verdicts)) for w, n in counts.items()]
+    parts = [
+        say("{n}: {word}", word=w, n=Number(count(n, "comparison"), verdicts))
+        for w, n in counts.items()
+    ]
     headline = join(parts, "; ")
     yield Panel(
         "effects",
@@ -534,7 +538,8 @@ def costs(study: Study) -> Iterator[Panel]:
     ratio = dearest["cost"]["training_macs"] / cheapest["cost"]["training_macs"]
     macs = (study.at("arms.cost.training_macs"),)
     headline = say(
-        "Training computes {least} multiply-adds in each arm",
+        "Training computes {least} multiply-adds in each arm"
+        + (" with a result" if len(shown) < len(study.summary["arms"]) else ""),
         least=Number(style.prefixed(cheapest["cost"]["training_macs"]), macs),
     )
     if ratio >= 1.01:
@@ -643,7 +648,8 @@ def trials(study: Study) -> Iterator[Panel]:
     blocks: list[Block] = []
     if summary["design"] == "one-factor" and len(axes) > 1:
         idea = say(
-            "Changes of {n} help one by one, so they would do so together: {command}",
+            "Changes of {n} are better than the baseline one by one, so they may be better still "
+            "together: {command}",
             n=Number(
                 count(len(axes), "axis", "axes"), (study.at("comparisons.verdict, arms.axis"),)
             ),
@@ -658,8 +664,11 @@ def trials(study: Study) -> Iterator[Panel]:
 
 def provenance(study: Study) -> Panel:
     """Where the runs come from."""
-    rows = [
-        ["command", Number(command(study), (study.at("recipe, overrides", STUDY),))],
+    where = (study.at("recipe, overrides", STUDY),)
+    made = made_by(study)
+    rows = [["command", Number(made, (study.at("(all)", STUDY),))]] if made else []
+    rows += [
+        ["to go on with it and summarise it", Number(command(study), where)],
         ["plan hash", Number(plan_hash(study)[:16], (Source(study.text, STUDY, "(all)"),))],
     ]
     exact = ("on", "yes", True)
@@ -682,6 +691,50 @@ def provenance(study: Study) -> Panel:
     )
     origin = Table(("", study.name), rows)
     return Panel("provenance", "Where it comes from", headline, [origin], weight=9)
+
+
+def made_by(study: Study) -> str | None:
+    """The command that plans the study anew; None where this version has none that does."""
+    plan = study.plan
+    if not plan.get("arms") or plan["design"] == "search":
+        return None
+    seeds, options = len(plan["seeds"]), [f"--seeds {len(plan['seeds'])}"]
+    try:
+        if plan["name"] in define.ready():
+            found = define.read(plan["name"], recipe=plan["recipe"], seeds=seeds)
+            words = [plan["name"]]
+            if define.read(plan["name"]).recipe != plan["recipe"]:
+                words.append(f"--recipe {plan['recipe']}")
+        else:
+            axes = {axis: map(written, values) for axis, values in plan["axes"].items()}
+            vary = [f"{axis}={','.join(values)}" for axis, values in axes.items()]
+            given = {} if plan["design"] == "one-factor" else {"design": plan["design"]}
+            found = define.from_options(vary, plan["recipe"], seeds=seeds, **given)
+            words = [f"--recipe {plan['recipe']}", *(f"--vary {shlex.quote(one)}" for one in vary)]
+            options += [f"--design {plan['design']}"] if given else []
+        changed = {
+            name: written(value)
+            for name, value in plan["overrides"].items()
+            if name not in found.overrides or found.overrides[name] != value
+        }
+        found = found.with_overrides(changed)
+    except ConfigError:
+        return None
+    options += [f"--{name} {shlex.quote(value)}" for name, value in changed.items()]
+    options += [f"--threads {plan['threads']}"] if plan["threads"] != 1 else []
+    same = ("name", "question", "recipe", "design", "overrides", "family", "exploratory", "rivals")
+    arms = [(arm.name, arm.changes) for arm in found.arms()]
+    sizes = {axis: len(values) for axis, values in plan["axes"].items()}
+    if (
+        {axis: len(tuple(values)) for axis, values in found.axes.items()} != sizes
+        or any(plan[field] != getattr(found, field) for field in same)
+        or plan["seeds"] != list(found.seeds)
+        or plan.get("margin") != found.margin
+        or bool(plan["probes"]) != bool(found.rates)
+        or any((arm["name"], arm["changes"]) not in arms for arm in plan["arms"] if arm["changes"])
+    ):
+        return None
+    return without_folders(" ".join(["vitlab study", *words, *options]))
 
 
 def command(study: Study) -> str:

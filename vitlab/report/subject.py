@@ -122,7 +122,9 @@ class Subject:
     @property
     def command(self) -> str:
         """How it is named in a command."""
-        return self.run.name if self.run.name in pretrained.names() else address(self.run.path)
+        name, path = self.run.name, self.run.path
+        ships = name in pretrained.names() and pretrained.shipped(name).path.samefile(path)
+        return name if ships else address(path)
 
     @cached_property
     def options(self) -> dict[str, str] | None:

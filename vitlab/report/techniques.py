@@ -9,15 +9,16 @@ from typing import NamedTuple
 
 from vitlab.config import Config, ModelConfig, ViTConfig
 from vitlab.fields import text
+from vitlab.formatting import count
 from vitlab.models import describe_parts
 from vitlab.report.document import Word
 
 ATTENTION = Word(
     "attention",
     "softmax",
-    "Every token asks all others with a query, they answer with keys, and what fits best is mixed "
-    "in most. Heads ask different questions side by side, so a token can look near and far in one "
-    "block (Vaswani et al., 2017).",
+    "The query of every token is compared with the keys of all tokens, and their values are mixed, "
+    "most of those that match best. Several heads do so side by side with projections of their "
+    "own, so one block can mix near and far tokens (Vaswani et al., 2017).",
 )
 
 
@@ -43,12 +44,16 @@ def _on(value: object, words: str) -> str:
     return words if value else ""
 
 
+def _epochs(number: float) -> str:
+    return count(float(f"{number:.3g}"), "epoch")
+
+
 TRAINING = (
     Technique(
         "random crop",
         lambda c: _on(c.augment.crop_padding, f"{c.augment.crop_padding} pixels"),
         "Pads the image and cuts it back to size at a random place. The same object is then seen "
-        "a little further left or right each time, and its place stops being a clue.",
+        "a little further left or right each time, so the answer depends less on its place.",
     ),
     Technique(
         "resized crop",
@@ -65,8 +70,8 @@ TRAINING = (
         "policy",
         lambda c: _on(c.augment.policy != "none", c.augment.policy),
         "Draws colour and shape operations for every image, such as a rotation, a shear or a "
-        "change of contrast. What survives all of them is what the label depends on "
-        "(Cubuk et al., 2020; Müller & Hutter, 2021).",
+        "change of contrast. The label stays as it is, so the model learns to give one "
+        "answer whatever they change (Cubuk et al., 2020; Müller & Hutter, 2021).",
     ),
     Technique(
         "cutout",
@@ -84,7 +89,7 @@ TRAINING = (
         "MixUp",
         lambda c: _on(c.augment.mixup, f"Beta({c.augment.mixup:g})"),
         "Adds two images, and their labels in the same proportion. Between two classes the "
-        "answer then changes gradually, which keeps the model from being too sure "
+        "answer then changes gradually, and probabilities near 1 become rarer "
         "(Zhang et al., 2018).",
     ),
     Technique(
@@ -96,8 +101,8 @@ TRAINING = (
     Technique(
         "label smoothing",
         lambda c: _on(c.augment.label_smoothing, f"{c.augment.label_smoothing:g}"),
-        "Asks for a little less than certainty and spreads the rest over all classes. Logits "
-        "stop growing once an image is right (Szegedy et al., 2016).",
+        "Takes a little of the probability that is asked for the true class and spreads it over "
+        "all classes. Logits then have no reason to grow without end (Szegedy et al., 2016).",
     ),
     Technique(
         "optimiser",
@@ -122,22 +127,23 @@ TRAINING = (
     Technique(
         "optimiser",
         lambda c: _on(c.optim.optimizer == "sgd", f"SGD, {c.optim.lr:g}"),
-        "Follows the gradient of a batch, carried on by the momentum of those before. It is what "
-        "CNNs are tuned for, and wants its rate chosen with care (Sutskever et al., 2013).",
+        "Follows the gradient of a batch, carried on by the momentum of those before. Many "
+        "CNNs are trained with it; results depend much on its rate (Sutskever et al., 2013).",
     ),
     Technique(
         "schedule",
         lambda c: (
             c.optim.schedule
-            + _on(c.optim.warmup_epochs, f", {c.optim.warmup_epochs:g} epochs of warm-up")
+            + _on(c.optim.warmup_epochs, f", {_epochs(c.optim.warmup_epochs)} of warm-up")
         ),
-        "The learning rate grows from 0 where there is a warm-up, and then follows this shape.",
+        "The learning rate rises from 0 during a warm-up, if there is one, and then follows the "
+        "curve of this name.",
     ),
     Technique(
         "clipping",
         lambda c: _on(c.optim.clip_norm, f"{c.optim.clip_norm:g}"),
-        "Shortens a gradient that is longer than this. One odd batch can then not undo what "
-        "many have built (Pascanu et al., 2013).",
+        "Shortens a gradient that is longer than this. A single unusual batch then changes the "
+        "weights by little (Pascanu et al., 2013).",
     ),
     Technique(
         "weight average",
@@ -153,7 +159,7 @@ TRAINING = (
     ),
     Technique(
         "small images first",
-        lambda c: _on(c.train.small_epochs, f"{c.train.small_epochs} epochs"),
+        lambda c: _on(c.train.small_epochs, _epochs(c.train.small_epochs)),
         "Begins on images of fewer pixels, so with fewer tokens, and ends at full size. Early "
         "epochs learn what is coarse anyway, and cost a part of the time (Touvron et al., 2019).",
     ),

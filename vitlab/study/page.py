@@ -181,7 +181,7 @@ def baseline_finding(summary: Summary) -> Iterator[str]:
     if baseline and baseline["n"]:
         reached = estimate(baseline["accuracy"]["mean"], baseline["accuracy"]["interval"])
         named = "" if baseline["name"] == "baseline" else f", `{baseline['name']}`,"
-        mean = "a mean of " if baseline["n"] > 1 else ""
+        mean = f"a {'mean ' * (baseline['n'] > 1)}validation accuracy of "
         yield f"The baseline{named} reaches {mean}{reached} over {count(baseline['n'], 'seed')}."
 
 
@@ -233,8 +233,8 @@ def ranking_findings(summary: Summary) -> Iterator[str]:
         return
     yield f"Highest: {', '.join(top)}; the whole ranking is below."
     yield (
-        f"The highest of {len(summary['ranking'])} is flattered by luck. Before any of it is "
-        "believed, train the best arms and the baseline again with new seeds."
+        f"The highest of {len(summary['ranking'])} was picked by its result, so it is likely "
+        "overestimated. To check it, train the best arms and the baseline again with new seeds."
     )
 
 
@@ -257,13 +257,14 @@ def limits(summary: Summary) -> str:
     seeds, size = len(summary["seeds"]), noise["comparisons"]
     if noise["detectable"] is not None and not summary["exploratory"]:
         among = f" and {count(size, 'comparison')}" if summary["comparisons"] else ""
+        equal = ", so arms without evidence of a difference need not be equal" if among else ""
         words += (
-            f" With {count(seeds, 'seed')} for each arm{among}, a difference must be "
-            f"{points(noise['detectable'])} pp to be found four times in five; smaller ones are "
-            "found less often, so arms without evidence of a difference need not be equal."
+            f" With {count(seeds, 'seed')} for each arm{among}, a difference between two arms of "
+            f"that standard deviation must be {points(noise['detectable'])} pp to be found four "
+            f"times in five; smaller ones are found less often{equal}."
         )
     if (needed := noise["seeds_for_half_a_point"]) and needed > seeds:
-        words += f" Finding 0.5 pp would take {needed:,} seeds in each arm."
+        words += f" Finding a difference of 0.5 pp would take {needed:,} seeds in each arm."
     return words
 
 

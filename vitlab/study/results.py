@@ -21,7 +21,14 @@ from typing import Any
 import numpy as np
 
 from vitlab import stats
-from vitlab.compare.comparison import Group, compare_groups, json_values, numbers, unequal
+from vitlab.compare.comparison import (
+    Group,
+    compare_groups,
+    json_values,
+    numbers,
+    unequal,
+    within,
+)
 from vitlab.compare.facts import RunFacts
 from vitlab.config import fields_of
 from vitlab.errors import RunError
@@ -316,7 +323,7 @@ def best_arms(record: StudyRecord) -> dict[str, dict[str, Any]]:
 
     An axis whose best is the baseline is left out, and so is an arm that lost a seed. Of a grid
     or a search, whose arms vary all axes together, the best arm stands under its own name. Of
-    rivals the baseline is an arm of the first axis. The best of several is flattered by luck: only
+    rivals the baseline is an arm of the first axis. The best of several is overestimated: only
     new seeds tell how good it is.
     """
     plan, baseline = record.plan, record.baseline
@@ -392,7 +399,7 @@ def noise(record: StudyRecord, size: int) -> dict[str, Any]:
     known = not math.isnan(std)
     return {
         "std": std,
-        "std_interval": stats.std_interval(std, freedom) if known else None,
+        "std_interval": within(stats.std_interval(std, freedom), 0.5) if known else None,
         "comparisons": size,
         "detectable": stats.detectable(seeds, std, size) if known and seeds > 1 else None,
         "seeds_for_half_a_point": stats.seeds_needed(0.005, std, size) if known else None,
@@ -457,7 +464,7 @@ def ranking(record: StudyRecord) -> list[dict[str, Any]]:
     images = validation_images(record)
     rows = []
     for one in record.arms:
-        mean, interval, over = one.sample.mean, one.sample.interval, "seeds"
+        mean, interval, over = one.sample.mean, within(one.sample.interval), "seeds"
         if len(one.sample) == 1 and images:
             interval, over = stats.wilson(round(mean * images), images), "images"
         if len(one.sample):
@@ -517,7 +524,7 @@ def draw(record: StudyRecord, summary: dict[str, Any], folder: Path) -> None:
                 "baseline": one.arm.baseline,
                 "seeds": list(one.sample.values.values()),
                 "mean": one.sample.mean,
-                "interval": one.sample.interval,
+                "interval": within(one.sample.interval),
                 "failed": one.sample.failed,
             }
             for one in record.on(axis)
