@@ -65,6 +65,8 @@ def test_a_shipped_model_answers_where_no_run_is_named_and_says_so(photos, capsy
     assert re.search(r"^a\.png  (sure|fairly sure|unsure) +\w+ \d+\.\d%, ", output.out)
     assert len(output.out.splitlines()) == 2
     assert not (photos.parent / "runs").exists(), "asking a model writes nothing"
+    assert main(["predict", "runs/gone", "a.png"]) == 4
+    assert "runs/gone is no run: the shipped model cpu answers" in capsys.readouterr().err
 
 
 def test_the_first_word_is_the_run_if_it_is_one(photos, run, capsys):

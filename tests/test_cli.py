@@ -15,7 +15,9 @@ import vitlab
 from vitlab import cli
 from vitlab.cli import main
 from vitlab.cli.arguments import JSON
-from vitlab.cli.printing import print_rows
+from vitlab.cli.check import said
+from vitlab.cli.printing import number, print_rows
+from vitlab.cli.understand import epoch
 from vitlab.config import Config, fields_of
 from vitlab.recipes import ALL_RECIPES, EXPERIMENTS, RECIPES, recipe
 from vitlab.run import Run
@@ -54,12 +56,14 @@ def report(capsys, *words: str):
         (["trian", "digits"], "did you mean train?"),
         (["train", "digitz"], "did you mean digits?"),
         (["show", "vit-tniy"], "did you mean vit-tiny?"),
-        (["train", "digits", "--model.nrom", "rms"], "did you mean model.norm?"),
-        (["train", "digits", "--epoch", "5"], "did you mean train.epochs?"),
-        (["train", "--epoch", "5", "digits"], "did you mean train.epochs?"),
-        (["train", "digits", "--dveice=cpu"], "did you mean device?"),
-        (["evaluate", "run", "--spilt", "test"], "did you mean split?"),
-        (["recipes", "--jsn"], "did you mean json?"),
+        (["train", "digits", "--model.nrom", "rms"], "did you mean --model.norm?"),
+        (["train", "digits", "--epoch", "5"], "did you mean --train.epochs?"),
+        (["train", "--epoch", "5", "digits"], "did you mean --train.epochs?"),
+        (["train", "digits", "--dveice=cpu"], "did you mean --device?"),
+        (["evaluate", "run", "--spilt", "test"], "did you mean --split?"),
+        (["recipes", "--jsn"], "did you mean --json?"),
+        (["train", "digits", "-n", "first"], "unknown option -n: did you mean --name?"),
+        (["recipes", "--zz"], "unknown option --zz: choose from --experiments, --json"),
     ],
 )
 def test_a_misspelt_name_is_answered_with_the_right_one(capsys, words, suggestion):
@@ -96,7 +100,9 @@ def test_an_option_that_nothing_is_like_does_not_list_every_field(capsys):
     [
         (["train"], "train needs a recipe (digits,"),
         (["show"], "RECIPE"),
-        (["evaluate"], "RUN"),
+        (["evaluate"], "required: RUN; `vitlab evaluate --help` describes"),
+        (["explain"], "required: RUN;"),
+        (["show", "runs/gone"], "there is no run runs/gone"),
         (["evaluate", "run", "--split", "all"], "'validation', 'test'"),
         (["recipes", "digits"], "unexpected argument 'digits'"),
         (["train", "digits", "--model.norm"], "--model.norm"),
@@ -119,7 +125,9 @@ def test_all_that_is_wrong_with_a_command_is_told_at_once(capsys, tmp_path, monk
 
 
 def test_names_are_never_guessed_from_their_beginning(capsys):
-    assert "unknown name train.epoch" in complaint(capsys, "train", "digits", "--train.epoch", "1")
+    assert "unknown option --train.epoch:" in complaint(
+        capsys, "train", "digits", "--train.epoch", "1"
+    )
 
 
 @pytest.mark.parametrize("option", ["--model.norm-place", "--model.norm_place"])
@@ -147,6 +155,7 @@ def test_help_explains_every_verb_and_field(capsys):
     words = capsys.readouterr().out
     assert all(f"--{name} " in words for name in fields_of(Config()))
     assert "layer|rms" in words and "2 to 33 % of the area" in " ".join(words.split())
+    assert "SUPPRESS" not in words
 
 
 @pytest.mark.parametrize("words", [["help"], ["--help"], ["-h"]])
@@ -398,13 +407,20 @@ def test_what_a_stream_cannot_show_is_escaped(monkeypatch, encoding):
     assert [row["name"] for row in told] == names
 
 
-def test_warnings_are_told_in_one_line(capsys, monkeypatch):
+def test_tables_show_no_negative_zero_and_no_python_none():
+    assert (number(-1e-9), number(-0.1), number(None)) == ("0.0000", "-0.1000", "-")
+    assert (epoch(27.6666667, "validation"), epoch(83.0, "validation")) == ("27.67", "83")
+    assert (said(None), said(1), said(True)) == ("none", "1", "True")
+
+
+def test_warnings_are_told_in_one_line_and_once(capsys, monkeypatch):
     import warnings
 
     def careless(args):
         with warnings.catch_warnings():
-            warnings.simplefilter("default")
-            warnings.warn("the disk is nearly full", stacklevel=1)
+            warnings.simplefilter("always")
+            for _ in range(2):  # as where a data set is opened twice
+                warnings.warn("the disk is nearly full", stacklevel=1)
         return 0
 
     monkeypatch.setitem(cli.VERBS, "recipes", cli.Verb(careless))

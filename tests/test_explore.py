@@ -188,4 +188,4 @@ def test_the_verb_takes_fields_of_data_and_explores_grey_images_without_copies(
     assert not (folder / "near-duplicates.png").exists()
     assert "near-duplicates.png" not in (folder / "index.md").read_text()
     assert main(["explore", "grey", "--model.norm", "rms"]) == 2
-    assert "unknown name model.norm" in capsys.readouterr().err
+    assert "unknown option --model.norm" in capsys.readouterr().err

@@ -33,7 +33,7 @@ def second_writer(folder: Path, scale: float) -> str:
 
 
 MISTAKES = {
-    "a field": (["train", "digits", "--optim.learnig_rate", "1e-3"], "unknown name"),
+    "a field": (["train", "digits", "--optim.learnig_rate", "1e-3"], "unknown option"),
     "a field's short name": (["train", "digits", "--optim.lrr", "1e-3"], "did you mean optim.lr"),
     "an option": (["train", "digits", "--epoch", "3"], "did you mean train.epochs?"),
     "an axis": (["study", "--recipe", "digits", "--vary", "model.nrom=rms"], "model.norm"),

@@ -8,6 +8,7 @@ from vitlab.recipes import ALL_RECIPES, recipe
 from vitlab.training import train
 from vitlab.training.evaluation import alarm
 from vitlab.training.preflight import problems_of, warnings_for
+from vitlab.training.scaling import SMALLEST
 
 KNOWN = {"data.image_size": (32, 32), "data.channels": 3, "data.classes": 10}
 
@@ -32,6 +33,7 @@ def test_a_sound_recipe_draws_no_remark():
         ({"train__epochs": 5, "optim__warmup_epochs": 10},
          "warmup_epochs=10 leaves none of train.epochs=5"),
         ({"images": 10}, "train.batch_size=128 is more than all 10 images"),
+        ({"images": 10, "train__batch_size": 33}, "batch_size=33 is more than all 10 images"),
         ({"train__stop_accuracy": 0.8},
          "misses the low rates at the end of optim.schedule='cosine'"),
         ({"train__stop_patience": 2, "train__evaluate_epochs": 4},
@@ -76,6 +78,10 @@ def test_few_images_without_augmentation_are_named():
     assert "learn them by heart" in remarks(images=1_000, **off)
     assert "learn them by heart" not in remarks(images=1_000)
     assert "learn them by heart" not in remarks(images=45_000, **off)
+
+
+def test_the_smallest_batch_that_is_scaled_to_draws_no_remark():
+    assert remarks(images=10, train__batch_size=SMALLEST) == ""
 
 
 def test_recipes_give_no_remark_on_their_learning_rate():

@@ -1,9 +1,11 @@
 """Few images get batches and epochs that suit them, unless somebody chose."""
 
+import numpy as np
 import pytest
 
+from vitlab.errors import ConfigError
 from vitlab.recipes import ALL_RECIPES, recipe
-from vitlab.training import SCALED, scale_to_images
+from vitlab.training import SCALED, scale_to_images, train
 
 
 def steps(config, images):
@@ -36,3 +38,13 @@ def test_a_recipe_is_what_it_says_on_its_own_images_and_scaled_only_once(name):
     assert scale_to_images(config, 45_000) == config
     few = scale_to_images(config, 300)
     assert scale_to_images(few, 300) == few
+
+
+def test_the_memory_in_the_header_is_that_of_the_scaled_batch(tmp_path, capsys):
+    images, labels = np.zeros((40, 32, 32, 3), np.uint8), np.arange(40) % 2
+    config = recipe("cpu").override({"optim.freeze": "nothing"})  # refused once the header stands
+    with pytest.raises(ConfigError, match="is no parameter"):
+        train(config, data=(images, labels), out=tmp_path, device="cpu", scaled=SCALED)
+    printed = capsys.readouterr().err
+    assert "train.batch_size=32, 256 in the recipe" in printed
+    assert "32 images at once" in printed and "256 images at once" not in printed

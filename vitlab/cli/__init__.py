@@ -37,8 +37,16 @@ def main(words: Sequence[str] | None = None) -> int:
         # A class may be called Käfer where the terminal, a log or cron has no ä: it is escaped.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    warned: set[str] = set()
+
+    def warn(message: Warning | str, *_: object, **__: object) -> None:
+        """Print a warning once: a data set that is opened twice has the same to say."""
+        if (text := str(message)) not in warned:
+            warned.add(text)
+            tell(text)
+
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: tell(str(message))
+        warnings.showwarning = warn
         try:
             args = parse(sys.argv[1:] if words is None else words)
             if args.verb is None:

@@ -1,6 +1,6 @@
 """What a verb of the command line is, and the arguments that several verbs share."""
 
-from argparse import Namespace
+from argparse import SUPPRESS, Namespace
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -44,7 +44,8 @@ def verb(
 def argument(name: str, help: str, **settings: Any) -> Argument:
     """An argument; a default other than a flag's is named at the end of its help."""
     default = settings.get("default")
-    if isinstance(default, int | float | str) and default and "default" not in help:
+    named = isinstance(default, int | float | str) and default not in ("", 0, SUPPRESS)
+    if named and "default" not in help:
         help = (
             f"{help}; default {default:,}"
             if isinstance(default, int)

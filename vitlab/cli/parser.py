@@ -57,8 +57,8 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**settings, allow_abbrev=False, formatter_class=form)
 
     def error(self, message: str) -> NoReturn:
-        """Refuse the command."""
-        raise ConfigError([message])
+        """Refuse the command, and say where it is described."""
+        raise ConfigError([f"{message}; `{self.prog} --help` describes what it takes"])
 
 
 def build_parser(only: str | None = None) -> Parser:
@@ -99,6 +99,8 @@ def add_arguments(parser: Parser, verb: Verb) -> None:
     for name, settings in verb.arguments:
         more = {} if name.startswith("-") else {"metavar": name.upper()}
         action = parser.add_argument(name, **more, **settings)
+        if settings.get("nargs") == "*":
+            action.required = False  # else it is named among what is missing
         if name in ("recipe", "--recipe"):
             offer(action, ALL_RECIPES)
     if verb.sections:
@@ -177,7 +179,19 @@ def no_verb(name: str, words: Sequence[str]) -> str:
         if verb is not None:
             return f"{said} stands before the verb: what {verb} takes comes behind it"
         return f"{said} is no verb: `vitlab --help` lists them, `vitlab train digits` is a command"
-    return unknown(plain(name).lower(), VERBS)
+    return unknown(plain(name).lower(), VERBS).replace("unknown name", "unknown verb")
+
+
+def no_option(word: str, known: Sequence[str]) -> str:
+    """Say that an option is unknown, and which of these was probably meant."""
+    bare = word.lstrip("-")
+    likely = re.search(r"did you mean (.*)\?", unknown(bare, known))
+    name = likely and likely[1]
+    if len(bare) == 1:  # a letter resembles whatever is short
+        name = next((each for each in known if each.startswith(bare)), None)
+    choices = ", ".join(f"--{each}" for each in sorted(known))
+    way_out = f"did you mean --{name}?" if name else f"choose from {choices}"
+    return f"unknown option {plain(word)}: {way_out}"
 
 
 def _problems(args: Namespace, extra: Sequence[str]) -> list[str]:
@@ -185,8 +199,9 @@ def _problems(args: Namespace, extra: Sequence[str]) -> list[str]:
     verb = VERBS[args.verb]
     known = [one.name[2:] for one in verb.arguments if one.is_option]
     known += [name for name in fields_of(Config()) if name.partition(".")[0] in verb.sections]
-    names = [word.lstrip("-").partition("=")[0] for word in extra if word.startswith("-")]
-    problems = [unknown(name, known) for name in names] or [f"unexpected argument {extra[0]!r}"]
+    options = [word.partition("=")[0] for word in extra if word.startswith("-")]
+    problems = [no_option(word, known) for word in options]
+    problems = problems or [f"unexpected argument {extra[0]!r}"]
     if len(known) > MANY:
         there = f": `vitlab {args.verb} --help` lists what it takes"
         problems = [re.sub(": choose from .*", there, problem) for problem in problems]

@@ -56,7 +56,7 @@ def number(value: Any) -> str:
         return plain(str(value))
     if value is None:
         return "-"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+    return f"{value:,}" if isinstance(value, int) else f"{value:z.4f}"
 
 
 def times(shape: Iterable[int]) -> str:

@@ -200,4 +200,8 @@ def show_difference(one: Config, other: Config, args: Namespace) -> int:
 
 def opened(name: str) -> Config:
     """The config of a run, if the name is a folder, else of a recipe."""
-    return Run(name).config if Path(name).is_dir() else recipe(name)
+    if Path(name).is_dir():
+        return Run(name).config
+    if os.sep in name:
+        raise ConfigError([f"there is no run {name}, and recipes have no {os.sep} in their names"])
+    return recipe(name)

@@ -83,8 +83,8 @@ HEADS = {"train_clean": "on clean training images", "validation": "on validation
 
 
 def epoch(value: Any, name: str) -> Any:
-    """An epoch as it is counted, 3 or 0.5; the value of another column as it is."""
-    return f"{value:g}" if name in HEADS and value is not None else value
+    """An epoch as it is counted, 3 or 27.67; the value of another column as it is."""
+    return f"{round(value, 2):g}" if name in HEADS and value is not None else value
 
 
 def headline(run: Run, result: Mapping[str, Any], args: Namespace) -> str:

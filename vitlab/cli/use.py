@@ -6,6 +6,7 @@ import signal
 import sys
 from argparse import Namespace
 from collections.abc import Callable
+from pathlib import Path
 
 from vitlab.cli.arguments import (
     DATA_ROOT,
@@ -20,6 +21,7 @@ from vitlab.cli.arguments import (
 )
 from vitlab.cli.printing import note, print_json
 from vitlab.errors import ConfigError, VitlabError
+from vitlab.formatting import plain
 from vitlab.progress import tracked
 from vitlab.serve.limits import Limits
 
@@ -51,7 +53,10 @@ def predict(args: Namespace) -> int:
     if args.explain and classifier.run is None:
         raise VitlabError(f"an export of {classifier.name} has no maps: give the run itself")
     if source is None:
-        note(f"no run was named: the shipped model {classifier.name} answers")
+        first = Path(names[0])
+        mistyped = not (first.suffix or first.exists() or set(names[0]) & set("*?["))
+        why = f"{plain(names[0])} is no run" if mistyped else "no run was named"
+        note(f"{why}: the shipped model {classifier.name} answers")
     note(classifier.introduction, *classifier.notes)
     tally = Tally(note)
     paths = find_pictures(names)

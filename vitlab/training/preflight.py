@@ -15,7 +15,7 @@ from vitlab.data import KNOWN, Dataset, LabelledImages, class_counts
 from vitlab.data.duplicates import duplicates_warning
 from vitlab.device import choose_threads, enough_memory
 from vitlab.errors import ConfigError
-from vitlab.formatting import duration
+from vitlab.formatting import count, duration
 from vitlab.models import build_model
 from vitlab.recipes import shortened
 from vitlab.run import Run
@@ -31,7 +31,7 @@ from vitlab.training.memory import (
 )
 from vitlab.training.optim import blocks_of, is_frozen
 from vitlab.training.provenance import determinism, device_name
-from vitlab.training.scaling import scale_to_images
+from vitlab.training.scaling import SMALLEST, scale_to_images
 from vitlab.training.setup import TrainingSetup
 from vitlab.training.teacher import teacher_config
 
@@ -69,10 +69,12 @@ def check(
         DataError: for images that cannot be read.
     """
     logger.header([("device", device_name(device)), ("threads", choose_threads(device))])
-    logger.header(described(config, device, group.world_size))
-    for warning in many_tokens(config):
+    # Of the images that were counted; those that cannot be read are known once all were read.
+    expected = scale_to_images(config, dataset.train_count, scaled)
+    logger.header(described(expected, device, group.world_size))
+    for warning in many_tokens(expected):
         logger.warn(warning)
-    for each in _with_teacher(config):
+    for each in _with_teacher(expected):
         refuse_excess(each, device, dataset.train_count, group.world_size)
     read_images(dataset)
     recipe, config = config, scale_to_images(config, dataset.train_count, scaled)
@@ -138,8 +140,8 @@ def introduce(run: Run, setup: TrainingSetup, logger: ConsoleLogger) -> None:
     lines.append(
         (
             "steps",
-            f"{batches.steps:,}: {config.train.epochs} epochs of "
-            f"{batches.steps_per_epoch:,} batches of {config.train.batch_size}",
+            f"{batches.steps:,}: {count(config.train.epochs, 'epoch')} of "
+            f"{count(batches.steps_per_epoch, 'batch', 'batches')} of {config.train.batch_size}",
         )
     )
     for name, (usual, value) in shortened(config).items():
@@ -267,7 +269,7 @@ def warnings_for(config: Config, images: int) -> Iterator[str]:
         )
     if optim.optimizer == "muon" and not 0.002 <= optim.muon_lr <= 0.05:
         yield f"optim.muon_lr={optim.muon_lr:g} is outside 0.002 to 0.05, where Muon trains"
-    if train.batch_size > images:
+    if train.batch_size > max(images, SMALLEST):  # the least that is scaled to
         yield f"train.batch_size={train.batch_size} is more than all {images} images"
     if optim.warmup_epochs >= train.epochs:
         yield (

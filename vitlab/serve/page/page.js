@@ -234,7 +234,7 @@ async function map() {
 function tested(faithful) {
   if (faithful === true) return "✓ Tested: on average what it marks decides the answer more than random places or the centre do.";
   if (faithful === false) return "Tested, and not passed: what it marks may not be what the answer rests on.";
-  return "Not tested yet: the command vitlab explain finds out whether it is true.";
+  return "Not tested yet: the command vitlab explain, given this model, finds out whether such maps are true.";
 }
 
 // Where a map is brightest, for whoever does not see it.
