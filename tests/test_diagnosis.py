@@ -86,6 +86,12 @@ def test_training_images_that_are_not_learned_are_called_underfitting(ended):
     assert "more train.epochs than 3" in words  # what this run's metrics show
 
 
+def test_few_steps_in_small_batches_ask_for_more_epochs(ended):
+    words = ended(0.6, 0.58, step=63, epochs=3)
+    assert "more train.epochs than 3, as 63 steps (21 an epoch) are few" in words
+    assert "batch_size" not in words
+
+
 def test_a_run_at_chance_is_said_to_guess(ended):
     words = ended(0.11, 0.1, step=630)
     assert "no better than guessing" in words and "a lower optim.lr than" in words

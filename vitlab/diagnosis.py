@@ -22,6 +22,9 @@ RISING = 0.01
 FEW_STEPS = 500
 """Fewer leave warm-up, weight average and a small learning rate no time."""
 
+FEW_BATCHES, SMALL_BATCH = 8, 32
+"""With fewer batches than this in an epoch, batches above this many images are too large."""
+
 FEW_IMAGES = 5_000
 """With fewer, weights that have seen other images are worth more than any other change."""
 
@@ -83,8 +86,6 @@ def _learn(run: Run) -> Iterator[str]:
     """What to try when nothing was learned."""
     optim, epochs = run.config.optim, run.config.train.epochs
     yield from _more_steps(run)
-    if run.final_numbers["step"] < FEW_STEPS:
-        yield f"more train.epochs than {epochs}"
     muon = f" and optim.muon_lr than {optim.muon_lr:g}" if optim.optimizer == "muon" else ""
     yield f"a lower optim.lr than {optim.lr:g}{muon}"
     if not optim.warmup_epochs and epochs > 1:
@@ -117,29 +118,31 @@ def _generalise(run: Run, most: float) -> Iterator[str]:
 
 def _fit_better(run: Run) -> Iterator[str]:
     """What to try when even training images are not learned."""
-    yield from _more_steps(run)
+    ways = list(_more_steps(run))
+    yield from ways
     epochs, augment = run.config.train.epochs, run.config.augment
     found = [line for line in run.metrics if line["split"] == "train_clean"]
     before = [x for x in found if x["epoch"] <= 0.75 * run.final_numbers["epochs"]]
     gain = found[-1]["accuracy"] - before[-1]["accuracy"] if before else 0.0
-    if gain > RISING:
+    if gain > RISING and not any("train.epochs" in way for way in ways):
         yield (
             f"more train.epochs than {epochs}, as accuracy on training images rose by "
             f"{points(gain)} points after epoch {before[-1]['epoch']:g}"
         )
-    elif run.final_numbers["step"] < FEW_STEPS:
-        yield f"more train.epochs than {epochs}"
     yield "a larger model"
     if augment.policy != "none" or augment.mixes or augment.cutout or augment.erasing:
         yield "less augmentation"
 
 
 def _more_steps(run: Run) -> Iterator[str]:
-    final = run.final_numbers
-    batch = min(run.config.train.batch_size, run.provenance["data"]["train_images"])
-    if final["step"] < FEW_STEPS and batch > 1:
-        each = max(1, round(final["step"] / final["epochs"]))
-        yield (
-            f"a train.batch_size smaller than {batch}, as {count(final['step'], 'step')}"
-            f" ({each} an epoch) are few"
-        )
+    """What gives a training more steps, where it had few."""
+    final, train = run.final_numbers, run.config.train
+    if final["step"] >= FEW_STEPS:
+        return
+    each = max(1, round(final["step"] / final["epochs"]))
+    batch = min(train.batch_size, run.provenance["data"]["train_images"])
+    why = f"as {count(final['step'], 'step')} ({each} an epoch) are few"
+    if each < FEW_BATCHES and batch > SMALL_BATCH:
+        yield f"a train.batch_size smaller than {batch}, {why}"
+    else:
+        yield f"more train.epochs than {train.epochs}, {why}"
