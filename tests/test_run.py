@@ -180,6 +180,8 @@ def test_runs_without_a_name_that_begin_at_once_get_one_each(tmp_path):
 def test_a_folder_that_is_no_run_is_named(tmp_path):
     with pytest.raises(RunError, match=r"holds no config\.json"):
         Run(tmp_path)
+    with pytest.raises(RunError, match="none is not a run: there is nothing there"):
+        Run(tmp_path / "none")
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot write a run"), Run.lock(tmp_path / "file"):
         pass

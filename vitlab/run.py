@@ -200,8 +200,9 @@ class Run:
             self.path = PRETRAINED / path
         file = self.path / CONFIG
         if not file.is_file():
+            why = f"it holds no {CONFIG}" if self.path.exists() else "there is nothing there"
             raise RunError(
-                f"{self.path} is not a run: it holds no {CONFIG}. Models that ship are "
+                f"{self.path} is not a run: {why}. Models that ship are "
                 f"{', '.join(shipped_names())}"
             )
         try:

@@ -164,8 +164,8 @@ def test_a_training_says_classes_and_what_is_not_used(photos, capsys):
     )  # fmt: skip
     vitlab.train(recipe, out="runs", device="cpu")
     said = capsys.readouterr().err
-    assert "classes     ant 8, bee 8, cow 8\n" in said
-    assert "images      training images from Training/, test images from Testing/\n" in said
+    assert "classes     ant 8, bee 8, cow 8, validation images included\n" in said
+    assert "files       training images from Training/, test images from Testing/\n" in said
     assert "[bold]/ (24 images) is not used" in said and ".bmp 1" in said
 
 

@@ -204,10 +204,10 @@ def _each(
         head = f"test images of {head}"
         way_out += (
             "; a run keeps data.unreadable, so leaving them out takes a training with "
-            "data.unreadable=skip"
+            "--data.unreadable skip"
         )
     elif len(failures) < len(items):
-        way_out += ", or leave them out: data.unreadable=skip"
+        way_out += ", or leave them out: --data.unreadable skip"
     raise DataError("\n".join([f"{head}:", *lines, way_out]))
 
 

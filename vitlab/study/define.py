@@ -162,7 +162,7 @@ def read(name: str, **given: Any) -> Definition:
     """
     path = ready().get(name, Path(name))
     if not path.is_file():
-        raise ConfigError([f"study: {unknown(name, ready())}; or give a .toml file"])
+        raise ConfigError([f"study: {unknown(name, ready())} (or the path of a .toml file)"])
     try:
         source = path.read_text(encoding="utf-8")
         tree = tomllib.loads(source)

@@ -123,14 +123,15 @@ def introduce(run: Run, setup: TrainingSetup, logger: ConsoleLogger) -> None:
     ]
     if setup.group.world_size > 1:
         lines.append(("processes", setup.group.world_size))
+    counts = class_counts(examples.labels, examples.class_names)
     lines += [
         (
             "data",
             f"{config.data.dataset}: {len(setup.images):,} training and "
             f"{len(setup.validation):,} validation images, {config.data.classes} classes",
         ),
-        ("classes", class_counts(examples.labels, examples.class_names)),
-        *(("" if place else "images", x) for place, x in enumerate(setup.dataset.description)),
+        ("classes", f"{counts}, validation images included"),
+        *(("" if place else "files", x) for place, x in enumerate(setup.dataset.description)),
     ]
     if examples.grey_range:
         low, high = examples.grey_range
