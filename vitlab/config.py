@@ -318,6 +318,14 @@ MODELS: dict[str, type[ModelConfig]] = {
     "cnn6": CNN6Config,
 }
 
+MODEL_NAMES = {
+    "vit": "Vision Transformer",
+    "hybrid": "hybrid of CNN and Vision Transformer",
+    "resnet18": "ResNet-18",
+    "cnn6": "six-layer CNN",
+}
+"""What a kind of model is called in a sentence."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig(Section):

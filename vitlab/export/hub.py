@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import nn
 
 from vitlab import __version__
-from vitlab.config import Config
+from vitlab.config import MODEL_NAMES, Config
 from vitlab.data import KNOWN
 from vitlab.errors import VitlabError
 from vitlab.export.onnx import needed
@@ -65,8 +65,6 @@ def read(file: Path, config: Config, input_size: tuple[int, int]) -> nn.Module:
 
 def readme(model: TrainedModel) -> str:
     """The card: what the Hub reads of it, then what a person reads, in Markdown."""
-    from vitlab.report.architecture import KINDS  # drawing a page takes much to import
-
     card, preprocessing = model.card, model.preprocessing
     library = needed("huggingface_hub", "pretrained")
     known = model.run.config.data.dataset in KNOWN
@@ -109,7 +107,7 @@ def readme(model: TrainedModel) -> str:
     colours = "grey" if preprocessing.channels == 1 else "RGB"
     body = [
         f"# {markdown_name(model.name)}",
-        f"A {KINDS[card['model']]} for {height} x {width} {colours} images, {origin(card)}.",
+        f"A {MODEL_NAMES[card['model']]} for {height} x {width} {colours} images, {origin(card)}.",
         table(("", ""), rows),
         "## Classes",
         bullets(markdown_name(name) for name in model.class_names),

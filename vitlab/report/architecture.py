@@ -22,13 +22,6 @@ WIDE = 400
 TIMES = "\u00d7"
 """The sign between the sides of a shape."""
 
-KINDS = {
-    "vit": "Vision Transformer",
-    "hybrid": "hybrid of CNN and Vision Transformer",
-    "resnet18": "ResNet-18",
-    "cnn6": "six-layer CNN",
-}
-
 
 def tag(name: str, *inside: str, **attributes: object) -> Markup:
     """An element; text and attributes are escaped. `class_` is class, `text_anchor` text-anchor."""

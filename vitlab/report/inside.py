@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from vitlab.config import Config, ViTConfig
+from vitlab.config import MODEL_NAMES, Config, ViTConfig
 from vitlab.figures import features as figures
 from vitlab.figures import style
 from vitlab.figures.explanation import gains
@@ -108,7 +108,7 @@ def in_words(one: Subject) -> Sentence:
     return say(
         "{name} is a {kind} of width {width}",
         name=one.name,
-        kind=architecture.KINDS[cfg.kind],
+        kind=MODEL_NAMES[cfg.kind],
         width=Number(str(cfg.width), (at,)),
     )
 
@@ -128,7 +128,7 @@ def model_figure(one: Subject) -> Figure:
 def drawn(config: Config, name: str) -> tuple[Markup, str]:
     """The drawing of a config's model, and the same in words."""
     steps = ", ".join(part.name for part in architecture.parts(config))
-    alt = f"{name}, a {architecture.KINDS[config.model.kind]}, from image to answer: {steps}"
+    alt = f"{name}, a {MODEL_NAMES[config.model.kind]}, from image to answer: {steps}"
     return architecture.draw(config, alt), alt
 
 

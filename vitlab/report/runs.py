@@ -6,14 +6,14 @@ from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
-from vitlab.config import shared_fields
+from vitlab.config import MODEL_NAMES, shared_fields
 from vitlab.data.known import KNOWN
 from vitlab.figures import style
 from vitlab.figures import training as figures
 from vitlab.figures.charts import Line
 from vitlab.formatting import between, count, minutes, percent, points, signed
 from vitlab.recipes import ALL_RECIPES
-from vitlab.report import architecture, techniques
+from vitlab.report import techniques
 from vitlab.report.document import (
     Block,
     Bullets,
@@ -95,7 +95,7 @@ def question(found: Sequence[Subject]) -> Sentence:
             data=listed(list(sets)),
         )
     size = first.number("parameters", millions)
-    kind = architecture.KINDS[first.config.model.kind]
+    kind = MODEL_NAMES[first.config.model.kind]
     if first.facts["parameters"] is None:
         return say(f"What does a {kind} learn from the images of {{data}}?", data=first.dataset)
     return say(
