@@ -57,7 +57,9 @@ def test_one_mistake_of_few_images_is_no_overfitting(ended):
 
 def test_a_gap_that_is_there_but_small_is_stated(ended):
     words = ended(1.0, 0.94, images=1_000, step=630)
-    assert words.endswith("a gap of 6.00 points, which is called overfitting only above 10.")
+    assert words.endswith(
+        "a gap of 6.00 points, less than the 10 from which on it is called overfitting."
+    )
 
 
 def test_a_better_validation_of_few_images_asks_for_nothing(ended):

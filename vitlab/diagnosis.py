@@ -73,8 +73,8 @@ def diagnose(run: Run) -> str:
         )
     elif ahead:
         return (
-            f"{reached}: a gap of {points(gap)} points, which is called overfitting only above "
-            f"{100 * GAP:g}."
+            f"{reached}: a gap of {points(gap)} points, less than the {100 * GAP:g} from which on "
+            "it is called overfitting."
         )
     else:
         but = f", but so few validation images do not rule out a gap of {100 * GAP:g} points"
