@@ -15,7 +15,6 @@ import vitlab
 from vitlab import cli
 from vitlab.cli import main
 from vitlab.cli.arguments import JSON
-from vitlab.cli.check import said
 from vitlab.cli.printing import number, print_rows
 from vitlab.cli.understand import epoch
 from vitlab.config import Config, fields_of
@@ -410,7 +409,6 @@ def test_what_a_stream_cannot_show_is_escaped(monkeypatch, encoding):
 def test_tables_show_no_negative_zero_and_no_python_none():
     assert (number(-1e-9), number(-0.1), number(None)) == ("0.0000", "-0.1000", "-")
     assert (epoch(27.6666667, "validation"), epoch(83.0, "validation")) == ("27.67", "83")
-    assert (said(None), said(1), said(True)) == ("none", "1", "True")
 
 
 def test_warnings_are_told_in_one_line_and_once(capsys, monkeypatch):

@@ -20,10 +20,12 @@ RISING = 0.01
 """Gain of accuracy since three quarters of the epochs, or before, that asks for more of them."""
 
 FEW_STEPS = 500
-"""Fewer leave warm-up, weight average and a small learning rate no time."""
+"""Fewer leave warm-up and weight average no time; on hundreds of images six times as many brought
+nothing (docs/log.md)."""
 
 FEW_BATCHES, SMALL_BATCH = 8, 32
-"""With fewer batches than this in an epoch, batches above this many images are too large."""
+"""With fewer batches than this in an epoch, batches above this many images are too large. Smaller
+ones are mostly noise."""
 
 FEW_IMAGES = 5_000
 """With fewer, weights that have seen other images are worth more than any other change."""

@@ -232,12 +232,17 @@ def field_help(section: type[Section]) -> dict[str, str]:
     }
 
 
-def unknown(name: str, known: Iterable[str]) -> str:
-    """Say that a name is unknown, and which known one was probably meant."""
-    known = list(known)
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that was probably meant, if one is like it."""
     # Whoever types `lr` means optim.lr, so last parts are compared as well.
     parts = {part: full for full in known for part in (full.rpartition(".")[2], full)}
     close = difflib.get_close_matches(name, parts, n=1, cutoff=0.5)
-    choices = f": choose from {', '.join(sorted(known))}"
-    tail = f": did you mean {parts[close[0]]}?" if close else choices
-    return f"unknown name {name}{tail}"
+    return parts[close[0]] if close else None
+
+
+def unknown(name: str, known: Iterable[str], kind: str = "name") -> str:
+    """Say that a name is unknown, and which known one was probably meant."""
+    known = list(known)
+    meant = nearest(name, known)
+    way_out = f"did you mean {meant}?" if meant else f"choose from {', '.join(sorted(known))}"
+    return f"unknown {kind} {name}: {way_out}"

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from vitlab.config import Config
+from vitlab.diagnosis import SMALL_BATCH
 from vitlab.recipes import ALL_RECIPES, recipe
 from vitlab.training import train
 from vitlab.training.evaluation import alarm
 from vitlab.training.preflight import problems_of, warnings_for
-from vitlab.training.scaling import SMALLEST
 
 KNOWN = {"data.image_size": (32, 32), "data.channels": 3, "data.classes": 10}
 
@@ -81,7 +81,7 @@ def test_few_images_without_augmentation_are_named():
 
 
 def test_the_smallest_batch_that_is_scaled_to_draws_no_remark():
-    assert remarks(images=10, train__batch_size=SMALLEST) == ""
+    assert remarks(images=10, train__batch_size=SMALL_BATCH) == ""
 
 
 def test_recipes_give_no_remark_on_their_learning_rate():

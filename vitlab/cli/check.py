@@ -30,13 +30,11 @@ def doctor(args: Namespace) -> int:
         print_json(facts)
     else:
         rows = [(part, *pair) for part, pairs in facts.items() for pair in pairs.items()]
-        print_table(("", "", ""), [(part, name, said(value)) for part, name, value in rows])
+        print_table(
+            ("", "", ""),
+            [(part, name, "none" if value is None else str(value)) for part, name, value in rows],
+        )
     return 0 if facts["self-test"]["passed"] else 1
-
-
-def said(value: object) -> str:
-    """A fact as it is printed."""
-    return "none" if value is None else str(value)
 
 
 @verb(

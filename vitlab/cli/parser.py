@@ -2,7 +2,6 @@
 
 import argparse
 import inspect
-import re
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
@@ -17,7 +16,7 @@ from vitlab.cli.understand import evaluate, explain, explore, features
 from vitlab.cli.use import export, predict, serve
 from vitlab.config import MODELS, Config, field_types, fields_of, section_types
 from vitlab.errors import ConfigError
-from vitlab.fields import field_help, placeholder, unknown
+from vitlab.fields import field_help, nearest, placeholder, unknown
 from vitlab.formatting import plain
 from vitlab.recipes import ALL_RECIPES, recipe
 
@@ -179,18 +178,20 @@ def no_verb(name: str, words: Sequence[str]) -> str:
         if verb is not None:
             return f"{said} stands before the verb: what {verb} takes comes behind it"
         return f"{said} is no verb: `vitlab --help` lists them, `vitlab train digits` is a command"
-    return unknown(plain(name).lower(), VERBS).replace("unknown name", "unknown verb")
+    return unknown(plain(name).lower(), VERBS, "verb")
 
 
-def no_option(word: str, known: Sequence[str]) -> str:
+def no_option(word: str, known: Sequence[str], verb: str) -> str:
     """Say that an option is unknown, and which of these was probably meant."""
     bare = word.lstrip("-")
-    likely = re.search(r"did you mean (.*)\?", unknown(bare, known))
-    name = likely and likely[1]
+    meant = nearest(bare, known)
     if len(bare) == 1:  # a letter resembles whatever is short
-        name = next((each for each in known if each.startswith(bare)), None)
-    choices = ", ".join(f"--{each}" for each in sorted(known))
-    way_out = f"did you mean --{name}?" if name else f"choose from {choices}"
+        meant = next((name for name in known if name.startswith(bare)), None)
+    way_out = f"choose from {', '.join(f'--{name}' for name in sorted(known))}"
+    if meant:
+        way_out = f"did you mean --{meant}?"
+    elif len(known) > MANY:
+        way_out = f"`vitlab {verb} --help` lists what it takes"
     return f"unknown option {plain(word)}: {way_out}"
 
 
@@ -200,11 +201,8 @@ def _problems(args: Namespace, extra: Sequence[str]) -> list[str]:
     known = [one.name[2:] for one in verb.arguments if one.is_option]
     known += [name for name in fields_of(Config()) if name.partition(".")[0] in verb.sections]
     options = [word.partition("=")[0] for word in extra if word.startswith("-")]
-    problems = [no_option(word, known) for word in options]
+    problems = [no_option(word, known, args.verb) for word in options]
     problems = problems or [f"unexpected argument {extra[0]!r}"]
-    if len(known) > MANY:
-        there = f": `vitlab {args.verb} --help` lists what it takes"
-        problems = [re.sub(": choose from .*", there, problem) for problem in problems]
     if args.overrides and vars(args).get("recipe") in ALL_RECIPES:
         try:
             recipe(args.recipe).override(args.overrides)

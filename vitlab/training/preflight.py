@@ -14,6 +14,7 @@ from vitlab.config import Config, TrainConfig, ViTConfig, fields_of, text
 from vitlab.data import KNOWN, Dataset, LabelledImages, class_counts
 from vitlab.data.duplicates import duplicates_warning
 from vitlab.device import choose_threads, enough_memory
+from vitlab.diagnosis import FEW_IMAGES, SMALL_BATCH
 from vitlab.errors import ConfigError
 from vitlab.formatting import count, duration
 from vitlab.models import build_model
@@ -31,7 +32,7 @@ from vitlab.training.memory import (
 )
 from vitlab.training.optim import blocks_of, is_frozen
 from vitlab.training.provenance import determinism, device_name
-from vitlab.training.scaling import SMALLEST, scale_to_images
+from vitlab.training.scaling import scale_to_images
 from vitlab.training.setup import TrainingSetup
 from vitlab.training.teacher import teacher_config
 
@@ -42,8 +43,6 @@ SAFE_RATES = {
     "muon": (1e-4, 1e-2),
 }
 """Peak learning rates between which our recipes of each optimiser are known to train."""
-
-FEW_IMAGES = 5_000
 
 
 def check(
@@ -270,7 +269,7 @@ def warnings_for(config: Config, images: int) -> Iterator[str]:
         )
     if optim.optimizer == "muon" and not 0.002 <= optim.muon_lr <= 0.05:
         yield f"optim.muon_lr={optim.muon_lr:g} is outside 0.002 to 0.05, where Muon trains"
-    if train.batch_size > max(images, SMALLEST):  # the least that is scaled to
+    if train.batch_size > max(images, SMALL_BATCH):  # the least that is scaled to
         yield f"train.batch_size={train.batch_size} is more than all {images} images"
     if optim.warmup_epochs >= train.epochs:
         yield (

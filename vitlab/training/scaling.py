@@ -5,17 +5,8 @@ from collections.abc import Collection
 
 from vitlab.config import Config, fields_of
 from vitlab.data import KNOWN
+from vitlab.diagnosis import FEW_BATCHES, FEW_STEPS, SMALL_BATCH
 from vitlab.recipes import ALL_RECIPES, recipe
-
-BATCHES = 8
-"""Least number of batches in an epoch."""
-
-SMALLEST = 32
-"""Images in a batch at least: of fewer, gradients and batch norms are mostly noise."""
-
-STEPS = 500
-"""Least number of steps: fewer leave warm-up and weight average no time, and on hundreds of images
-six times as many brought nothing (docs/log.md)."""
 
 EPOCHS = 400
 """Most epochs: images that were seen so often have nothing left to teach."""
@@ -51,11 +42,11 @@ def scale_to_images(config: Config, images: int, fields: Collection[str] = SCALE
     train = config.train
     batch_size = train.batch_size
     if "train.batch_size" in fields:
-        power = 2 ** int(math.log2(max(1, images // BATCHES)))
-        batch_size = min(batch_size, max(SMALLEST, power, train.accumulate))
+        power = 2 ** int(math.log2(max(1, images // FEW_BATCHES)))
+        batch_size = min(batch_size, max(SMALL_BATCH, power, train.accumulate))
     epochs = train.epochs
     if "train.epochs" in fields:
-        enough = math.ceil(STEPS / max(1, images // batch_size))
+        enough = math.ceil(FEW_STEPS / max(1, images // batch_size))
         epochs = max(epochs, min(EPOCHS, enough))
     now, share = fields_of(config), epochs / train.epochs
     longer = {name: _times(now[name], share) for name in IN_EPOCHS if name in fields and share > 1}
