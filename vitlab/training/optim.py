@@ -172,6 +172,8 @@ def build_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.
     common = {"lr": 0.0, "fused": True}
     adam = {**common, "betas": config.betas, "capturable": device.type == "cuda"}
     optimizers: list[torch.optim.Optimizer] = []
+    if config.optimizer == "lbfgs":  # fits the head at once, see head.py
+        return optimizers
     if rest and config.optimizer == "sgd":
         sgd = torch.optim.SGD(rest, momentum=config.momentum, nesterov=config.nesterov, **common)
         optimizers.append(sgd)

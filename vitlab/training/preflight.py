@@ -41,6 +41,7 @@ SAFE_RATES = {
     "adam": (1e-4, 2e-3),
     "sgd": (0.01, 0.3),
     "muon": (1e-4, 1e-2),
+    "lbfgs": (0.0, math.inf),
 }
 """Peak learning rates between which our recipes of each optimiser are known to train."""
 
