@@ -111,6 +111,11 @@ class Frozen:
                 _write(folder, keys[part], np.concatenate(found))
         return np.stack([known[key] for key in keys.tolist()])
 
+    @torch.inference_mode()
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """What the last layer makes of features (N, D): float32 (N, K)."""
+        return last_layer(self.model)(torch.from_numpy(features).to(self.device)).cpu().numpy()
+
     def _compute(
         self, examples: LabelledImages, index: np.ndarray, mirrored: bool
     ) -> Iterator[np.ndarray]:
@@ -140,14 +145,14 @@ def last_layer(model: nn.Module) -> nn.Linear:
     return last
 
 
-def open_backbone(name: str, channels: int = 3) -> Frozen:
-    """A pretrained backbone by name, ready for images of so many channels."""
+def open_backbone(name: str, channels: int, device: torch.device) -> Frozen:
+    """A pretrained backbone by name, for images of so many channels; DataError if there is none."""
     data = DataConfig(image_size=(224, 224), channels=channels, classes=2)
     config = resolve(Config(data=data, model=BackboneConfig(name=name)))
     assert isinstance(config.model, BackboneConfig) and config.model.input_size
     model = build_model(config)
     model.load_state_dict(read_backbone(name), strict=False)
-    return Frozen(model, *config.model.statistics(channels), config.model.input_size)
+    return Frozen(model.to(device), *config.model.statistics(channels), config.model.input_size)
 
 
 def _read(folder: Path) -> dict[int, np.ndarray]:

@@ -8,7 +8,7 @@ B images  C channels  D numbers that describe an image  R rows  S columns  T tok
 
 import json
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +53,26 @@ class Backbone(nn.Module):
         self.head = nn.Linear(width, classes)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+
+    @property
+    def blocks_path(self) -> str:
+        """Name of the list of blocks that the body is a chain of: its longest."""
+        lists = ((len(module), name) for name, module in self.named_modules()
+                 if isinstance(module, nn.ModuleList))  # fmt: skip
+        return max(lists, default=(0, ""))[1]
+
+    @property
+    def blocks(self) -> nn.Module:
+        """The blocks that the body is a chain of."""
+        return self.get_submodule(self.blocks_path) if self.blocks_path else nn.ModuleList()
+
+    def train(self, mode: bool = True) -> Self:
+        """Learn, or answer. Batch norms keep the statistics of many images that they came with."""
+        super().train(mode)
+        for module in self.body.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
 
     def forward(self, images: Tensor, trace: Trace = None) -> Tensor:
         """A dictionary given as `trace` is filled with maps (B, D, R, S) by name."""

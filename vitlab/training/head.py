@@ -12,11 +12,11 @@ from functools import partial
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from vitlab.data.sampling import class_weights
 from vitlab.device import enough_memory
 from vitlab.frozen import Frozen, last_layer
+from vitlab.metrics import accuracy, loss
 from vitlab.run import Run
 from vitlab.training.energy import EnergyMeter
 from vitlab.training.evaluation import update_best
@@ -62,9 +62,9 @@ def fit_head(run: Run, setup: TrainingSetup, logger: ConsoleLogger, tensorboard:
             head.bias.copy_(torch.from_numpy(bias))
         state.step = setup.batches.steps
         state.add_step_time(time.perf_counter() - begun)
-        numbers = {"train_clean": _evaluate(head, features, labels[training])}
+        numbers = {"train_clean": _evaluate(frozen.logits(features), labels[training])}
         if held_out is not None:
-            numbers["validation"] = _evaluate(head, held_out, labels[validation])
+            numbers["validation"] = _evaluate(frozen.logits(held_out), labels[validation])
         state.evaluation = numbers
         update_best(state)
         at = {"step": state.step, "epoch": 1.0}
@@ -118,14 +118,10 @@ def logistic_regression(
     return matrix.astype(np.float32), bias.astype(np.float32)
 
 
-def _evaluate(head: torch.nn.Module, features: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Loss and accuracy of a head on features (N, D)."""
-    weight = next(head.parameters())
-    with torch.inference_mode():
-        logits = head(torch.from_numpy(features).to(weight.device)).cpu()
-    wanted = torch.from_numpy(labels)
+def _evaluate(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Loss and accuracy of logits (N, K)."""
     return {
-        "loss": float(F.cross_entropy(logits, wanted)),
-        "accuracy": float((logits.argmax(1) == wanted).double().mean()),
+        "loss": loss(logits, labels),
+        "accuracy": accuracy(logits, labels),
         "images": len(labels),
     }

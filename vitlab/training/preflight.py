@@ -291,7 +291,7 @@ def warnings_for(config: Config, images: int) -> Iterator[str]:
     augment = config.augment
     plain = augment.flip == "none" and augment.policy == "none" and not augment.mixes
     plain = plain and not (augment.crop_padding or augment.resized_crop)
-    if plain and images < FEW_IMAGES:
+    if plain and images < FEW_IMAGES and optim.optimizer != "lbfgs":
         yield f"no augmentation on {images:,} training images: the model will learn them by heart"
     if isinstance(model, ViTConfig):
         assert data.image_size is not None
