@@ -31,6 +31,7 @@ from vitlab.recipes import recipe
 from vitlab.run import Run
 from vitlab.selection.candidates import Candidate, FineTuned, Linear, Network, Pool, Trained
 from vitlab.selection.folds import FOLDS, majority_logits, neighbor_logits
+from vitlab.selection.labels import label_curve
 from vitlab.selection.verdict import Verdict, judge
 from vitlab.training.logging import ConsoleLogger
 from vitlab.training.optim import blocks_of, layer_numbers
@@ -62,6 +63,7 @@ def fit(
     fields: Mapping[str, Any] | None = None,
     out: str | os.PathLike[str] | None = None,
     name: str | None = None,
+    labels_per_class: int | None = None,
     device: str = "auto",
     data_root: Root = None,
     seed: int = 0,
@@ -78,6 +80,7 @@ def fit(
             given, pictures are brought to what the first backbone sees, or stay smaller.
         out: folder of runs; default $VITLAB_RUNS, else `runs`.
         name: name of the run; default that of the pictures and `-fit`.
+        labels_per_class: also say what so many labelled pictures of each class would reach.
         device: auto, cpu, cuda, ...
         data_root: folder of data sets; default $VITLAB_DATA, else the cache.
         seed: of the folds and of every training.
@@ -120,12 +123,16 @@ def fit(
             share = FEATURES_SHARE * 60 * minutes / max(1, len(licenses))
             candidates.append(try_frozen(network, pool, share, logger, quiet))
         candidates.append(network)
+    linear = None
     if measured:
         linear = judge(candidates).chosen
         trained = list(trainings(pool, config, linear, where))
         candidates += trained
         try_trainings(trained, folder, deadline - LAST_SHARE * 60 * minutes, logger)
     verdict = judge(candidates)
+    labels = None
+    if labels_per_class is not None and isinstance(linear, Linear):
+        labels = label_curve(linear, labels_per_class, quiet)
     run = train_chosen(verdict, pool, path, data_root, logger)
     run.write_selection(
         {
@@ -138,6 +145,7 @@ def fit(
             "chosen": verdict.chosen.name,
             "advice": verdict.advice(),
             "candidates": verdict.rows,
+            "labels": labels,
         }
     )
     logger.say(verdict.advice())

@@ -5,19 +5,22 @@ more than one standard error of their paired difference (Breiman et al., 1984): 
 earn it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from vitlab.formatting import between, count, minutes, percent, points, signed
+from vitlab.formatting import between, count, minutes, percent, points, scaled, signed
 from vitlab.selection.candidates import Candidate
 from vitlab.stats import LEVEL, bootstrap, holm, mcnemar, wilson
 
-HEAD = ("candidate", "accuracy", "95 % interval", "pictures", "against the chosen", "verdict",
-        "took", "MB", "ms a picture", "licence")  # fmt: skip
+HEAD = ("candidate", "accuracy", "interval", "pictures", "pp to chosen", "verdict", "took", "MB",
+        "ms", "licence")  # fmt: skip
 """Columns of the table."""
+
+
+UNDECIDED = "no evidence of a difference"
 
 
 @dataclass(frozen=True)
@@ -27,24 +30,6 @@ class Verdict:
     chosen: Candidate
     rows: list[dict[str, Any]]
     """In the order in which they were given; fractions from 0 to 1, None where nothing is known."""
-
-    def cells(self) -> list[list[str]]:
-        """The rows as a table shows them, under HEAD."""
-        return [
-            [
-                row["candidate"],
-                percent(row["accuracy"]),
-                between(row["interval"], points) if row["interval"] else "-",
-                f"{row['pictures']:,}",
-                signed(row["difference"]) + (" pp" if row["difference"] is not None else ""),
-                row["verdict"],
-                minutes(row["seconds"]),
-                "-" if row["megabytes"] is None else f"{row['megabytes']:.1f}",
-                "-" if row["milliseconds"] is None else f"{row['milliseconds']:.1f}",
-                row["license"] or "-",
-            ]
-            for row in self.rows
-        ]
 
     def advice(self) -> str:
         """Which one to use, in a sentence or two."""
@@ -56,20 +41,29 @@ class Verdict:
             f"{count(row['pictures'], 'picture')} that it was not trained on (95 % interval "
             f"{between(row['interval'])})."
         )
-        equal = [
-            other["candidate"]
-            for other in self.rows
-            if other["verdict"] == UNDECIDED and other["candidate"] != self.chosen.name
-        ]
+        equal = [row["candidate"] for row in self.rows if row["verdict"] == UNDECIDED]
         if equal:
-            sentence += (
-                f" These pictures cannot tell it apart from the {' and the '.join(equal)}: more "
-                "of them would."
-            )
+            sentence += f" On these pictures it is not told apart from {' and '.join(equal)}."
         return sentence
 
 
-UNDECIDED = "no evidence of a difference"
+def cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Rows of a verdict as a table shows them, under HEAD."""
+    return [
+        [
+            row["candidate"],
+            percent(row["accuracy"]),
+            between(row["interval"], points),
+            f"{row['pictures']:,}",
+            signed(row["difference"]),
+            row["verdict"],
+            minutes(row["seconds"]),
+            scaled(row["megabytes"], 1, "", 1),
+            scaled(row["milliseconds"], 1, "", 1),
+            row["license"] or "-",
+        ]
+        for row in rows
+    ]
 
 
 def judge(candidates: Sequence[Candidate]) -> Verdict:
