@@ -152,7 +152,9 @@ def open_backbone(name: str, channels: int, device: torch.device) -> Frozen:
     assert isinstance(config.model, BackboneConfig) and config.model.input_size
     model = build_model(config)
     model.load_state_dict(read_backbone(name), strict=False)
-    return Frozen(model.to(device), *config.model.statistics(channels), config.model.input_size)
+    return Frozen(
+        model.to(device).eval(), *config.model.statistics(channels), config.model.input_size
+    )
 
 
 def _read(folder: Path) -> dict[int, np.ndarray]:

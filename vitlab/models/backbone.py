@@ -56,10 +56,14 @@ class Backbone(nn.Module):
 
     @property
     def blocks_path(self) -> str:
-        """Name of the list of blocks that the body is a chain of: its longest."""
-        lists = ((len(module), name) for name, module in self.named_modules()
-                 if isinstance(module, nn.ModuleList))  # fmt: skip
-        return max(lists, default=(0, ""))[1]
+        """Name of the list of blocks that the body is a chain of: the outermost, then longest."""
+        lists = [
+            (-name.count("."), len(module), name)
+            for name, module in self.named_modules()
+            if isinstance(module, nn.ModuleList | nn.Sequential) and len(module) > 1
+            if all(any(True for _ in child.parameters()) for child in module)
+        ]
+        return max(lists)[2] if lists else ""
 
     @property
     def blocks(self) -> nn.Module:

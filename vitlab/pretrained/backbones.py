@@ -97,7 +97,9 @@ def read_backbone(name: str) -> dict[str, Tensor]:
     else:
         with _hub(name):
             from transformers import AutoModel
+            from transformers.utils.logging import disable_progress_bar
 
+            disable_progress_bar()
             shape = _vision_config(name)
             model = AutoModel.from_pretrained(name, config=shape, use_safetensors=True)
     weights = model.state_dict().items()
