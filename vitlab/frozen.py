@@ -10,6 +10,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,7 @@ class Frozen:
         """Where its weights are."""
         return next(self.model.parameters()).device
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Hash of its weights without those of its last layer, and of what it does to an image."""
         last = {id(weight) for weight in last_layer(self.model).parameters()}
@@ -80,20 +81,17 @@ class Frozen:
         examples: LabelledImages,
         index: np.ndarray,
         *,
-        mirrored: bool = False,
         quiet: bool = False,
         what: str = "images",
     ) -> np.ndarray:
-        """Features of some of labelled images, or of their mirror images: float32 (N, D).
+        """Features of some of labelled images: float32 (N, D).
 
         Args:
             index: places of the images (N,).
-            mirrored: of the images turned left to right.
             quiet: show no progress.
             what: what they are called where progress is shown.
         """
-        keys = np.array([key_of(examples.images[place]) for place in index.tolist()], np.uint64)
-        folder = cache_folder() / "features" / f"{self.sha256[:32]}{'-mirrored' * mirrored}"
+        folder, keys = self._folder, keys_of(examples, index)
         known = _read(folder)
         missing = np.array([key not in known for key in keys.tolist()])
         _, first = np.unique(keys[missing], return_index=True)
@@ -103,7 +101,7 @@ class Frozen:
             for start in range(0, total, KEPT):
                 part = places[start : start + KEPT]
                 found = []
-                for vectors in self._compute(examples, index[part], mirrored):
+                for vectors in self._compute(examples, index[part]):
                     found.append(vectors)
                     done += len(vectors)
                     bar.update(done, total, f"features of {what}", f"{done:,} of {total:,}")
@@ -111,14 +109,21 @@ class Frozen:
                 _write(folder, keys[part], np.concatenate(found))
         return np.stack([known[key] for key in keys.tolist()])
 
+    def missing(self, examples: LabelledImages, index: np.ndarray) -> int:
+        """How many of some images have no features in the cache yet."""
+        known = _read(self._folder)
+        return sum(key not in known for key in keys_of(examples, index).tolist())
+
+    @property
+    def _folder(self) -> Path:
+        return cache_folder() / "features" / self.sha256[:32]
+
     @torch.inference_mode()
     def logits(self, features: np.ndarray) -> np.ndarray:
         """What the last layer makes of features (N, D): float32 (N, K)."""
         return last_layer(self.model)(torch.from_numpy(features).to(self.device)).cpu().numpy()
 
-    def _compute(
-        self, examples: LabelledImages, index: np.ndarray, mirrored: bool
-    ) -> Iterator[np.ndarray]:
+    def _compute(self, examples: LabelledImages, index: np.ndarray) -> Iterator[np.ndarray]:
         images, caught = DeviceImages(examples, index, self.device), []
         last = last_layer(self.model)
         count = at_once(self.model, (examples.images.shape[-1], *self.size), BATCH)
@@ -130,11 +135,15 @@ class Frozen:
                     real = len(part)
                     if real < count:
                         part = torch.cat((part, part[-1:].expand(count - real, -1, -1, -1)))
-                    part = part.flip(-1) if mirrored else part
                     self.model(preprocess(part, self.mean, self.std, self.size))
                     yield caught.pop()[:real].float().cpu().numpy()
         finally:
             hook.remove()
+
+
+def keys_of(examples: LabelledImages, index: np.ndarray) -> np.ndarray:
+    """Hashes of images as they are given, at whatever size: uint64 (N,)."""
+    return np.array([key_of(examples.images[place]) for place in index.tolist()], np.uint64)
 
 
 def last_layer(model: nn.Module) -> nn.Linear:

@@ -21,6 +21,9 @@ from vitlab.models.vit import Trace
 
 EFFICIENTNET, TIMM = "efficientnet-lite0", "timm:"
 
+SMALL = 1e-4
+"""What is added before a root is taken, whose slope has no bound at zero."""
+
 POOLED = frozenset({"clip_vision_model", "siglip_vision_model", "siglip2_vision_model"})
 """Models of the Hub whose pooled vector was trained; those of others are random, or of another
 task."""
@@ -40,7 +43,8 @@ class Backbone(nn.Module):
 
     Images are enlarged or shrunk inside to the size that the network was made for, and grey ones
     are shown to it as colour. The head reads the mean of the last maps, beside it the network's own
-    summary of the image where it has one.
+    summary of the image where it has one. Means of EfficientNet, never negative, are read as their
+    roots, so that a few strong channels do not drown the others (Perronnin et al., 2010).
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.body, width = open_body(cfg)
         self.input_size = cfg.input_size or EfficientNetLite0.input_size
+        self.rooted = isinstance(self.body, EfficientNetLite0)
         self.dropout = nn.Dropout(cfg.dropout)
         self.head = nn.Linear(width, classes)
         nn.init.zeros_(self.head.weight)
@@ -84,15 +89,16 @@ class Backbone(nn.Module):
 
     def features(self, images: Tensor, trace: Trace = None) -> Tensor:
         """The vectors (B, D) that the head reads of normalised images (B, C, height, width)."""
-        if images.shape[-2:] != self.input_size:
-            images = F.interpolate(
-                images, self.input_size, mode="bilinear", antialias=True, align_corners=False
-            )
+        if images.shape[-2:] != self.input_size:  # as files are brought to a size
+            shrunk = images.shape[-2] > self.input_size[0] or images.shape[-1] > self.input_size[1]
+            images = F.interpolate(images, self.input_size, mode="bicubic", antialias=shrunk)
         images = images.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
         maps, summary = self.body(images, trace)
         if trace is not None:
             trace["maps"] = maps
         vector = maps.mean(dim=(2, 3))
+        if self.rooted:
+            vector = (vector + SMALL).sqrt()
         return vector if summary is None else torch.cat((summary, vector), dim=1)
 
     def resize(self, image_size: tuple[int, int]) -> None:

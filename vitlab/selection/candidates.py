@@ -199,14 +199,12 @@ class Linear(Network):
         begun, places = time.perf_counter(), self.places
         some = self.pool.part(self.size, places)
         every = np.arange(len(places))
-        sets = [self.frozen.features(some, every, quiet=quiet)]
-        if self.config.augment.flip != "none":
-            sets.append(self.frozen.features(some, every, mirrored=True, quiet=quiet))
+        features = self.frozen.features(some, every, quiet=quiet)
         folds, classes = self.pool.folds[places], len(self.pool.class_names)
         decay = self.config.optim.weight_decay
-        self.logits[places] = linear_logits(sets, some.labels, folds, classes, decay)
+        self.logits[places] = linear_logits(features, some.labels, folds, classes, decay)
         self.seconds += time.perf_counter() - begun
-        return places, sets[0]
+        return places, features
 
 
 class Trained(Network):

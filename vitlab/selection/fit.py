@@ -234,9 +234,12 @@ def try_frozen(
     Returns:
         The vote of neighbours by the same features.
     """
-    copies = 1 if network.config.augment.flip == "none" else 2
-    affordable = seconds / (copies * network.seconds_per_image())
-    share = min(1.0, affordable / len(pool), MOST / len(pool))
+    share = min(1.0, MOST / len(pool))
+    whole = pool.part(network.size, np.arange(len(pool)))
+    new = network.frozen.missing(whole, np.arange(len(pool)))
+    affordable = seconds / network.seconds_per_image()
+    if new > affordable:
+        share = min(share, affordable / len(pool))
     if share < 1:
         network.keep(share)
         network.note = f"on {len(network.places):,} pictures, as time allows"

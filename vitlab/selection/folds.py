@@ -3,11 +3,10 @@
 N images   D numbers that describe an image   K classes
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
-from vitlab.data import LabelledImages
 from vitlab.data.splits import address, mix
 from vitlab.training.head import logistic_regression
 
@@ -51,22 +50,20 @@ def held_out(folds: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def linear_logits(
-    sets: Sequence[np.ndarray], labels: np.ndarray, folds: np.ndarray, classes: int, decay: float
+    features: np.ndarray, labels: np.ndarray, folds: np.ndarray, classes: int, decay: float
 ) -> np.ndarray:
     """Logits (N, K) by logistic regression on the features of the other folds; else NaN.
 
     Args:
-        sets: features (N, D) of the images and, where mirror images are trained on as well, theirs.
+        features: (N, D).
         labels: (N,).
         decay: `optim.weight_decay` of the regression.
     """
     logits = np.full((len(labels), classes), np.nan)
     for others, own in held_out(folds):
-        features = np.concatenate([one[others] for one in sets])
-        repeated = np.tile(labels[others], len(sets))
-        even = np.ones(len(repeated))
-        matrix, bias = logistic_regression(features, repeated, even, classes, decay)
-        logits[own] = sets[0][own] @ matrix.T + bias
+        even = np.ones(len(others))
+        matrix, bias = logistic_regression(features[others], labels[others], even, classes, decay)
+        logits[own] = features[own] @ matrix.T + bias
     return logits
 
 
@@ -94,13 +91,3 @@ def majority_logits(labels: np.ndarray, folds: np.ndarray, classes: int) -> np.n
         counts = np.bincount(labels[others], minlength=classes)
         logits[own] = np.log(np.maximum(counts, 1e-13) / len(others))
     return logits
-
-
-def subset(examples: LabelledImages, index: np.ndarray) -> LabelledImages:
-    """Some of labelled images, under the keys that they have."""
-    return LabelledImages(
-        examples.images[index],
-        examples.labels[index],
-        examples.class_names,
-        known_keys=examples.keys[index],
-    )

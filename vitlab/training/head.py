@@ -2,7 +2,7 @@
 
 What `optim.optimizer=lbfgs` means. The loss is that of every training, the mean cross-entropy over
 the images, each with its weight, and half of `optim.weight_decay` times the squared norm of the
-head's matrix. Every image is looked at once, and its mirror image where `augment.flip` is on.
+head's matrix. Every image is looked at once, as it is.
 
 N images   D numbers that describe an image   K classes
 """
@@ -39,9 +39,6 @@ def fit_head(run: Run, setup: TrainingSetup, logger: ConsoleLogger, tensorboard:
     with enough_memory(out_of), MetricsLogger(run, tensorboard) as metrics:
         quiet = logger.console.quiet
         features = frozen.features(examples, training, quiet=quiet, what="training images")
-        sets = [features]
-        if config.augment.flip != "none":
-            sets.append(frozen.features(examples, training, mirrored=True, quiet=quiet))
         held_out = frozen.features(examples, validation, quiet=quiet) if len(validation) else None
         labels, classes = examples.labels, config.data.classes
         assert classes is not None
@@ -50,11 +47,7 @@ def fit_head(run: Run, setup: TrainingSetup, logger: ConsoleLogger, tensorboard:
         if examples.weights is not None:
             weights = weights * examples.weights[training]
         matrix, bias = logistic_regression(
-            np.concatenate(sets),
-            np.tile(labels[training], len(sets)),
-            np.tile(weights, len(sets)),
-            classes,
-            config.optim.weight_decay,
+            features, labels[training], weights, classes, config.optim.weight_decay
         )
         head = last_layer(state.model)
         with torch.no_grad():
