@@ -171,7 +171,7 @@ def _read(folder: Path) -> dict[int, np.ndarray]:
     known: dict[int, np.ndarray] = {}
     for file in folder.glob("*.npz"):
         try:
-            with np.load(file, allow_pickle=False) as stored:
+            with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as stored:
                 known |= dict(zip(stored["keys"].tolist(), stored["features"], strict=True))
         except Exception:  # a damaged archive fails in many ways
             continue

@@ -107,6 +107,8 @@ class Classifier(ABC):
             if card[f"{split}_accuracy"] is not None:
                 images = f"{card[f'{split}_images']:,} {split} images of {card['dataset']}"
                 right = f"right on {card[f'{split}_accuracy']:.1%} of {images}"
+                if split == "validation" and card.get("cross_validated"):
+                    right += ", by cross-validation"
         return f"{self.name}: {right}. It knows {shown}, and nothing else"
 
     @abstractmethod

@@ -94,6 +94,8 @@ def headline(run: Run, result: Mapping[str, Any], args: Namespace) -> str:
     dataset = run.config.data.dataset
     seen = result.get("validation_seen")
     before = f", {seen:,} of which it was trained on before" if seen else ""
+    if folds := result.get("cross_validated"):
+        before = f", held out in turn in {folds} folds; the run itself was trained on all of them"
     return plain(
         f"{name}: accuracy {accuracy} on {count(result['images'], f'{args.split} image')} of "
         f"{Path(dataset).name or dataset}{before}"

@@ -241,6 +241,13 @@ def seen_before(one: Subject) -> Iterator[Sentence]:
             seen=one.number("validation_seen", whole),
             name=one.name,
         )
+    if one.facts["cross_validated"]:
+        yield say(
+            "The validation images of {name} were held out in turn, in {folds} folds: each was "
+            "classified by a model that had not seen it, and {name} was then trained on all.",
+            name=one.name,
+            folds=one.number("cross_validated", whole),
+        )
 
 
 def data_panels(found: Sequence[Subject]) -> Iterator[Panel]:
@@ -270,6 +277,8 @@ def data(one: Subject) -> Panel:
         sha = facts.get("split_sha256", {}).get(split)
         whence = (one.at(PROVENANCE, f"data.split_sha256.{split}"),)
         result = one.facts.results.get(split)
+        if result and result.get("cross_validated"):
+            number, use = None, "held out in turn, and trained on"
         if number is None and result:
             number, where = result["images"], (one.at(RESULTS, f"{split}.images"),)
             sha, whence = result["index_sha256"], (one.at(RESULTS, f"{split}.index_sha256"),)
