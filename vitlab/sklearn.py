@@ -29,6 +29,7 @@ from vitlab.errors import DataError
 from vitlab.inference import load
 from vitlab.metrics import log_softmax
 from vitlab.recipes import recipe
+from vitlab.selection import fit
 from vitlab.training import train
 
 
@@ -41,7 +42,9 @@ class ViTClassifier(ClassifierMixin, BaseEstimator):
 
     Args:
         recipe: the name of a recipe (`vitlab recipes`). The default is a tiny ViT with patches of
-            2x2 pixels, made for images of about 8x8.
+            2x2 pixels, made for images of about 8x8. `auto` tries every way that `vitlab.fit` knows
+            and takes the best; `linear` is a linear classifier on pretrained features.
+        minutes: time that `auto` has.
         epochs: passes over the images; None is the recipe's own.
         overrides: fields of the config by their dotted names, as in {"model.patch_size": 4}.
         random_state: seed of weights, order and augmentation; an int gives the same model again.
@@ -68,6 +71,7 @@ class ViTClassifier(ClassifierMixin, BaseEstimator):
         random_state: int | np.random.RandomState | None = None,
         device: str = "auto",
         folder: str | os.PathLike[str] | None = None,
+        minutes: float = 10.0,
     ):
         self.recipe = recipe
         self.epochs = epochs
@@ -75,6 +79,7 @@ class ViTClassifier(ClassifierMixin, BaseEstimator):
         self.random_state = random_state
         self.device = device
         self.folder = folder
+        self.minutes = minutes
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train on images X and labels y (N,).
@@ -106,15 +111,21 @@ class ViTClassifier(ClassifierMixin, BaseEstimator):
         names = tuple(map(str, classes.tolist()))
         examples = LabelledImages(images, labels.astype(np.int64), names, weights=weights)
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-        fields = {"data.validation_fraction": 0.0, **(self.overrides or {}), "train.seed": seed}
+        fields = {"data.validation_fraction": 0.0, **(self.overrides or {})}
         if self.epochs is not None:
             fields["train.epochs"] = self.epochs
-        config = recipe(self.recipe).override(fields)
         with tempfile.TemporaryDirectory() as passing:
             # A name of its own: several processes may fit into one folder at once.
-            name = f"{config.recipe}-{uuid.uuid4().hex[:8]}"
+            name = f"{self.recipe}-{uuid.uuid4().hex[:8]}"
             where = {"out": self.folder or passing, "name": name, "device": self.device}
-            run = train(config, data=examples, quiet=True, **where)
+            if self.recipe == "auto":
+                if weights is not None or self.epochs is not None:
+                    raise DataError("recipe='auto' takes neither sample_weight nor epochs")
+                chosen = {"minutes": self.minutes, "seed": seed, "fields": fields}
+                run = fit(examples, quiet=True, **chosen, **where)
+            else:
+                config = recipe(self.recipe).override({**fields, "train.seed": seed})
+                run = train(config, data=examples, quiet=True, **where)
             self.model_ = load(run, device="cpu")
             # Answers are the same on every device.
             self.model_.precision = "fp32"

@@ -47,6 +47,7 @@ from vitlab.report.results import (
     of_confidence,
     results,
 )
+from vitlab.report.selection import selections
 from vitlab.report.subject import Subject
 from vitlab.run import CONFIG, FINISHED, METRICS, PROVENANCE, RESULTS
 from vitlab.stats import wilson
@@ -60,6 +61,7 @@ def report(found: Sequence[Subject]) -> Report:
     panels = [
         in_short(found),
         *data_panels(found),
+        *selections(found),
         *models(found),
         *training(found),
         *curves(found),
@@ -349,6 +351,8 @@ def training(found: Sequence[Subject]) -> Iterator[Panel]:
         ),
         n=Number(count(len(shared), "technique"), where),
     )
+    if first.config.optim.optimizer == "lbfgs":
+        headline = say("A head was fitted to the features of a network that stayed as it was")
     if len(found) > 1:
         headline = say("{n} in all of them", n=Number(count(len(shared), "technique"), where))
     if len(found) > 1 and not shared:
@@ -364,7 +368,10 @@ def training(found: Sequence[Subject]) -> Iterator[Panel]:
 
 
 def curves(found: Sequence[Subject]) -> Iterator[Panel]:
-    """Loss and accuracy over epochs."""
+    """Loss and accuracy over epochs, of those that were trained in steps."""
+    found = [one for one in found if one.config.optim.optimizer != "lbfgs"]
+    if not found:
+        return
     measured = [one for one in found if any("accuracy" in line for line in one.facts.metrics)]
     topic = "Training curves"
     if not measured:

@@ -24,6 +24,7 @@ from vitlab.frozen import Frozen
 from vitlab.inference import compute_logits, load
 from vitlab.models.cost import cost
 from vitlab.preprocessing import to_tensor
+from vitlab.pretrained.backbones import resolve
 from vitlab.run import Run
 from vitlab.selection.folds import assign_folds, held_out, linear_logits
 from vitlab.training import scale_to_images, train
@@ -56,13 +57,24 @@ class Pool:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def channels(self) -> int:
+        """1 for grey, 3 for colour."""
+        return self._all.images.shape[-1]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the pictures as they are."""
+        height, width = self._all.images.shape[1:3]
+        return height, width
+
     def all_at(self, size: tuple[int, int]) -> LabelledImages:
         """All but the test images, brought to (height, width)."""
         if size == self._all.images.shape[1:3]:
             return self._all
         if size not in self._sizes:
-            channels = self._all.images.shape[-1]
-            images = np.stack([convert(one, size, channels, self.fit) for one in self._all.images])
+            form = size, self.channels, self.fit
+            images = np.stack([convert(one, *form) for one in self._all.images])
             self._sizes[size] = replace(self._all, images=images, known_keys=self._all.keys)
         return self._sizes[size]
 
@@ -111,8 +123,8 @@ class Candidate:
 
     @property
     def megabytes(self) -> float | None:
-        """Of its weights in fp32; None where it has none."""
-        return None if self.config is None else 4 * cost(self.config).parameters / 1e6
+        """Of its weights in fp32; None where it makes no run."""
+        return None
 
 
 class Network(Candidate):
@@ -132,14 +144,20 @@ class Network(Candidate):
     @property
     def size(self) -> tuple[int, int]:
         """Height and width that pictures are brought to."""
-        assert self.config.data.image_size is not None
-        return self.config.data.image_size
+        return self.config.data.image_size or self.pool.size
+
+    @property
+    def megabytes(self) -> float | None:
+        """Of its weights in fp32."""
+        config, _ = self.of(np.arange(len(self.pool)))
+        return 4 * cost(config).parameters / 1e6
 
     def of(self, places: np.ndarray) -> tuple[Config, Dataset]:
         """The config and the data of a training on some pictures of the pool alone."""
         alone = {"dataset": ARRAYS, "validation_fraction": 0.0, "train_fraction": 1.0}
-        config = replace(self.config, data=replace(self.config.data, **alone))
-        return config, open_dataset(config.data, self.pool.part(self.size, places))
+        data = replace(self.config.data, image_size=self.size, **alone)
+        dataset = open_dataset(data, self.pool.part(self.size, places))
+        return resolve(replace(self.config, data=dataset.config)), dataset
 
     def run(
         self,

@@ -177,7 +177,7 @@ def open_pictures(
         config = replace(config, model=BackboneConfig(name=networks[0]))
     if not isinstance(data, str | os.PathLike):
         dataset = open_dataset(config.data, data)
-        return resolve(replace(config, data=dataset.config)), dataset.examples
+        return replace(config, data=dataset.config), dataset.examples
     config = config.override({"data.dataset": os.fspath(data)})
     model = resolve(config).model if networks else None
     size = (SIDE, SIDE) if model is None else getattr(model, "input_size", None)
@@ -188,8 +188,7 @@ def open_pictures(
         if found is None or found[0] > size[0] or found[1] > size[1]:
             crop = {} if "data.fit" in fields else {"data.fit": "crop"}
             config = config.override({"data.image_size": size, **crop})
-    dataset = open_dataset(config.data, root=root)
-    return resolve(replace(config, data=dataset.config)), dataset.examples
+    return config, open_dataset(config.data, root=root).examples
 
 
 def majority(pool: Pool) -> Candidate:
@@ -208,10 +207,10 @@ def frozen_networks(
         config: a linear classifier's, on the pictures.
     """
     for name, license in licenses.items():
-        one = resolve(replace(config, model=BackboneConfig(name=name)))
+        one = replace(config, model=BackboneConfig(name=name))
         yield Linear(f"linear classifier on {name}", pool, one, license, device)
     run = shipped(SHIPPED)
-    if not overlap(pool, run) and run.config.data.channels == config.data.channels:
+    if not overlap(pool, run) and run.config.data.channels == pool.channels:
         one = replace(
             config,
             data=replace(config.data, image_size=(SIDE, SIDE)),
@@ -280,7 +279,7 @@ def trainings(
     for name in names():
         run = shipped(name)
         fine = replace(recipe(name).override({**seed, "train.weights": name}), data=small)
-        if run.config.data.channels != config.data.channels:
+        if run.config.data.channels != pool.channels:
             continue
         one = Trained(f"our {name}, fine-tuned", pool, fine, OURS, device)
         if seen := overlap(pool, run):
@@ -291,7 +290,9 @@ def trainings(
     whole = recipe("finetune").override(seed)
     whole = replace(whole, data=linear.config.data, model=linear.config.model)
     backbone = linear.config.model.name
-    last = replace(whole, optim=replace(whole.optim, freeze=early_layers(whole)))
+    resolved, _ = linear.of(np.arange(len(pool)))
+    early = early_layers(replace(whole, data=resolved.data, model=resolved.model))
+    last = replace(whole, optim=replace(whole.optim, freeze=early))
     yield FineTuned(f"{backbone}, last blocks fine-tuned", pool, last, linear)
     yield FineTuned(f"{backbone}, fine-tuned", pool, whole, linear)
 
@@ -325,7 +326,9 @@ def try_trainings(
     with tempfile.TemporaryDirectory(prefix=".fit-", dir=folder) as passing:
         for left, one in zip(range(len(waiting), 0, -1), waiting, strict=True):
             allowed = (deadline - time.monotonic()) / left
-            if one.shorten(allowed, LEAST_EPOCHS):
+            if allowed <= 0:
+                one.note = "not tried: no time was left"
+            elif one.shorten(allowed, LEAST_EPOCHS):
                 one.answer(Path(passing))
             else:
                 epoch = duration(one.seconds_per_epoch)
