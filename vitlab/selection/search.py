@@ -42,6 +42,9 @@ FEATURES_SHARE, LAST_SHARE = 0.4, 0.1
 MOST = 10_000
 """Pictures on which a linear classifier is fitted; with more a network of its own pays."""
 
+FEWEST = 10
+"""Pictures of a class that are described whatever the time."""
+
 LEAST_EPOCHS = 3
 """Passes over the pictures below which a training says nothing."""
 
@@ -114,6 +117,10 @@ def fit(
             ("held out", f"{measured:,} of them in turn, in {FOLDS} folds"),
         ]
     )
+    if not networks:
+        logger.warn(
+            "no pretrained network is here: pip install 'vitlab[backbone]' brings a small one"
+        )
     if not measured:
         logger.warn("there is one picture of each class: none can be held out to compare anything")
     deadline = begun + 60 * minutes
@@ -125,7 +132,8 @@ def fit(
         candidates.append(network)
     linear = None
     if measured:
-        linear = judge(candidates).chosen
+        if any(isinstance(one, Linear) for one in candidates):
+            linear = judge(candidates).chosen
         trained = list(trainings(pool, config, linear, where))
         candidates += trained
         try_trainings(trained, folder, deadline - LAST_SHARE * 60 * minutes, logger)
@@ -238,7 +246,8 @@ def try_frozen(
     new = network.frozen.missing(whole, np.arange(len(pool)))
     affordable = seconds / network.seconds_per_image()
     if new > affordable:
-        share = min(share, affordable / len(pool))
+        least = FEWEST * len(pool.class_names)
+        share = min(share, max(affordable, least) / len(pool))
     if share < 1:
         network.keep(share)
         network.note = f"on {len(network.places):,} pictures, as time allows"
@@ -263,13 +272,13 @@ def tried(one: Candidate) -> str:
 
 
 def trainings(
-    pool: Pool, config: Config, linear: Candidate, device: torch.device
+    pool: Pool, config: Config, linear: Candidate | None, device: torch.device
 ) -> Iterator[Trained]:
     """Trainings from scratch, from shipped models and from the best frozen network.
 
     Args:
         config: a linear classifier's, on the pictures.
-        linear: the best linear classifier so far.
+        linear: the best linear classifier so far, if there is one.
     """
     small = replace(config.data, image_size=(SIDE, SIDE))
     seed = {"train.seed": config.train.seed}
