@@ -15,10 +15,12 @@ from vitlab.run import Run
 
 PAGE = (Path(__file__).parents[1] / "docs" / "own-images.md").read_text()
 
-QUICK = [
-    "--train.epochs=2", "--train.small_epochs=1", "--device=cpu", "--quiet",
-]  # fmt: skip
-"""What the test adds to every training of the page, to be done with it in seconds."""
+QUICK = {
+    "fit": ["--minutes=0.02", "--device=cpu", "--quiet"],
+    "train cpu": ["--train.epochs=2", "--train.small_epochs=1", "--device=cpu", "--quiet"],
+    "train linear": ["--device=cpu", "--quiet"],
+}
+"""What the test adds to commands of the page, to be done with them in seconds."""
 
 
 @pytest.fixture
@@ -50,16 +52,19 @@ def test_the_page_is_followed_from_pictures_to_a_judged_model(photos, capsys):
     for block in blocks(PAGE, "sh"):
         for line in block.splitlines():
             words = shlex.split(line)[1:]
-            assert main([*words, *QUICK] if words[0] == "train" else words) == 0, line
-    run, table = Run("runs/photos"), Run("runs/photos-table")
+            quick = QUICK.get(words[0], QUICK.get(" ".join(words[:2]), []))
+            assert main([*words, *quick]) == 0, line
+    run, table, vit = (Run(f"runs/photos{name}") for name in ("", "-table", "-vit"))
     assert set(run.results) == {"validation", "test"}
     assert run.results["test"]["images"] == 5 + 5 + 3  # a fifth of each class
+    assert run.results["validation"]["images"] == 19 + 19 + 13  # each held out once
+    assert run.selection["chosen"] == "linear classifier on efficientnet-lite0"
     assert any(run.figures.glob("*.png"))
-    assert table.config.data.classes == 3 and table.finished
-    assert run.config.train.batch_size < 64  # of 46 images, where the recipe has 256
-    words = shlex.split(run.provenance["command"])[3:]
+    assert table.config.data.classes == 3 and table.finished["validation"]["images"]
+    assert vit.config.train.batch_size < 64  # of 46 images, where the recipe has 256
+    words = shlex.split(vit.provenance["command"])[3:]
     again = recipe("cpu").override({n[2:]: v for n, v in zip(words[::2], words[1::2], strict=True)})
-    assert (again.train, again.optim) == (run.config.train, run.config.optim)
+    assert (again.train, again.optim) == (vit.config.train, vit.config.optim)
     assert "near copy" not in capsys.readouterr().err
 
     (code,) = blocks(PAGE, "python")
