@@ -359,7 +359,8 @@ def open_examples(
     if isinstance(data, LabelledImages):
         examples = data.canonical()
     elif data is not None:
-        examples = from_arrays(*data, class_names=origin["class_names"])
+        task = run.config.data.task
+        examples = from_arrays(*data, class_names=origin["class_names"], task=task)
     elif run.config.data.dataset == ARRAYS:
         raise DataError(f"{run.path} was trained on arrays in memory: hand them in as data=")
     else:
