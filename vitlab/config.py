@@ -586,10 +586,11 @@ class Config(Section):
         """What supposes that an image is of one class."""
         changes = {
             "train.sampler": (self.train.sampler, "shuffle"),
-            "train.class_weights": (self.train.class_weights, "none"),
             "train.stop_accuracy": (self.train.stop_accuracy, 0.0),
             "train.teacher": (self.train.teacher, None),
         }
+        if self.train.class_weights == "balanced":
+            changes["train.class_weights"] = ("balanced", "none")
         for name, (value, off) in changes.items():
             if value != off:
                 yield (
@@ -748,6 +749,14 @@ def field_types() -> dict[str, Any]:
 def fields_of(config: Config) -> dict[str, Any]:
     """Every dotted field name of a config, with its value."""
     return {path: attrgetter(path)(config) for path in field_names(config.model.kind)}
+
+
+def refuse_multilabel(config: Config, why: str) -> None:
+    """ConfigError where images have several labels, for what can be said of one class alone."""
+    if config.data.task == "multilabel":
+        raise ConfigError(
+            [f"data.task=multilabel: {why}, which needs one class an image: train with multiclass"]
+        )
 
 
 WITHOUT_EFFECT = (

@@ -44,7 +44,7 @@ def evaluate(args: Namespace) -> int:
     run = open_run(args.run)
     where = {"checkpoint": args.checkpoint, "device": args.device, "data_root": args.data_root}
     result = evaluate(run, args.split, **where)
-    tables = {title: result[name] for name, title in TABLES.items()}
+    tables = {title: result[name] for name, title in TABLES.items() if name in result}
     if args.robustness:
         robustness = evaluate_robustness(run, args.split, **where)
         result = {**result, "robustness": robustness}
@@ -88,16 +88,16 @@ def epoch(value: Any, name: str) -> Any:
 
 
 def headline(run: Run, result: Mapping[str, Any], args: Namespace) -> str:
-    """An evaluation in a sentence: the accuracy, its interval and the images it speaks of."""
+    """An evaluation in a sentence: the score, its interval and the images it speaks of."""
+    score = run.config.data.score
     name = run.name if args.checkpoint == "last" else f"{run.name}, best checkpoint"
-    accuracy = estimate(result["accuracy"], result["accuracy_interval"], "images")
+    reached = estimate(result[score], result[f"{score}_interval"], "images")
     dataset = run.config.data.dataset
     seen = result.get("validation_seen")
     before = f", {seen:,} of which it was trained on before" if seen else ""
-    return plain(
-        f"{name}: accuracy {accuracy} on {count(result['images'], f'{args.split} image')} of "
-        f"{Path(dataset).name or dataset}{before}"
-    )
+    images = count(result["images"], f"{args.split} image")
+    of = f"{Path(dataset).name or dataset}{before}"
+    return plain(f"{name}: {score.replace('_', ' ')} {reached} on {images} of {of}")
 
 
 @verb(

@@ -46,6 +46,10 @@ SOURCES: dict[str, dict[str, str]] = {
     RESULTS: {
         "images": "{split}.images",
         "accuracy": "{split}.accuracy",
+        "mean_average_precision": "{split}.mean_average_precision",
+        "mean_average_precision_interval": "{split}.mean_average_precision_interval",
+        "micro_f1": "{split}.micro_f1",
+        "exact_match": "{split}.exact_match",
         "loss": "{split}.loss",
         "top3_accuracy": "{split}.top3_accuracy",
         "mean_auc": "{split}.mean_auc",
@@ -63,8 +67,10 @@ SOURCES: dict[str, dict[str, str]] = {
     },
     FINISHED: {
         "accuracy": "{split}.accuracy",
+        "mean_average_precision": "{split}.mean_average_precision",
         "loss": "{split}.loss",
         "train_accuracy": "train_clean.accuracy",
+        "train_mean_average_precision": "train_clean.mean_average_precision",
         "train_accuracy_images": "train_clean.images",
         "parameters": "parameters",
         "macs": "macs",
@@ -178,9 +184,13 @@ class RunFacts:
 
     @cached_property
     def answers(self) -> Answers | None:
-        """Its stored answers on the split; None where there are none of its last checkpoint."""
+        """Its stored answers on the split; None where there are none of its last checkpoint.
+
+        Nor are there any where an image has several labels.
+        """
         file = self.run.predictions(self.split)
-        if self["checkpoint_sha256"] is None or not file.is_file():
+        one_class = self.run.config.data.task == "multiclass"
+        if self["checkpoint_sha256"] is None or not file.is_file() or not one_class:
             return None
         with np.load(file, allow_pickle=False) as arrays:
             logits = arrays["logits"]
@@ -272,7 +282,7 @@ class RunFacts:
     def _worst_class(self, key: str) -> Fact | None:
         """A number of the class of least accuracy, or its name."""
         classes = self._read(RESULTS, "{split}.per_class")
-        known = [one for one in classes.value if one["accuracy"] is not None] if classes else []
+        known = [one for one in classes.value if one.get("accuracy") is not None] if classes else []
         if not (classes and known):
             return None
         return classes._replace(value=min(known, key=lambda one: one["accuracy"])[key])
