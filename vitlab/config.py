@@ -751,12 +751,16 @@ def fields_of(config: Config) -> dict[str, Any]:
     return {path: attrgetter(path)(config) for path in field_names(config.model.kind)}
 
 
-def refuse_multilabel(config: Config, why: str) -> None:
-    """ConfigError where images have several labels, for what can be said of one class alone."""
-    if config.data.task == "multilabel":
+def refuse_multilabel(data: DataConfig, what: str, instead: str) -> None:
+    """ConfigError where images have several labels: `what` supposes one class, and the way out."""
+    if data.task == "multilabel":
         raise ConfigError(
-            [f"data.task=multilabel: {why}, which needs one class an image: train with multiclass"]
+            [f"{what}, and with data.task=multilabel an image may have several labels: {instead}"]
         )
+
+
+BESIDE = "`vitlab leaderboard --sort mean_average_precision` lists such runs beside each other"
+"""What to do instead of comparing accuracies."""
 
 
 WITHOUT_EFFECT = (

@@ -172,7 +172,9 @@ def evaluate_robustness(
         the facts of `evaluate`.
     """
     run = open_run(run)
-    refuse_multilabel(run.config, "robustness is that of an accuracy")
+    refuse_multilabel(
+        run.config.data, "robustness counts images whose one class is right", "leave it out"
+    )
     target = StoredResult(run, f"{split}-robustness", checkpoint, run.checkpoint(checkpoint))
     stored = target.find()
     if stored == target and (run.figures / f"{target.name}.png").exists():

@@ -96,6 +96,7 @@ class Classifier(ABC):
         elif (few := self.card["validation_images"]) and few < FEW_FOR_TEMPERATURE:
             yield (
                 f"calibrated on {few} validation images only: how sure the model is may be far off"
+                + (", and the thresholds of its labels too" if "thresholds" in self.card else "")
             )
         if self.task.score == "mean_average_precision" and not self.calibrated:
             yield "the threshold of every label is 50 %, as none was tuned on validation images"
@@ -152,9 +153,9 @@ class Classifier(ABC):
 
     def to_dict(self) -> dict[str, Any]:
         """What an export says of the model besides its card, as JSON values."""
-        names = ("name", "temperature", "checkpoint_sha256")
+        names = ("name", "temperature", "checkpoint_sha256", "thresholds")
         return {
-            **{name: self.card[name] for name in names},
+            **{name: self.card[name] for name in names if name in self.card},
             "class_names": self.class_names,
             **asdict(self.preprocessing),
         }

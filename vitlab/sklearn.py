@@ -22,6 +22,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
+from vitlab.config import refuse_multilabel
 from vitlab.data import LabelledImages
 from vitlab.data.arrays import channels_last, refuse_types, written
 from vitlab.device import choose_device
@@ -110,6 +111,11 @@ class ViTClassifier(ClassifierMixin, BaseEstimator):
         if self.epochs is not None:
             fields["train.epochs"] = self.epochs
         config = recipe(self.recipe).override(fields)
+        refuse_multilabel(
+            config.data,
+            f"{type(self).__name__} predicts one class of an image",
+            "vitlab.train takes arrays with rows of labels",
+        )
         with tempfile.TemporaryDirectory() as passing:
             # A name of its own: several processes may fit into one folder at once.
             name = f"{config.recipe}-{uuid.uuid4().hex[:8]}"
@@ -194,7 +200,8 @@ def as_labels(y: Any) -> np.ndarray:
     if len(shape) == 2 and shape[1] > 1:
         raise DataError(
             f"y of the shape {shape}: give one label of each image, (N,). If these are one-hot "
-            f"rows: {written(y, 'y')}.argmax(axis=1)"
+            f"rows: {written(y, 'y')}.argmax(axis=1). For several labels of an image: vitlab.train "
+            "with data.task=multilabel"
         )
     return column_or_1d(y, warn=True)
 

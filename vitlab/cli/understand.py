@@ -120,6 +120,7 @@ def headline(run: Run, result: Mapping[str, Any], args: Namespace) -> str:
 def explain(args: Namespace) -> int:
     """Draw what a model relies on, and test which maps are faithful."""
     from vitlab.explain import explain
+    from vitlab.metrics.tasks import brief
 
     found = explain(
         args.run,
@@ -137,8 +138,9 @@ def explain(args: Namespace) -> int:
     rows = []
     for one in found["pictures"]:
         top = [f"{each['class']} {each['probability']:.1%}" for each in one["top"]]
-        rows.append((one["image"], one["certainty"], ", ".join(top)))
-    print_table(("image", "certainty", "likeliest classes"), rows)
+        rows.append((one["image"], brief(one), ", ".join(top)))
+    several = any("labels" in one for one in found["pictures"])
+    print_table(("image", "labels" if several else "certainty", "likeliest classes"), rows)
     if found["faithfulness"]:
         print()
         columns = ("gain", "deletion", "insertion")

@@ -46,10 +46,6 @@ SOURCES: dict[str, dict[str, str]] = {
     RESULTS: {
         "images": "{split}.images",
         "accuracy": "{split}.accuracy",
-        "mean_average_precision": "{split}.mean_average_precision",
-        "mean_average_precision_interval": "{split}.mean_average_precision_interval",
-        "micro_f1": "{split}.micro_f1",
-        "exact_match": "{split}.exact_match",
         "loss": "{split}.loss",
         "top3_accuracy": "{split}.top3_accuracy",
         "mean_auc": "{split}.mean_auc",
@@ -67,10 +63,8 @@ SOURCES: dict[str, dict[str, str]] = {
     },
     FINISHED: {
         "accuracy": "{split}.accuracy",
-        "mean_average_precision": "{split}.mean_average_precision",
         "loss": "{split}.loss",
         "train_accuracy": "train_clean.accuracy",
-        "train_mean_average_precision": "train_clean.mean_average_precision",
         "train_accuracy_images": "train_clean.images",
         "parameters": "parameters",
         "macs": "macs",
@@ -105,6 +99,20 @@ SOURCES: dict[str, dict[str, str]] = {
     },
 }
 """Facts that are read as they are: file -> name -> field; the first file with a value counts."""
+
+OF_LABELS: dict[str, dict[str, str]] = {
+    RESULTS: {
+        "mean_average_precision": "{split}.mean_average_precision",
+        "mean_average_precision_interval": "{split}.mean_average_precision_interval",
+        "micro_f1": "{split}.micro_f1",
+        "exact_match": "{split}.exact_match",
+    },
+    FINISHED: {
+        "mean_average_precision": "{split}.mean_average_precision",
+        "train_mean_average_precision": "train_clean.mean_average_precision",
+    },
+}
+"""Facts of a run whose images may have several labels, beside those of all."""
 
 
 @dataclass(frozen=True)
@@ -212,7 +220,8 @@ class RunFacts:
     def facts(self) -> Facts:
         """Every fact by name; those that are computed name what they were computed from."""
         found: Facts = {}
-        for file, fields in SOURCES.items():
+        several = self.run.config.data.task == "multilabel"
+        for file, fields in (*SOURCES.items(), *(OF_LABELS.items() if several else ())):
             for name, field in fields.items():
                 found[name] = found.get(name) or self._read(file, field)
         epochs = Fact(self.metrics[-1]["epoch"], METRICS, "epoch") if self.metrics else None

@@ -24,6 +24,8 @@ class Task:
     """The number by which a model is judged, as records name it."""
     title: str
     """What that number is called."""
+    measure: Callable[[np.ndarray, np.ndarray], float]
+    """Logits and labels to that number."""
     reached: str
     """A sentence on the number in the place {}, which goes on with the images."""
     unanswered: dict[str, Any]
@@ -78,6 +80,13 @@ def likeliest(probabilities: np.ndarray, class_names: Sequence[str]) -> list[dic
     return [{"class": class_names[k], "probability": float(probabilities[k])} for k in order]
 
 
+def brief(answer: dict[str, Any]) -> str:
+    """How sure the model is of an answer, or the labels that it gives, in words."""
+    if "certainty" in answer:
+        return answer["certainty"]
+    return ", ".join(one["class"] for one in answer["labels"]) or "no label"
+
+
 def summarize_classes(
     logits: np.ndarray, labels: np.ndarray, class_names: Sequence[str], fitted: Fitted
 ) -> dict[str, Any]:
@@ -109,6 +118,7 @@ TASKS = {
     "multiclass": Task(
         score="accuracy",
         title="accuracy",
+        measure=metrics.accuracy,
         reached="right on {} of",
         unanswered={"top": [], "certainty": ""},
         probabilities=probabilities_of_classes,
@@ -119,6 +129,7 @@ TASKS = {
     "multilabel": Task(
         score="mean_average_precision",
         title="mean average precision",
+        measure=multilabel.mean_average_precision,
         reached="mean average precision {} on",
         unanswered={"labels": [], "top": []},
         probabilities=multilabel.probabilities,

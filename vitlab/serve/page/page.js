@@ -74,7 +74,7 @@ async function meet() {
   const some = model.classes.slice(0, 12).join(", ") + (count > 12 ? ", …" : "");
   at("knows").textContent =
     (model.card.task === "multilabel"
-      ? `It knows ${count} labels: ${some}. It gives a picture each that is as likely as its threshold, none or several, `
+      ? `It knows ${count} labels: ${some}. It gives a picture every one that reaches its threshold, be it none or several, `
       : `It knows ${count} classes: ${some}. It names one of them whatever it is shown, `) +
     `and sees a picture as ${width} × ${height} pixels.`;
   const megabytes = model.limits.bytes / 1e6;
