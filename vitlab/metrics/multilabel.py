@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from vitlab.errors import VitlabError
 from vitlab.metrics import require_finite
 from vitlab.stats import LEVEL
 
@@ -98,13 +99,17 @@ def summarize(
     temperature: float | None,
     thresholds: np.ndarray,
 ) -> dict[str, Any]:
-    """What logits say of a split, as JSON values; VitlabError if a logit is not finite.
+    """What logits say of a split, as JSON values.
+
+    VitlabError if a logit is not finite, or no image has a label.
 
     Args:
         temperature: what logits are divided by before the sigmoid; None is 1.
         thresholds: of the probabilities, (K,).
     """
     require_finite(logits)
+    if not labels.any():
+        raise VitlabError(f"none of the {len(labels)} images has a label: there is nothing to rank")
     scaled = logits.astype(np.float64) / (temperature or 1.0)
     given, has = probabilities(scaled) >= thresholds, labels.astype(bool)
     right = (given & has).sum(axis=0)
