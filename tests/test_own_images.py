@@ -59,7 +59,7 @@ def test_the_page_is_followed_from_pictures_to_a_judged_model(photos, capsys):
     assert run.results["test"]["images"] == 5 + 5 + 3  # a fifth of each class
     assert any(run.figures.glob("*.png"))
     assert table.config.data.classes == 3 and table.finished
-    assert Run("runs/labels").results["test"]["per_class"][0]["threshold"] > 0
+    assert Run("runs/labels").final_numbers["validation"]["mean_average_precision"] > 0
     assert run.config.train.batch_size < 64  # of 46 images, where the recipe has 256
     words = shlex.split(run.provenance["command"])[3:]
     again = recipe("cpu").override({n[2:]: v for n, v in zip(words[::2], words[1::2], strict=True)})
