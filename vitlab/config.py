@@ -584,19 +584,19 @@ class Config(Section):
 
     def _multilabel_problems(self) -> Iterator[str]:
         """What supposes that an image is of one class."""
-        changes = {
-            "train.sampler": (self.train.sampler, "shuffle"),
-            "train.stop_accuracy": (self.train.stop_accuracy, 0.0),
-            "train.teacher": (self.train.teacher, None),
+        train = self.train
+        wrong = {
+            "sampler": train.sampler == "balanced",
+            "class_weights": train.class_weights == "balanced",
+            "stop_accuracy": train.stop_accuracy > 0,
+            "teacher": train.teacher is not None,
         }
-        if self.train.class_weights == "balanced":
-            changes["train.class_weights"] = ("balanced", "none")
-        for name, (value, off) in changes.items():
-            if value != off:
-                yield (
-                    f"{name}={text(value)} supposes that an image is of one class: set "
-                    f"{name}={text(off)} for data.task=multilabel"
-                )
+        for name in (name for name, set_so in wrong.items() if set_so):
+            value, default = (text(getattr(one, name)) for one in (train, TrainConfig))
+            yield (
+                f"train.{name}={value} supposes that an image is of one class: set "
+                f"train.{name}={default} for data.task=multilabel"
+            )
 
     def override(self, values: dict[str, Any]) -> Self:
         """Return a copy with dotted fields set: `{"model.norm": "rms", "train.epochs": 5}`.

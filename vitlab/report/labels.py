@@ -1,10 +1,12 @@
 """What a run achieved whose images have several labels: its score, and every label by itself."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import cast
 
 from vitlab.figures.charts import Row
 from vitlab.formatting import between, count, percent
 from vitlab.metrics import FEW_FOR_TEMPERATURE
+from vitlab.records import LabelResult, LabelSummary
 from vitlab.report.document import (
     Block,
     Bullets,
@@ -58,9 +60,14 @@ def findings(one: Subject) -> Iterator[Sentence]:
     yield from at_thresholds(one)
 
 
+def summary(one: Subject) -> LabelSummary | None:
+    """Its evaluation on the split, None where there is none."""
+    return cast("LabelSummary | None", one.facts.result)
+
+
 def at_thresholds(one: Subject) -> Iterator[Sentence]:
     """How right its labels are at the thresholds that were tuned."""
-    result = one.facts.result
+    result = summary(one)
     if result is None:
         return
     fitted = result.get("temperature_images")
@@ -84,7 +91,7 @@ def at_thresholds(one: Subject) -> Iterator[Sentence]:
 
 def results(one: Subject) -> Iterator[Panel]:
     """The score, and the numbers of every label."""
-    result = one.facts.result
+    result = summary(one)
     if result is None:
         command = f"vitlab evaluate {one.command} --split test"
         if not one.facts.finished:
@@ -93,14 +100,12 @@ def results(one: Subject) -> Iterator[Panel]:
         yield Panel("result", "Result", say("There is no result yet"), blocks, weight=2)
         return
     where = one.at(RESULTS, f"{one.split}.per_class")
-    labels = [row for row in result["per_class"] if row["average_precision"] is not None]
-    labels.sort(key=lambda row: row["average_precision"])
-    rows = [
-        Row(row["class"], row["average_precision"], None, percent(row["average_precision"]))
-        for row in labels[:MANY]
-    ]
+    every = result["per_class"]
+    known = [(row["average_precision"], row["class"]) for row in every]
+    ranked = sorted((value, name) for value, name in known if value is not None)
+    rows = [Row(name, value, None, percent(value)) for value, name in ranked[:MANY]]
     which = "Average precision of each label"
-    if len(labels) > MANY:
+    if len(ranked) > MANY:
         which = f"Average precision of the {count(MANY, 'label')} in which it is lowest"
     caption = say(f"{which}: 100 % where all images that have it are ranked first.")
     blocks = [dot_chart(rows, "average precision of labels, lowest first", caption, (where,))]
@@ -121,14 +126,13 @@ def results(one: Subject) -> Iterator[Panel]:
         interval=one.number(f"{SCORE}_interval", between),
     )
     yield Panel("result", "Result", words, blocks, weight=9)
-    yield Panel("classes", "Labels", extremes(one), [label_table(one)], weight=8)
+    yield Panel("classes", "Labels", extremes(one, every), [label_table(one, every)], weight=8)
 
 
-def extremes(one: Subject) -> Sentence:
+def extremes(one: Subject, found: Sequence[LabelResult]) -> Sentence:
     """The labels of the lowest and of the highest average precision."""
-    assert one.facts.result
     where = (one.at(RESULTS, f"{one.split}.per_class.average_precision"),)
-    known = {row["class"]: row["average_precision"] for row in one.facts.result["per_class"]}
+    known = {row["class"]: row["average_precision"] for row in found}
     values = [value for value in known.values() if value is not None]
     if min(values) == max(values):
         return say("Every label has the same average precision")
@@ -142,9 +146,8 @@ def extremes(one: Subject) -> Sentence:
     )
 
 
-def label_table(one: Subject) -> Table:
+def label_table(one: Subject, found: Sequence[LabelResult]) -> Table:
     """Every number of every label."""
-    assert one.facts.result
     columns = {
         "images": whole,
         "average_precision": percent,
@@ -163,7 +166,7 @@ def label_table(one: Subject) -> Table:
                 for key, form in columns.items()
             ),
         ]
-        for row in one.facts.result["per_class"]
+        for row in found
     ]
     head = ("label", "images", "average precision", "threshold", "precision", "recall", "F1")
     return Table(head, rows, "Every label at its threshold, a probability.")
