@@ -199,9 +199,9 @@ def as_labels(y: Any) -> np.ndarray:
     shape = np.shape(y)
     if len(shape) == 2 and shape[1] > 1:
         raise DataError(
-            f"y of the shape {shape}: give one label of each image, (N,). If these are one-hot "
-            f"rows: {written(y, 'y')}.argmax(axis=1). For several labels of an image: vitlab.train "
-            "with data.task=multilabel"
+            f"y of the shape {shape}: give one label of each image, (N,); several of them are "
+            "learned by vitlab.train with data.task=multilabel. If these are one-hot rows: "
+            f"{written(y, 'y')}.argmax(axis=1)"
         )
     return column_or_1d(y, warn=True)
 

@@ -43,9 +43,11 @@ def findings(one: Subject) -> Iterator[Sentence]:
     if one.facts[SCORE] is None:
         yield say("{name} has no result before it is evaluated.", name=one.name)
         return
+    evaluated = one.facts[f"{SCORE}_interval"] is not None
     yield say(
-        "{name}: mean average precision {score} on {images} {split} images, 95 % interval "
-        "{interval} over images for this one trained model.",
+        "{name}: mean average precision {score} on {images} {split} images"
+        + ", 95 % interval {interval} over images" * evaluated
+        + " for this one trained model.",
         name=one.name,
         score=one.number(SCORE),
         images=one.number("images", whole),
@@ -96,8 +98,8 @@ def results(one: Subject) -> Iterator[Panel]:
         command = f"vitlab evaluate {one.command} --split test"
         if not one.facts.finished:
             command = f"vitlab train --resume {one.command}"
-        blocks: list[Block] = [Missing(f"{one.text} has no result:", command)]
-        yield Panel("result", "Result", say("There is no result yet"), blocks, weight=2)
+        blocks: list[Block] = [Missing(f"{one.text} has no numbers of its labels:", command)]
+        yield Panel("result", "Result", say("It was not evaluated yet"), blocks, weight=2)
         return
     where = one.at(RESULTS, f"{one.split}.per_class")
     every = result["per_class"]

@@ -168,7 +168,10 @@ def accuracy_tile(one: Subject, what: str) -> Tile:
     """A run's accuracy, or its mean average precision, with its interval."""
     score = one.config.data.score
     interval = one.number(f"{score}_interval", between)
-    return Tile(one.number(score), what, say("{interval}, one model", interval=interval))
+    more = say("{interval}, one model", interval=interval)
+    if one.several and one.facts[f"{score}_interval"] is None:
+        more = say("one model")
+    return Tile(one.number(score), what, more)
 
 
 def in_short(found: Sequence[Subject]) -> Panel:
