@@ -30,6 +30,7 @@ from vitlab.errors import ConfigError
 from vitlab.evaluate import evaluate, evaluate_robustness
 from vitlab.explain import explain
 from vitlab.explore import explore
+from vitlab.export import hub, parity
 from vitlab.features import features
 from vitlab.formatting import percent
 from vitlab.metrics import multilabel
@@ -202,6 +203,25 @@ def test_the_service_answers_with_every_label(trained):
     assert answer == model.classify(file.getvalue())[0]
     Answer.model_validate(answer)
     assert Model.model_validate(described).card["thresholds"]
+
+
+def test_an_export_carries_the_thresholds_and_is_compared_by_the_score(trained, tmp_path):
+    pytest.importorskip("huggingface_hub", reason="needs vitlab[pretrained]")
+    model = vitlab.load(trained, device="cpu")
+    hub.write(model, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    found = [row["threshold"] for row in trained.results["validation"]["per_class"]]
+    assert config["problem_type"] == "multi_label_classification"
+    assert config["preprocessing"]["thresholds"] == found
+    page = (tmp_path / "README.md").read_text()
+    assert f"| {NAMES[0]} | {found[0]:.4f} |" in page and "accuracy" not in page
+    with np.load(trained.predictions("test")) as arrays:
+        logits, labels = arrays["logits"], arrays["labels"]
+    passed = parity.compare(logits, logits + 1e-6, labels, exact=False)
+    score = trained.results["test"]["mean_average_precision"]
+    assert passed["mean_average_precision"]["before"] == pytest.approx(score)
+    assert passed["passed"] and "accuracy" not in passed
+    assert not parity.compare(logits, -logits, labels, exact=False)["passed"]
 
 
 def test_a_report_says_nothing_of_an_accuracy(trained, tmp_path):
