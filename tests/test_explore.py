@@ -129,7 +129,7 @@ def test_distances_in_their_own_space_are_those_of_the_pixels(explored, config):
 def test_a_backbone_is_mapped_like_the_pixels(explored):
     spaces = [(row["features"], row["space"]) for row in explored[0]["separation"]]
     assert spaces == [(of, s) for of in ("pixels", "backbone") for s in ("own", "PCA", "t-SNE")]
-    assert explored[0]["separation"][3]["dimensions"] == 16
+    assert explored[0]["separation"][3]["dimensions"] == 32  # CLS, mean of patches
     assert len(rows(explored[1] / "maps-backbone.csv")) == 1 + 2 * 27
 
 

@@ -243,7 +243,7 @@ def test_the_constructor_stores_and_nothing_else(data):
     model = ViTClassifier("no such recipe", epochs=-5, overrides={"a": 1})
     assert model.get_params() == {
         "recipe": "no such recipe", "epochs": -5, "overrides": {"a": 1}, "random_state": None,
-        "device": "auto", "folder": None,
+        "device": "auto", "folder": None, "minutes": 10.0,
     }  # fmt: skip
     assert vars(model) == model.get_params()
     with pytest.raises(ConfigError, match="no such recipe"):

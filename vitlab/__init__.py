@@ -2,7 +2,8 @@
 
     model = vitlab.load("cpu")                      # a trained model that ships
     model.classify("photo.jpg")
-    run = vitlab.train(vitlab.recipe("digits"))     # and one of your own
+    run = vitlab.fit("photos")                      # the best one for pictures of your own
+    run = vitlab.train(vitlab.recipe("digits"))     # one of your own design
     vitlab.load(run).logits(images)
 
 The public names are loaded when they are first used, so `import vitlab` costs nothing.
@@ -17,9 +18,20 @@ if TYPE_CHECKING:
     from vitlab.models import build_model
     from vitlab.recipes import recipe
     from vitlab.run import Run
+    from vitlab.selection import fit
     from vitlab.training import train
 
-__all__ = ["Config", "Run", "TrainedModel", "build_model", "load", "predict", "recipe", "train"]
+__all__ = [
+    "Config",
+    "Run",
+    "TrainedModel",
+    "build_model",
+    "fit",
+    "load",
+    "predict",
+    "recipe",
+    "train",
+]
 __version__ = "0.1.0"
 
 HOMES = {
@@ -27,6 +39,7 @@ HOMES = {
     "Run": "vitlab.run",
     "TrainedModel": "vitlab.inference",
     "build_model": "vitlab.models",
+    "fit": "vitlab.selection",
     "load": "vitlab.inference",
     "predict": "vitlab.inference",
     "recipe": "vitlab.recipes",

@@ -49,6 +49,8 @@ def card(run: Run, checkpoint: Checkpoint) -> dict[str, Any]:
     return numbers | {
         # Of the validation images, those that the weights it started from were trained on.
         "validation_seen": validation.get("validation_seen"),
+        # Folds, where each of the validation images was held out in turn.
+        "cross_validated": validation.get("cross_validated"),
         "calibration_error": validation.get("calibration_error"),
         "scaled_calibration_error": validation.get("scaled_calibration_error"),
         # What logits are divided by, as evaluate fitted it on validation images.

@@ -327,12 +327,43 @@ class CNN6Config(Section):
     """How weights are drawn: Kaiming normal, the head N(0, 0.01), or as PyTorch makes layers."""
 
 
-ModelConfig = ViTConfig | HybridConfig | ResNet18Config | CNN6Config
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig(Section):
+    """A network that others trained on many images, with a head of its own for these classes.
+
+    What is None is the backbone's own, and is filled in before a training.
+    """
+
+    kind: Literal["backbone"] = "backbone"
+    """The family of the model."""
+    name: str = "efficientnet-lite0"
+    """efficientnet-lite0, timm:NAME, or a model of the Hugging Face Hub: its name or a folder."""
+    input_size: tuple[Pixels, Pixels] | None = None
+    """Height and width in pixels that images are brought to inside; None takes the backbone's."""
+    mean: tuple[float, float, float] | None = None
+    """What is taken from red, green and blue, in 0..1; None takes the backbone's."""
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
+    """What they are then divided by, in 0..1; None takes the backbone's."""
+    architecture: str | None = None
+    """Shape of a model of the Hub, as JSON; None reads it with the name."""
+    dropout: Fraction = 0.0
+    """Dropout before the head."""
+
+    def statistics(self, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and deviation per channel, in 0..1, that a resolved backbone was trained with."""
+        assert self.mean is not None and self.std is not None, "the config is resolved"
+        if channels == 1:  # grey is shown to it as three equal colours
+            return (sum(self.mean) / 3,), (sum(self.std) / 3,)
+        return self.mean, self.std
+
+
+ModelConfig = ViTConfig | HybridConfig | ResNet18Config | CNN6Config | BackboneConfig
 MODELS: dict[str, type[ModelConfig]] = {
     "vit": ViTConfig,
     "hybrid": HybridConfig,
     "resnet18": ResNet18Config,
     "cnn6": CNN6Config,
+    "backbone": BackboneConfig,
 }
 
 MODEL_NAMES = {
@@ -340,6 +371,7 @@ MODEL_NAMES = {
     "hybrid": "hybrid of CNN and Vision Transformer",
     "resnet18": "ResNet-18",
     "cnn6": "six-layer CNN",
+    "backbone": "pretrained backbone",
 }
 """What a kind of model is called in a sentence."""
 
@@ -389,8 +421,8 @@ class AugmentConfig(Section):
 class OptimConfig(Section):
     """How weights move: the optimiser, its schedule and the weight average."""
 
-    optimizer: Literal["adamw", "adam", "sgd", "muon"] = "adamw"
-    """`muon` moves the hidden matrices; AdamW with `lr` moves the rest."""
+    optimizer: Literal["adamw", "adam", "sgd", "muon", "lbfgs"] = "adamw"
+    """`muon` moves the hidden matrices, AdamW the rest; `lbfgs` fits the head alone, at once."""
     lr: PositiveFloat = 1e-3
     """Peak learning rate."""
     muon_lr: PositiveFloat = 0.02
@@ -552,6 +584,16 @@ class Config(Section):
                         f"{name}={size}: the linear layers of cnn6 are made for one image size: "
                         "set train.small_size=none and train.small_epochs=0"
                     )
+        if self.optim.optimizer == "lbfgs":
+            if self.train.epochs != 1:
+                yield (
+                    f"optim.optimizer='lbfgs' looks at every image once: set train.epochs=1, not "
+                    f"{self.train.epochs}"
+                )
+            if not self.optim.weight_decay:
+                yield "optim.optimizer='lbfgs' needs optim.weight_decay above 0, as in 0.1"
+            if getattr(self.model, "distill_token", False):
+                yield "optim.optimizer='lbfgs' fits one head: set model.distill_token=off"
         given = self.train.class_weights
         if isinstance(given, tuple) and self.data.classes not in (None, len(given)):
             yield f"train.class_weights={given} needs {self.data.classes} numbers, one per class"
@@ -591,6 +633,11 @@ class Config(Section):
             "stop_accuracy": train.stop_accuracy > 0,
             "teacher": train.teacher is not None,
         }
+        if self.optim.optimizer == "lbfgs":
+            yield (
+                "optim.optimizer=lbfgs fits a classifier of one class an image: set "
+                "optim.optimizer=adamw for data.task=multilabel"
+            )
         for name in (name for name, set_so in wrong.items() if set_so):
             value, default = (text(getattr(one, name)) for one in (train, TrainConfig))
             yield (

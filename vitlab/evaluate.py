@@ -30,6 +30,7 @@ from vitlab.device import choose_device, enough_memory
 from vitlab.figures import evaluation, training
 from vitlab.files import write_bytes
 from vitlab.formatting import csv_text
+from vitlab.frozen import Frozen
 from vitlab.inference import BATCH, WORKING, TrainedModel
 from vitlab.ledger import open_split, record_opening
 from vitlab.metrics import (
@@ -75,6 +76,7 @@ FACTS = (
     "index_sha256",
     "precision",
     "validation_seen",
+    "cross_validated",
     "test_openings",
 )
 """What a result says of its logits, and the logits cannot say themselves."""
@@ -146,6 +148,34 @@ def evaluate(
         result = {**facts, **_summarize(target)}
         if pictures:
             draw(run, target.name, result)
+        target.write(result)
+    return result
+
+
+def store_cross_validation(
+    run: Run, logits: np.ndarray, examples: LabelledImages, index: np.ndarray, folds: int
+) -> dict[str, Any]:
+    """Store as validation of a run what models of its config said of images held out in turn.
+
+    Args:
+        run: finished, and trained on all of the images.
+        logits: (N, K), each by a model that was not trained on the image.
+        examples: the images that the run was given.
+        index: places of those that were classified, (N,).
+        folds: how often a part of the images was held out.
+    """
+    target = StoredResult(run, "validation", "last", run.checkpoint())
+    facts = {
+        "step": target.checkpoint.step,
+        "checkpoint_sha256": target.checkpoint.sha256,
+        "data_fingerprint": examples.fingerprint,
+        "index_sha256": index_sha256(index),
+        "precision": run.provenance["precision"]["value"],
+        "cross_validated": folds,
+    }
+    with run.evaluating():
+        _save_logits(target, logits.astype(np.float32), examples, index)
+        result = {**facts, **_summarize(target)}
         target.write(result)
     return result
 
@@ -326,9 +356,15 @@ def _compute_logits(
     """Classify a split, store its logits and the images that are shown, and return the facts."""
     examples, index = images
     with _open_model(target, split, images, device) as (model, facts):
+        form = model.preprocessing
         pixels = DeviceImages(examples, index, model.device)
-        starts = tracked(range(0, len(index), BATCH), f"{split} images by {BATCH}", quiet=quiet)
-        logits = torch.cat([model(pixels[s : s + BATCH]) for s in starts]).cpu().numpy()
+        if target.run.config.optim.optimizer == "lbfgs":  # others of this network know them as well
+            frozen = Frozen(model.module, form.mean, form.std, form.input_size)
+            features = frozen.features(examples, index, quiet=quiet, what=f"{split} images")
+            logits = frozen.logits(features)
+        else:
+            starts = tracked(range(0, len(index), BATCH), f"{split} images by {BATCH}", quiet=quiet)
+            logits = torch.cat([model(pixels[s : s + BATCH]) for s in starts]).cpu().numpy()
         seconds = _latency(model, pixels)
     timing: Timing = {
         "inference_ms": 1000 * seconds,
@@ -338,12 +374,18 @@ def _compute_logits(
     }
     target.run.write_timing(timing)
     require_finite(logits)
+    _save_logits(target, logits, examples, index)
+    return facts
+
+
+def _save_logits(
+    target: StoredResult, logits: np.ndarray, examples: LabelledImages, index: np.ndarray
+) -> None:
     labels = examples.labels[index]
     kinds = TASKS[target.run.config.data.task].galleries(logits, labels)
     shown = np.unique(np.concatenate(list(kinds.values())))
     target.save(logits=logits, labels=labels, indices=index)
     target.save("-gallery", places=shown, images=examples.images[index[shown]])
-    return facts
 
 
 def _latency(model: TrainedModel, pixels: DeviceImages) -> float:

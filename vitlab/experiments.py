@@ -8,7 +8,9 @@ from dataclasses import replace
 
 from vitlab.config import (
     AugmentConfig,
+    BackboneConfig,
     Config,
+    DataConfig,
     HybridConfig,
     OptimConfig,
     ResNet18Config,
@@ -273,7 +275,38 @@ def most_accurate() -> Config:
     )
 
 
+def linear() -> Config:
+    """A linear classifier on the features of a pretrained network: for tens of pictures a class.
+
+    Logistic regression on what EfficientNet-Lite0, trained on ImageNet, makes of an image.
+    `--model.name` takes another backbone.
+    Cost: a look at every image.
+    """
+    return Config(
+        data=DataConfig(validation_fraction=0.1),
+        model=BackboneConfig(),
+        optim=OptimConfig(optimizer="lbfgs", weight_decay=0.3),
+        train=TrainConfig(epochs=1, batch_size=32),
+    )
+
+
+def finetune() -> Config:
+    """A pretrained network that is trained on: its first layers little, its head most.
+
+    The learning rate falls by a quarter from block to block towards the pixels (Bao et al., 2022).
+    Cost: 10 epochs of a network for images of 224x224 pixels.
+    """
+    return Config(
+        model=BackboneConfig(dropout=0.1),
+        augment=AugmentConfig(resized_crop=0.7, flip="random", label_smoothing=0.1),
+        optim=OptimConfig(lr=1e-3, layer_decay=0.75, warmup_epochs=1, clip_norm=1.0),
+        train=TrainConfig(epochs=10, batch_size=32),
+    )
+
+
 EXPERIMENTS: dict[str, Callable[[], Config]] = {
+    "linear": linear,
+    "finetune": finetune,
     "fast": fast,
     "fast-adamw": fast_adamw,
     "fast-conv": fast_conv,

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from vitlab.backbone import backbone_features
 from vitlab.config import AugmentConfig, DataConfig, refuse_multilabel
 from vitlab.data import LabelledImages, load_test, open_dataset, statistics
 from vitlab.data.augment import RngKey, augment
@@ -32,6 +31,7 @@ from vitlab.figures.exploration import Tile
 from vitlab.figures.maps import Map, maps
 from vitlab.files import write_json, write_text
 from vitlab.formatting import markdown_name, table
+from vitlab.frozen import open_backbone
 
 PER_CLASS = 10
 """Images shown of each class."""
@@ -102,7 +102,7 @@ def explore(
     Args:
         config: which images, in which form; `DataConfig(dataset="cifar10")` for a set as it is.
         out: folder to write; default explore/NAME.
-        backbone: a pretrained model (see `backbone_features`) whose features are mapped as well.
+        backbone: a pretrained model (see `pretrained.backbones`) whose features are mapped as well.
         device: where the backbone runs: auto, cpu, cuda, ...
         data_root: folder of data sets; default $VITLAB_DATA, else the cache.
 
@@ -320,7 +320,8 @@ def _separation(data: Exploration, backbone: str | None, device: str) -> list[di
     images, labels = data.examples.images[index], data.examples.labels[index]
     features = {"pixels": images.reshape(len(images), -1) / np.float32(255)}
     if backbone is not None:
-        features["backbone"] = backbone_features(backbone, images, choose_device(device))
+        network = open_backbone(backbone, images.shape[-1], choose_device(device))
+        features["backbone"] = network.features(data.examples, index)
     rows = []
     for name, vectors in features.items():
         spaces = {"own": vectors, "PCA": pca(vectors), "t-SNE": tsne(vectors)}

@@ -116,6 +116,8 @@ class Classifier(ABC):
             if (score := card[f"{split}_{self.task.score}"]) is not None:
                 images = f"{card[f'{split}_images']:,} {split} images of {card['dataset']}"
                 right = f"{self.task.reached.format(f'{score:.1%}')} {images}"
+                if split == "validation" and card.get("cross_validated"):
+                    right += ", by cross-validation"
         return f"{self.name}: {right}. It knows {shown}, and nothing else"
 
     @abstractmethod

@@ -304,6 +304,9 @@ class EvaluationSource(TypedDict):
     index_sha256: str
     precision: str
     validation_seen: NotRequired[int]
+    cross_validated: NotRequired[int]
+    """Folds, where each image was classified by a model that the others were trained on: none of
+    these is the model of the checkpoint, which was trained on all of them."""
     test_openings: NotRequired[int]
     """Uses of these test images so far, by the ledger beside the run, this one included."""
 

@@ -9,6 +9,7 @@
     finished.json              final numbers; its presence means the run is finished
     tensorboard/               the metrics as events, where asked for
     results.json results.csv timing.json predictions/ figures/     written by evaluate
+    selection.json             what fit tried beside it
     features/                  written by features
     explain/                   written by explain
     export/                    written by export
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
 
 CONFIG, PROVENANCE, METRICS = "config.json", "provenance.json", "metrics.jsonl"
 FINISHED, RESULTS, TIMING = "finished.json", "results.json", "timing.json"
+SELECTION = "selection.json"
 LOCK = ".lock"
 
 STUDY, SUMMARY = "study.json", "summary.json"
@@ -340,6 +342,12 @@ class Run:
         file = self.path / TIMING
         return read_json(file) if file.exists() else None
 
+    @property
+    def selection(self) -> dict[str, Any] | None:
+        """What `vitlab.fit` tried before it chose this run; None where it did not."""
+        file = self.path / SELECTION
+        return read_json(file) if file.exists() else None
+
     def predictions(self, split: str) -> Path:
         """File of logits, labels and indices of a split, as npz."""
         return self.path / "predictions" / f"{split}.npz"
@@ -513,6 +521,11 @@ class Run:
     def _replace_metrics(self, lines: Iterable[MetricsLine]) -> None:
         with _write_errors(self.path):
             write_text(self.path / METRICS, "".join(json.dumps(line) + "\n" for line in lines))
+
+    def write_selection(self, found: Mapping[str, Any]) -> None:
+        """Store what was tried before this run was chosen."""
+        with _write_errors(self.path):
+            write_json(self.path / SELECTION, found)
 
     def write_results(self, results: Mapping[str, Any], table: str | None = None) -> None:
         """Store the evaluations by split, and the same numbers as the text of a CSV file."""

@@ -22,7 +22,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
-from vitlab.config import refuse_multilabel
+from vitlab.config import DataConfig, refuse_multilabel
 from vitlab.data import LabelledImages
 from vitlab.data.arrays import channels_last, refuse_types, written
 from vitlab.device import choose_device
@@ -30,6 +30,7 @@ from vitlab.errors import DataError
 from vitlab.inference import load
 from vitlab.metrics import log_softmax
 from vitlab.recipes import recipe
+from vitlab.selection import fit
 from vitlab.training import train
 
 
@@ -42,7 +43,9 @@ class ViTClassifier(ClassifierMixin, BaseEstimator):
 
     Args:
         recipe: the name of a recipe (`vitlab recipes`). The default is a tiny ViT with patches of
-            2x2 pixels, made for images of about 8x8.
+            2x2 pixels, made for images of about 8x8. `auto` tries every way that `vitlab.fit` knows
+            and takes the best; `linear` is a linear classifier on pretrained features.
+        minutes: time that `auto` has.
         epochs: passes over the images; None is the recipe's own.
         overrides: fields of the config by their dotted names, as in {"model.patch_size": 4}.
         random_state: seed of weights, order and augmentation; an int gives the same model again.
@@ -69,6 +72,7 @@ class ViTClassifier(ClassifierMixin, BaseEstimator):
         random_state: int | np.random.RandomState | None = None,
         device: str = "auto",
         folder: str | os.PathLike[str] | None = None,
+        minutes: float = 10.0,
     ):
         self.recipe = recipe
         self.epochs = epochs
@@ -76,6 +80,7 @@ class ViTClassifier(ClassifierMixin, BaseEstimator):
         self.random_state = random_state
         self.device = device
         self.folder = folder
+        self.minutes = minutes
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train on images X and labels y (N,).
@@ -107,20 +112,24 @@ class ViTClassifier(ClassifierMixin, BaseEstimator):
         names = tuple(map(str, classes.tolist()))
         examples = LabelledImages(images, labels.astype(np.int64), names, weights=weights)
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-        fields = {"data.validation_fraction": 0.0, **(self.overrides or {}), "train.seed": seed}
+        fields = {"data.validation_fraction": 0.0, **(self.overrides or {})}
         if self.epochs is not None:
             fields["train.epochs"] = self.epochs
-        config = recipe(self.recipe).override(fields)
-        refuse_multilabel(
-            config.data,
-            f"{type(self).__name__} predicts one class of an image",
-            "vitlab.train takes arrays with rows of labels",
-        )
+        task = DataConfig(task=fields.get("data.task", "multiclass"))
+        one_class = f"{type(self).__name__} predicts one class of an image"
+        refuse_multilabel(task, one_class, "vitlab.train takes arrays with rows of labels")
         with tempfile.TemporaryDirectory() as passing:
             # A name of its own: several processes may fit into one folder at once.
-            name = f"{config.recipe}-{uuid.uuid4().hex[:8]}"
+            name = f"{self.recipe}-{uuid.uuid4().hex[:8]}"
             where = {"out": self.folder or passing, "name": name, "device": self.device}
-            run = train(config, data=examples, quiet=True, **where)
+            if self.recipe == "auto":
+                if weights is not None or self.epochs is not None:
+                    raise DataError("recipe='auto' takes neither sample_weight nor epochs")
+                chosen = {"minutes": self.minutes, "seed": seed, "fields": fields}
+                run = fit(examples, quiet=True, **chosen, **where)
+            else:
+                config = recipe(self.recipe).override({**fields, "train.seed": seed})
+                run = train(config, data=examples, quiet=True, **where)
             self.model_ = load(run, device="cpu")
             # Answers are the same on every device.
             self.model_.precision = "fp32"

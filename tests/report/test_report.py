@@ -14,6 +14,7 @@ import torch
 from vitlab.cli import main
 from vitlab.config import (
     AugmentConfig,
+    BackboneConfig,
     CNN6Config,
     Config,
     DataConfig,
@@ -42,6 +43,7 @@ MODELS = [
     HybridConfig(**SMALL, stage_width=16, patch="spt", embed_norm=True),
     ResNet18Config(width=8),
     CNN6Config(width=4),
+    BackboneConfig(),
 ]
 
 

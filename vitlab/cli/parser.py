@@ -11,7 +11,7 @@ from vitlab.cli.arguments import Verb
 from vitlab.cli.check import bench, doctor, reproduce
 from vitlab.cli.compare import compare, leaderboard, report
 from vitlab.cli.study import study
-from vitlab.cli.train import datasets, recipes, show, train
+from vitlab.cli.train import datasets, fit, recipes, show, train
 from vitlab.cli.understand import evaluate, explain, explore, features
 from vitlab.cli.use import export, predict, serve
 from vitlab.config import MODELS, Config, field_types, fields_of, section_types
@@ -21,7 +21,13 @@ from vitlab.formatting import plain
 from vitlab.recipes import ALL_RECIPES, recipe
 
 GROUPS = {
-    "train": {"train": train, "recipes": recipes, "datasets": datasets, "show": show},
+    "train": {
+        "fit": fit,
+        "train": train,
+        "recipes": recipes,
+        "datasets": datasets,
+        "show": show,
+    },
     "understand": {
         "evaluate": evaluate,
         "explain": explain,

@@ -15,6 +15,7 @@ from vitlab.cli.arguments import (
     RUNS_FOLDER,
     argument,
     flag,
+    repeated,
     verb,
 )
 from vitlab.cli.printing import note, print_json, print_paragraph, print_rows, print_table, times
@@ -90,6 +91,72 @@ def overfitted(outcome: dict[str, Any], args: Namespace) -> int:
     else:
         print_table(("", ""), outcome.items())
     return 0 if outcome["learned"] else 1
+
+
+@verb(
+    argument("pictures", "folder of class folders, CSV, Parquet, or a known name"),
+    argument(
+        "--minutes",
+        "time to find a model in; what has begun is finished",
+        type=float,
+        default=10.0,
+        metavar="N",
+    ),
+    repeated(
+        "--backbone",
+        "pretrained network to try: efficientnet-lite0, timm:NAME, or a name or folder in the form "
+        "of the Hugging Face Hub; default those that are here",
+        "NAME",
+    ),
+    argument(
+        "--labels-per-class",
+        "also say what so many labelled pictures of each class would reach",
+        type=int,
+        metavar="N",
+    ),
+    RUNS_FOLDER,
+    argument("--name", "name of the run; default that of the pictures, and -fit"),
+    argument("--seed", "seed of the folds and of all trainings", type=int, default=0, metavar="N"),
+    DEVICE,
+    DATA_ROOT,
+    QUIET,
+    JSON,
+    examples=("vitlab fit photos", "vitlab fit photos.csv --minutes 30 --labels-per-class 100"),
+    sections=("data",),
+)
+def fit(args: Namespace) -> int:
+    """Find the best model for pictures: try every way on the same held-out ones.
+
+    Pretrained networks, our models from scratch and fine-tuned ones are compared; the chosen one
+    becomes a run. The last line that is printed is its path.
+    """
+    from vitlab.selection import fit
+    from vitlab.selection.verdict import HEAD, cells
+
+    fields = {name: value for name, value in args.overrides.items() if name != "data.dataset"}
+    options = {"out": args.out, "name": args.name, "seed": args.seed, "quiet": args.quiet}
+    where = {"device": args.device, "data_root": args.data_root}
+    run = fit(
+        args.pictures,
+        minutes=args.minutes,
+        backbones=args.backbone or None,
+        labels_per_class=args.labels_per_class,
+        fields=fields,
+        **options,
+        **where,
+    )
+    found = run.selection
+    assert found is not None
+    if args.json:
+        print_json({"run": str(run.path), **found})
+        return 0
+    print_table(HEAD, cells(found["candidates"]))
+    print()
+    print_paragraph(found["advice"])
+    if found["labels"]:
+        print_paragraph(found["labels"]["sentence"])
+    print(run.path)
+    return 0
 
 
 @verb(

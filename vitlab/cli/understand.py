@@ -95,6 +95,8 @@ def headline(run: Run, result: Mapping[str, Any], args: Namespace) -> str:
     dataset = run.config.data.dataset
     seen = result.get("validation_seen")
     before = f", {seen:,} of which it was trained on before" if seen else ""
+    if folds := result.get("cross_validated"):
+        before = f", held out in turn in {folds} folds; the run itself was trained on all of them"
     images = count(result["images"], f"{args.split} image")
     of = f"{Path(dataset).name or dataset}{before}"
     return plain(f"{name}: {score.replace('_', ' ')} {reached} on {images} of {of}")

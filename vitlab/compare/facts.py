@@ -58,6 +58,7 @@ SOURCES: dict[str, dict[str, str]] = {
         "corrupted_accuracy": "{split}-robustness.mean_corrupted_accuracy",
         "robustness_images": "{split}-robustness.images",
         "test_openings": "{split}.test_openings",
+        "cross_validated": "{split}.cross_validated",
         "split_sha256": "{split}.index_sha256",
         "checkpoint_sha256": "{split}.checkpoint_sha256",
     },

@@ -55,6 +55,8 @@ def _accuracy(fact: Facts) -> str:
     accuracy = percent(fact("accuracy")) + (f" ({between(interval)})" if interval else "")
     if fact("accuracy") is not None and fact("validation_seen") and fact("split") == "validation":
         accuracy += f", {_text(fact('validation_seen'))} of the images trained on before"
+    if fact("cross_validated"):
+        accuracy += f", held out in turn in {_text(fact('cross_validated'))} folds"
     return accuracy
 
 

@@ -31,7 +31,7 @@ from vitlab.figures import explanation
 from vitlab.figures.style import short
 from vitlab.files import write_json, write_text
 from vitlab.formatting import plain
-from vitlab.inference import TrainedModel, load
+from vitlab.inference import TrainedModel, load, open_examples
 from vitlab.ledger import open_split, record_opening
 from vitlab.metrics.tasks import brief
 from vitlab.models import ViT, build_model
@@ -82,7 +82,8 @@ def explain(
     Args:
         run: a Run, its path, or the name of a shipped model, of which a copy is explained.
         images: picture files of any size. Without any, `count` images of the split are drawn at
-            random with a fixed seed, and the faithfulness of the maps is measured.
+            random with a fixed seed, and the faithfulness of the maps is measured. A run that was
+            trained on all its images is shown some of these.
         split: validation, or test, which needs a finished run and enters the ledger.
         methods: keys of METHODS; default all that the model has.
         data: images and labels in memory instead of `config.data.dataset`.
@@ -109,14 +110,15 @@ def explain(
         for _ in _files(model, images):
             pass  # what cannot be read is refused before anything is written
         pictures, examples = _files(model, images), None
-        places = measured = np.empty(0, int)
+        shown, places = "", np.empty(0, int)
+        measured = places
     else:
-        examples, index = open_split(run, split, data, data_root)
+        examples, index, shown = _some_images(run, split, data, data_root)
         if split == "test":
             record_opening(run, model.checkpoint, examples.fingerprint)
         places = np.random.default_rng(SEED).permutation(index)
         places, measured = places[:count], np.sort(places[:MEASURED])
-        pictures = _drawn(examples, places, split)
+        pictures = _drawn(examples, places, shown)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -133,7 +135,7 @@ def explain(
     result = None
     with enough_memory(too_large):
         if examples is not None:
-            result = _faithfulness(model, methods, examples, measured, split, folder, quiet)
+            result = _faithfulness(model, methods, examples, measured, shown, folder, quiet)
         verdicts = run.map_verdicts(split, model.checkpoint.sha256)
         answers = [
             _explain(model, methods, picture, folder, verdicts)
@@ -142,6 +144,16 @@ def explain(
         if examples is not None:
             _draw_model(model, examples.images[measured], folder, quiet)
     return {"folder": str(folder), "pictures": answers, "faithfulness": result}
+
+
+def _some_images(
+    run: Run, split: Split, data: Data, data_root: str | os.PathLike[str] | None
+) -> tuple[LabelledImages, np.ndarray, str]:
+    """The images of a split and what they are: of a run that held none out, training images."""
+    index, validation = run.split.index
+    if split == "validation" and not len(validation):
+        return open_examples(run, data, data_root), index, "training"
+    return *open_split(run, split, data, data_root), split
 
 
 def _files(model: TrainedModel, files: Sequence[str | os.PathLike[str]]) -> Iterator[Picture]:

@@ -181,6 +181,8 @@ def measured(card: dict[str, Any], split: str, score: str) -> str:
     words = [interval, count(card[f"{split}_images"], "image")]
     if split == "validation" and card["validation_seen"]:
         words.append(f"{card['validation_seen']:,} of them trained on before")
+    if split == "validation" and card["cross_validated"]:
+        words.append(f"held out in turn in {card['cross_validated']} folds")
     return f"{percent(card[f'{split}_{score}'])} ({', '.join(words)})"
 
 

@@ -6,6 +6,7 @@ import os
 import torch
 
 from vitlab.config import (
+    BackboneConfig,
     CNN6Config,
     Config,
     ModelConfig,
@@ -15,6 +16,7 @@ from vitlab.config import (
 )
 from vitlab.errors import ConfigError, VitlabError
 from vitlab.fields import text
+from vitlab.models.backbone import Backbone
 from vitlab.models.convnet import CNN6, ResNet18
 from vitlab.models.ffn import FFNS
 from vitlab.models.norm import NORMS
@@ -55,7 +57,7 @@ SWITCHES: dict[str, str] = {
 """How the parts of a ViT work that are on or off."""
 
 
-def build_model(config: Config) -> ViT | ResNet18 | CNN6:
+def build_model(config: Config) -> ViT | ResNet18 | CNN6 | Backbone:
     """Return the model of a config, its weights drawn from torch's global generator.
 
     It maps normalised images (B, C, height, width) to logits (B, K); a dictionary given as
@@ -80,6 +82,8 @@ def build_model(config: Config) -> ViT | ResNet18 | CNN6:
             return ResNet18(config.model, *images)
         case CNN6Config():
             return CNN6(config.model, *images)
+        case BackboneConfig():
+            return Backbone(config.model, *images)
 
 
 def check_memory(config: Config) -> None:
@@ -104,7 +108,7 @@ def describe_parts(cfg: ModelConfig) -> dict[str, str]:
     These are the kind of a model that is no plain ViT, and the axes and switches of a ViT, a switch
     only if it is on.
     """
-    kinds = {"hybrid": ConvStage, "resnet18": ResNet18, "cnn6": CNN6}
+    kinds = {"hybrid": ConvStage, "resnet18": ResNet18, "cnn6": CNN6, "backbone": Backbone}
     texts = {"kind": first_paragraph(kinds[cfg.kind])} if cfg.kind in kinds else {}
     if isinstance(cfg, ViTConfig):
         for axis, values in AXES.items():

@@ -153,7 +153,7 @@ def summary(config: Config) -> list[Row]:
 
     A ViT has one row for the patch embedding and one for each attention, feed-forward network
     and norm, a hybrid more for the layers of its stage; a convolutional network has one for each
-    convolution, norm and linear layer.
+    convolution, norm and linear layer; a backbone one for each of its blocks.
     """
     with torch.device("meta"):
         model = build_model(config).eval()
@@ -164,10 +164,11 @@ def summary(config: Config) -> list[Row]:
     shapes: dict[str, tuple[Tensor, Tensor]] = {}
     macs = Counter()
 
-    def record(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def record(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
+        output = output[0] if isinstance(output, tuple) else output
         macs[name] += multiply_adds(module, output)
         if module is found[name]:
-            shapes[name] = inputs[0], output
+            shapes[name] = inputs[0] if inputs else torch.empty(1), output
 
     for name, layer in found.items():
         for module in layer.modules() if isinstance(layer, nn.Module) else ():
@@ -201,7 +202,7 @@ def layers(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module |
         yield path + name, parameter
     containers = nn.Sequential | nn.ModuleList | Block | BasicBlock
     for name, child in module.named_children():
-        if isinstance(child, containers) or has_stage(child):
+        if isinstance(child, containers) or has_stage(child) or is_chain(child, path + name):
             yield from layers(child, f"{path}{name}.")
         else:
             yield path + name, child
@@ -210,6 +211,11 @@ def layers(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module |
 def has_stage(module: nn.Module) -> bool:
     """True for the patch embedding of a hybrid."""
     return isinstance(module, Patch) and any(isinstance(m, ConvStage) for m in module.modules())
+
+
+def is_chain(module: nn.Module, path: str) -> bool:
+    """True for a part of a backbone that holds a list of blocks."""
+    return path.startswith("body") and any(isinstance(m, nn.ModuleList) for m in module.modules())
 
 
 def multiply_adds(module: nn.Module, output: Tensor) -> int:
@@ -228,6 +234,8 @@ def multiply_adds(module: nn.Module, output: Tensor) -> int:
 def component(name: str) -> str:
     """The component that a layer belongs to: `blocks.3.norm1` -> `norms`."""
     path = name.split(".")
+    if path[0] == "body":
+        return "body"
     if "stage" in path:
         return "stage"
     part = path[{"blocks": 2, "stages": 1}.get(path[0], 0)]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from vitlab.errors import RunError
 from vitlab.formatting import plain
+from vitlab.models.backbone import Backbone
 from vitlab.models.patch import LinearPatch
 from vitlab.models.position import Grid, Learned, resample
 from vitlab.models.vit import ViT
@@ -98,7 +99,8 @@ def load_weights(
     Raises:
         RunError: fewer than half of the model's tensors match; nothing was changed then.
     """
-    weights, source = model.state_dict(), rename(tensors)
+    weights = model.state_dict()
+    source = dict(tensors) if isinstance(model, Backbone) else rename(tensors)
     resized: dict[str, str] = {}
     if isinstance(model, ViT):
         resized |= fit_filters(model, source) | fit_positions(model, source)

@@ -10,7 +10,14 @@ from typing import NamedTuple
 
 from markupsafe import Markup, escape
 
-from vitlab.config import CNN6Config, Config, HybridConfig, ResNet18Config, ViTConfig
+from vitlab.config import (
+    BackboneConfig,
+    CNN6Config,
+    Config,
+    HybridConfig,
+    ResNet18Config,
+    ViTConfig,
+)
 from vitlab.formatting import plain
 from vitlab.models.cost import Row, summary
 
@@ -100,8 +107,16 @@ def parts(config: Config) -> list[Part]:
             body = _resnet(layers)
         case CNN6Config():
             body = _cnn6(layers)
+        case BackboneConfig():
+            body = _backbone(config.model, layers)
     image = Part("image", "image", f"{height}{TIMES}{width} pixels", (data.channels, height, width))
     return [image, *body]
+
+
+def _backbone(cfg: BackboneConfig, layers: Layers) -> Iterator[Part]:
+    maps = layers.output("body")
+    yield Part("maps", cfg.name.rpartition("/")[2], "pretrained", maps, layers.parameters("body"))
+    yield Part("read", "head", "linear", layers.output("head"), layers.parameters("head"))
 
 
 def _vit(cfg: ViTConfig, layers: Layers, size: tuple[int, int]) -> Iterator[Part]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from vitlab.config import MODEL_NAMES, Config, ViTConfig
+from vitlab.config import MODEL_NAMES, BackboneConfig, Config, ViTConfig
 from vitlab.figures import features as figures
 from vitlab.figures import style
 from vitlab.figures.explanation import gains
@@ -104,6 +104,14 @@ def in_words(one: Subject) -> Sentence:
             patches=Number(str(rows * columns), where),
             depth=Number(count(cfg.depth, "block"), (at,)),
             width=Number(str(cfg.width), (at,)),
+        )
+    if isinstance(cfg, BackboneConfig):
+        head = "its head alone was fitted" if one.config.optim.optimizer == "lbfgs" else "it learns"
+        return say(
+            f"{{name}} is a pretrained network, {{backbone}}, that sees {{pixels}} pixels; {head}",
+            name=one.name,
+            backbone=Number(one.shown(cfg.name), (at,)),
+            pixels=Number(" x ".join(map(str, cfg.input_size or ())), (at,)),
         )
     return say(
         "{name} is a {kind} of width {width}",

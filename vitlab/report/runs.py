@@ -47,6 +47,7 @@ from vitlab.report.results import (
     of_confidence,
     results,
 )
+from vitlab.report.selection import selections
 from vitlab.report.subject import Subject
 from vitlab.run import CONFIG, FINISHED, METRICS, PROVENANCE, RESULTS
 from vitlab.stats import wilson
@@ -63,6 +64,7 @@ def report(found: Sequence[Subject]) -> Report:
     panels = [
         in_short(found),
         *data_panels(found),
+        *selections(found),
         *models(found),
         *training(found),
         *curves(found),
@@ -251,6 +253,13 @@ def seen_before(one: Subject) -> Iterator[Sentence]:
             seen=one.number("validation_seen", whole),
             name=one.name,
         )
+    if one.facts["cross_validated"]:
+        yield say(
+            "The validation images of {name} were held out in turn, in {folds} folds: each was "
+            "classified by a model that had not seen it, and {name} was then trained on all.",
+            name=one.name,
+            folds=one.number("cross_validated", whole),
+        )
 
 
 def data_panels(found: Sequence[Subject]) -> Iterator[Panel]:
@@ -280,6 +289,8 @@ def data(one: Subject) -> Panel:
         sha = facts.get("split_sha256", {}).get(split)
         whence = (one.at(PROVENANCE, f"data.split_sha256.{split}"),)
         result = one.facts.results.get(split)
+        if result and result.get("cross_validated"):
+            number, use = None, "held out in turn, and trained on"
         if number is None and result:
             number, where = result["images"], (one.at(RESULTS, f"{split}.images"),)
             sha, whence = result["index_sha256"], (one.at(RESULTS, f"{split}.index_sha256"),)
@@ -352,6 +363,8 @@ def training(found: Sequence[Subject]) -> Iterator[Panel]:
         ),
         n=Number(count(len(shared), "technique"), where),
     )
+    if first.config.optim.optimizer == "lbfgs":
+        headline = say("A head was fitted to the features of a network that stayed as it was")
     if len(found) > 1:
         headline = say("{n} in all of them", n=Number(count(len(shared), "technique"), where))
     if len(found) > 1 and not shared:
@@ -367,7 +380,10 @@ def training(found: Sequence[Subject]) -> Iterator[Panel]:
 
 
 def curves(found: Sequence[Subject]) -> Iterator[Panel]:
-    """Loss and accuracy over epochs."""
+    """Loss and accuracy over epochs, of those that were trained in steps."""
+    found = [one for one in found if one.config.optim.optimizer != "lbfgs"]
+    if not found:
+        return
     measured = [
         one for one in found if any(one.config.data.score in line for line in one.facts.metrics)
     ]

@@ -89,7 +89,7 @@ class Subject:
     @property
     def is_cnn(self) -> bool:
         """Whether it has no attention."""
-        return self.config.model.kind in ("resnet18", "cnn6")
+        return self.config.model.kind in ("resnet18", "cnn6", "backbone")
 
     def at(self, file: str | Path, field: str) -> Source:
         """A field of one of its files, which is named, or given by its path."""

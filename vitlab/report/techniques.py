@@ -131,10 +131,17 @@ TRAINING = (
         "CNNs are trained with it; results depend much on its rate (Sutskever et al., 2013).",
     ),
     Technique(
+        "optimiser",
+        lambda c: _on(c.optim.optimizer == "lbfgs", f"L-BFGS, decay {c.optim.weight_decay:g}"),
+        "Fits the last layer alone, by logistic regression on the features of all images at once, "
+        "to its minimum. Nothing before it moves (Alain & Bengio, 2017).",
+    ),
+    Technique(
         "schedule",
-        lambda c: (
+        lambda c: _on(
+            c.optim.optimizer != "lbfgs",
             c.optim.schedule
-            + _on(c.optim.warmup_epochs, f", {_epochs(c.optim.warmup_epochs)} of warm-up")
+            + _on(c.optim.warmup_epochs, f", {_epochs(c.optim.warmup_epochs)} of warm-up"),
         ),
         "The learning rate rises from 0 during a warm-up, if there is one, and then follows the "
         "curve of this name.",

@@ -294,5 +294,6 @@ def estimate_seconds(
                 last = time.perf_counter() - start
                 if last > SECONDS:
                     break
-        seconds += parts * last * whole / part * steps_per_epoch * epochs
+        once = last / 3 if config.optim.optimizer == "lbfgs" else last  # nothing goes back
+        seconds += parts * once * whole / part * steps_per_epoch * epochs
     return seconds

@@ -27,6 +27,7 @@ from vitlab.errors import Interrupted, RunError, VitlabError
 from vitlab.formatting import duration
 from vitlab.inference import open_examples
 from vitlab.measured import remark
+from vitlab.pretrained.backbones import resolve
 from vitlab.recipes import command
 from vitlab.run import Run
 from vitlab.training.autotune import rules, stored_settings
@@ -40,6 +41,7 @@ from vitlab.training.evaluation import (
     reason_to_stop,
     update_best,
 )
+from vitlab.training.head import fit_head
 from vitlab.training.logging import ConsoleLogger, MetricsLogger, require_tensorboard
 from vitlab.training.memory import out_of_memory, out_of_memory_building, refuse_excess
 from vitlab.training.optim import lr_schedule
@@ -110,14 +112,14 @@ def train(
         with stop.immediately(NO_RUN):
             with group.main_first():
                 dataset = open_dataset(config.data, data, data_root)
-                asked, config = config, replace(config, data=dataset.config)
+                asked, config = config, resolve(replace(config, data=dataset.config))
                 config = check(config, dataset, where, group, logger, scaled)
-            how = command(replace(config, data=asked.data))
+            how = command(replace(config, data=asked.data, model=asked.model))
             setup = _set_up(config, dataset, where, group, clock)
         with group.create_run(path, config, numbered=name is None) as run:
             _begin(run, setup, how, logger, stop)
             teacher = _teacher(run, setup, data, data_root, tensorboard, logger)
-            fit(run, setup, logger, stop, teacher=teacher, tensorboard=tensorboard)
+            _learn(run, setup, logger, stop, teacher, tensorboard)
     return run
 
 
@@ -162,8 +164,34 @@ def resume(
         else:
             _begin(run, setup, command(config), logger, stop)
         teacher = _teacher(run, setup, data, data_root, tensorboard, logger)
-        fit(run, setup, logger, stop, teacher=teacher, tensorboard=tensorboard, resumed=True)
+        _learn(run, setup, logger, stop, teacher, tensorboard, resumed=True)
     return run
+
+
+def _learn(
+    run: Run,
+    setup: TrainingSetup,
+    logger: ConsoleLogger,
+    stop: StopRequest,
+    teacher: Run | None,
+    tensorboard: bool,
+    resumed: bool = False,
+) -> None:
+    """Take the steps that a run still lacks, or fit its head alone; finish it and say so."""
+    if setup.config.optim.optimizer == "lbfgs":
+        reason = None
+        with stop.immediately(_before_first_step(run)):
+            fit_head(run, setup, logger, tensorboard)
+    else:
+        options = {"teacher": teacher, "tensorboard": tensorboard, "resumed": resumed}
+        reason = fit(run, setup, logger, stop, **options)
+    run.finish(final_numbers(setup, reason, teacher))
+    logger.say(f"finished {run.path} in {duration(setup.state.clock.wall)}")
+    if setup.group.is_main:
+        logger.say(diagnose(run))
+        if comparison := remark(run):
+            logger.say(comparison)
+    setup.group.barrier()  # whoever returns from here finds a finished run
 
 
 def fit(
@@ -175,8 +203,8 @@ def fit(
     teacher: Run | None = None,
     tensorboard: bool = False,
     resumed: bool = False,
-) -> None:
-    """Take the steps that a run still lacks, and finish it.
+) -> str | None:
+    """Take the steps that a run still lacks.
 
     Args:
         run: begun and locked; its metrics end where the state is.
@@ -186,6 +214,9 @@ def fit(
         teacher: a finished run whose answers a model with a distillation token learns.
         tensorboard: write the metrics as events too.
         resumed: the run was begun before, so that its config can no longer be changed.
+
+    Returns:
+        Why it ended before its last step, if it did.
     """
     config, state, batches, group = setup.config, setup.state, setup.batches, setup.group
     train, steps, per_epoch = config.train, batches.steps, batches.steps_per_epoch
@@ -278,14 +309,7 @@ def fit(
                     f"`vitlab train --resume {run.path}`",
                     signal,
                 )
-
-        run.finish(final_numbers(setup, reason if state.step < steps else None, teacher))
-    logger.say(f"finished {run.path} in {duration(state.clock.wall)}")
-    if group.is_main:
-        logger.say(diagnose(run))
-        if comparison := remark(run):
-            logger.say(comparison)
-    group.barrier()  # whoever returns from here finds a finished run
+    return reason if state.step < steps else None
 
 
 def due(step: int, every: float, steps_per_epoch: int, steps: int) -> bool:
@@ -429,7 +453,7 @@ def overfit_one_batch(
         if hasattr(config.model, name)
     }
     dataset = open_dataset(config.data, data, data_root)
-    config = replace(config.override(plain), data=dataset.config)
+    config = resolve(replace(config.override(plain), data=dataset.config))
     where, logger = choose_device(device), ConsoleLogger(quiet)
     check(config, dataset, where, SINGLE, logger)
     with enough_memory(partial(out_of_memory, config, where)), torch.random.fork_rng():

@@ -8,10 +8,11 @@ import numpy as np
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from vitlab.config import Config
+from vitlab.config import BackboneConfig, Config
 from vitlab.data import Dataset
 from vitlab.errors import ConfigError, RunError
 from vitlab.models.weights import LoadReport, load_weights
+from vitlab.pretrained.backbones import read_backbone
 from vitlab.pretrained.weights import data_of, read_class_names, read_weights, trained_on
 
 
@@ -29,6 +30,8 @@ class InitialWeights:
     """Validation images among these."""
     tensors: dict[str, Tensor]
     """By name, until a model has them."""
+    headless: bool = False
+    """True for those of a backbone, which come without a head."""
     report: LoadReport | None = None
     """What became of each tensor, once a model has them."""
 
@@ -36,17 +39,24 @@ class InitialWeights:
     def read(cls, config: Config, dataset: Dataset) -> "InitialWeights | None":
         """The weights that a config names for the training of a data set, if it does."""
         source = config.train.weights
+        if source is None and isinstance(config.model, BackboneConfig):
+            tensors, none = read_backbone(config.model.name), np.empty(0, np.uint64)
+            return cls(config.model.name, _sha256(tensors), none, 0, tensors, headless=True)
         if source is None:
             return None
         keys, seen = seen_before(config, dataset)
         tensors = {name: tensor.contiguous() for name, tensor in read_weights(source).items()}
-        return cls(source, hashlib.sha256(save(tensors)).hexdigest(), keys, seen, tensors)
+        return cls(source, _sha256(tensors), keys, seen, tensors)
 
     def fill(self, model: nn.Module, class_names: Sequence[str]) -> None:
         """Take them over into a model for classes of these names."""
-        known = read_class_names(self.source)
+        known = None if self.headless else read_class_names(self.source)
         self.report = load_weights(model, self.tensors, known, class_names)
         self.tensors = {}
+
+
+def _sha256(tensors: dict[str, Tensor]) -> str:
+    return hashlib.sha256(save(tensors)).hexdigest()
 
 
 def seen_before(config: Config, dataset: Dataset) -> tuple[np.ndarray, int]:

@@ -56,12 +56,16 @@ def need(config: Config, device: torch.device) -> Need:
     image = training_bytes(config, attention if attention == "explicit" else "fused")
     if precision != "fp32":
         image //= 2
-    moments = {"adamw": 2, "adam": 2, "sgd": bool(optim.momentum), "muon": 1}[optim.optimizer]
+    moments = {"adamw": 2, "adam": 2, "muon": 1, "sgd": bool(optim.momentum)}
     pixels = 4 * data.channels * math.prod(data.image_size) * block_steps(config, device)
     weights = list(without_numbers(config).parameters())
     moving = sum(weight.numel() for weight in weights if weight.requires_grad)
     kept = sum(weight.numel() for weight in weights) * (1 + bool(optim.average_decay))
-    return Need(image, 2 * pixels, 4 * (kept + moving * (1 + moments + bool(optim.sam))))
+    return Need(
+        image,
+        2 * pixels,
+        4 * (kept + moving * (1 + moments.get(optim.optimizer, 0) + bool(optim.sam))),
+    )
 
 
 def step_size(config: Config, images: int, world_size: int) -> tuple[int, int]:

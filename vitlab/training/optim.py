@@ -105,12 +105,15 @@ def decays(name: str, module: nn.Module, parameter: Tensor) -> bool:
     return isinstance(module, nn.Linear | nn.Conv2d) and parameter.ndim >= 2
 
 
-def layer_of(name: str, blocks: int) -> int:
-    """How deep a parameter lies: 0 before the blocks, i + 1 in block i, one more after them."""
-    first, _, rest = name.partition(".")
-    if first == "blocks":
-        return int(rest.partition(".")[0]) + 1
-    return blocks + 1 if first in ("norm", "pool", "head", "head_dist") else 0
+def layer_numbers(model: nn.Module) -> dict[str, int]:
+    """How deep each parameter lies: 0 before the blocks, i + 1 in block i, one more after them."""
+    path, behind = f"{getattr(model, 'blocks_path', 'blocks')}.", blocks_of(model) + 1
+    numbers, here = {}, 0
+    for name, _ in model.named_parameters():
+        inside = name.startswith(path)
+        here = int(name.removeprefix(path).partition(".")[0]) + 1 if inside else here and behind
+        numbers[name] = here
+    return numbers
 
 
 def blocks_of(model: nn.Module) -> int:
@@ -136,14 +139,14 @@ def build_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.
     Every group carries `peak`, the learning rate that the schedule multiplies. With `layer_decay`
     the peak shrinks from the head towards the first layer (Bao et al., 2022).
     """
-    blocks = blocks_of(model)
+    numbers, behind = layer_numbers(model), blocks_of(model) + 1
     groups: dict[tuple[str, bool, float], list[Tensor]] = defaultdict(list)
     for prefix, module in model.named_modules():
         for leaf, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad:
                 continue
             name = f"{prefix}.{leaf}" if prefix else leaf
-            factor = config.layer_decay ** (blocks + 1 - layer_of(name, blocks))
+            factor = config.layer_decay ** (behind - numbers[name])
             if config.optimizer == "muon" and is_hidden(name, module, parameter):
                 groups["muon", name.endswith("qkv.weight"), factor].append(parameter)
             else:
@@ -172,6 +175,8 @@ def build_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.
     common = {"lr": 0.0, "fused": True}
     adam = {**common, "betas": config.betas, "capturable": device.type == "cuda"}
     optimizers: list[torch.optim.Optimizer] = []
+    if config.optimizer == "lbfgs":  # fits the head at once, see head.py
+        return optimizers
     if rest and config.optimizer == "sgd":
         sgd = torch.optim.SGD(rest, momentum=config.momentum, nesterov=config.nesterov, **common)
         optimizers.append(sgd)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vitlab.config import Config, TrainConfig, ViTConfig, fields_of, text
+from vitlab.config import AugmentConfig, Config, TrainConfig, ViTConfig, fields_of, text
 from vitlab.data import KNOWN, Dataset, LabelledImages, class_counts
 from vitlab.data.duplicates import duplicates_warning
 from vitlab.device import choose_threads, enough_memory
@@ -41,6 +41,7 @@ SAFE_RATES = {
     "adam": (1e-4, 2e-3),
     "sgd": (0.01, 0.3),
     "muon": (1e-4, 1e-2),
+    "lbfgs": (0.0, math.inf),
 }
 """Peak learning rates between which our recipes of each optimiser are known to train."""
 
@@ -290,7 +291,10 @@ def warnings_for(config: Config, images: int) -> Iterator[str]:
     augment = config.augment
     plain = augment.flip == "none" and augment.policy == "none" and not augment.mixes
     plain = plain and not (augment.crop_padding or augment.resized_crop)
-    if plain and images < FEW_IMAGES:
+    if optim.optimizer == "lbfgs":
+        if augment != AugmentConfig():
+            yield "optim.optimizer='lbfgs' looks at images as they are: augment.* is not used"
+    elif plain and images < FEW_IMAGES:
         yield f"no augmentation on {images:,} training images: the model will learn them by heart"
     if isinstance(model, ViTConfig):
         assert data.image_size is not None

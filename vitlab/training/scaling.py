@@ -34,7 +34,7 @@ def scale_to_images(config: Config, images: int, fields: Collection[str] = SCALE
             more, nothing changes.
         fields: what may change, out of SCALED.
     """
-    if config.recipe not in ALL_RECIPES or not fields:
+    if config.recipe not in ALL_RECIPES or not fields or config.optim.optimizer == "lbfgs":
         return config
     known = KNOWN.get(recipe(config.recipe).data.dataset)
     if known is None or images >= known.train // 2:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitlab.config import Config
+from vitlab.config import BackboneConfig, Config
 from vitlab.data import Dataset, statistics
 from vitlab.data.augment import normalize
 from vitlab.data.batches import Batches, DeviceImages, resize
@@ -86,7 +86,10 @@ class TrainingSetup:
         """
         weights = InitialWeights.read(config, dataset) if initial else None
         examples, (train_index, validation_index) = dataset.examples, dataset.split
-        mean, std = statistics(examples.images[train_index])
+        if isinstance(config.model, BackboneConfig):
+            mean, std = config.model.statistics(examples.images.shape[-1])
+        else:
+            mean, std = statistics(examples.images[train_index])
         images = DeviceImages(examples, train_index, device)
         batches = Batches(images, config, mean, std)
         trial = {}

@@ -104,6 +104,7 @@ function facts(card) {
       interval && `95 % interval ${percent(interval[0])} to ${percent(interval[1])}`,
       images && `${whole(images)} images`,
       seen && `${whole(seen)} of them trained on before`,
+      split === "validation" && card.cross_validated && `held out in turn in ${card.cross_validated} folds`,
     ].filter(Boolean).join(", ");
     rows.push([words, percent(card[`${split}_${score}`], 2), more]);
   }

@@ -1,0 +1,119 @@
+"""What `vitlab fit` makes of 10, 100 and 1,000 labels of CIFAR-10, three draws each.
+
+VITLAB_DATA=FOLDER python benchmarks/labels.py [--minutes 10] [--out docs/results/fit-cifar10.json]
+
+The labels are drawn of the training images that the recipe `cpu` has, the same number of every class;
+`fit` knows nothing but these. Its run is then asked for the validation images of that recipe, which no
+label is of, and once, at the end, for the test images. What is measured already is not measured again.
+"""
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import vitlab
+from vitlab.data import LabelledImages, load_test, open_dataset
+from vitlab.data.splits import draw
+from vitlab.evaluate import evaluate
+from vitlab.files import read_json, write_json
+from vitlab.frozen import Frozen
+from vitlab.stats import wilson
+from vitlab.training.provenance import device_name
+
+LABELS, DRAWS = (10, 100, 1_000), 3
+CPU = torch.device("cpu")
+
+
+def drawn(examples: LabelledImages, training: np.ndarray, labels: int, seed: int) -> LabelledImages:
+    """So many labels, the same number of every class; a smaller draw lies within a larger one."""
+    keys, classes = examples.keys[training], examples.labels[training]
+    share = labels / len(training)
+    index = training[draw(keys, classes, share, seed, "train")]
+    return LabelledImages(
+        examples.images[index], examples.labels[index], examples.class_names,
+        known_keys=examples.keys[index],
+    )  # fmt: skip
+
+
+def right(run: vitlab.Run, examples: LabelledImages, index: np.ndarray) -> int:
+    """How many of some images a run classifies correctly, by features that are kept."""
+    model = vitlab.load(run, device="cpu")
+    form = model.preprocessing
+    if run.config.optim.optimizer == "lbfgs" and form.image_size == (32, 32):
+        frozen = Frozen(model.module, form.mean, form.std, form.input_size)
+        logits = frozen.logits(frozen.features(examples, index))
+    else:
+        logits = model.logits(examples.images[index])
+    return int((logits.argmax(axis=1) == examples.labels[index]).sum())
+
+
+def measured(
+    labels: int, seed: int, minutes: float, folder: Path, test: LabelledImages
+) -> dict[str, Any]:
+    """Fit one draw of labels, and ask its run for the validation and the test images."""
+    dataset = open_dataset(vitlab.recipe("cpu").data)
+    examples, (training, validation) = dataset.examples, dataset.split
+    some = drawn(examples, training, labels, seed)
+    name = f"cifar10-{labels}-{seed}"
+    begun = time.monotonic()
+    run = vitlab.Run(folder / name) if (folder / name).exists() else None
+    run = run or vitlab.fit(some, minutes=minutes, out=folder, name=name, device="cpu", seed=seed)
+    took = time.monotonic() - begun
+    found = run.selection
+    assert found is not None
+    correct = right(run, examples, validation)
+    result = evaluate(run, "test", data=test, device="cpu", pictures=False)
+    return {
+        "labels": len(some.labels),
+        "draw": seed,
+        "seconds": took,
+        "chosen": found["chosen"],
+        "candidates": found["candidates"],
+        "validation": {
+            "images": len(validation),
+            "accuracy": correct / len(validation),
+            "interval": list(wilson(correct, len(validation))),
+        },
+        "test": {
+            "images": result["images"],
+            "accuracy": result["accuracy"],
+            "interval": result["accuracy_interval"],
+        },
+    }
+
+
+def main() -> None:
+    """Measure what is missing, and write after every draw."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--out", type=Path, default=Path("docs/results/fit-cifar10.json"))
+    parser.add_argument("--runs", type=Path, default=Path("runs/labels"))
+    args = parser.parse_args()
+    record = read_json(args.out) if args.out.exists() else {"rows": []}
+    done = {(row["labels"], row["draw"]) for row in record["rows"]}
+    test = load_test(open_dataset(vitlab.recipe("cpu").data))
+    for labels in LABELS:
+        for seed in range(DRAWS):
+            if (labels, seed) in done:
+                continue
+            row = measured(labels, seed, args.minutes, args.runs, test)
+            record["rows"].append(row)
+            record |= {
+                "minutes": args.minutes,
+                "command": f"python benchmarks/labels.py --minutes {args.minutes:g}",
+                "device": device_name(CPU),
+                "threads": torch.get_num_threads(),
+                "torch": torch.__version__,
+                "vitlab": vitlab.__version__,
+            }
+            write_json(args.out, record)
+            print(labels, seed, row["chosen"], row["validation"]["accuracy"],
+                  row["test"]["accuracy"], f"{row['seconds']:.0f} s", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

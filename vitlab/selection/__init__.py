@@ -1,0 +1,5 @@
+"""Which model for these pictures? Every way is tried on the same held-out ones."""
+
+from vitlab.selection.fit import fit
+
+__all__ = ["fit"]
