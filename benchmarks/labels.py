@@ -1,10 +1,11 @@
 """What `vitlab fit` makes of 10, 100 and 1,000 labels of CIFAR-10, three draws each.
 
-VITLAB_DATA=FOLDER python benchmarks/labels.py [--minutes 10] [--out docs/results/fit-cifar10.json]
+VITLAB_DATA=FOLDER python benchmarks/labels.py [--minutes 10] [--out FILE]
 
-The labels are drawn of the training images that the recipe `cpu` has, the same number of every class;
-`fit` knows nothing but these. Its run is then asked for the validation images of that recipe, which no
-label is of, and once, at the end, for the test images. What is measured already is not measured again.
+The labels are drawn of the training images that the recipe `cpu` has, the same number of every
+class; `fit` knows nothing but these. Its run is then asked for the validation images of that
+recipe, which no label is of, and once, at the end, for the test images. What is measured already is
+not measured again.
 """
 
 import argparse

@@ -633,11 +633,6 @@ class Config(Section):
             "stop_accuracy": train.stop_accuracy > 0,
             "teacher": train.teacher is not None,
         }
-        if self.optim.optimizer == "lbfgs":
-            yield (
-                "optim.optimizer=lbfgs fits a classifier of one class an image: set "
-                "optim.optimizer=adamw for data.task=multilabel"
-            )
         for name in (name for name, set_so in wrong.items() if set_so):
             value, default = (text(getattr(one, name)) for one in (train, TrainConfig))
             yield (

@@ -26,6 +26,8 @@ class Task:
     """What that number is called."""
     measure: Callable[[np.ndarray, np.ndarray], float]
     """Logits and labels to that number."""
+    loss: Callable[[np.ndarray, np.ndarray], float]
+    """Logits and labels to the mean loss in nats."""
     reached: str
     """A sentence on the number in the place {}, which goes on with the images."""
     unanswered: dict[str, Any]
@@ -119,6 +121,7 @@ TASKS = {
         score="accuracy",
         title="accuracy",
         measure=metrics.accuracy,
+        loss=metrics.loss,
         reached="right on {} of",
         unanswered={"top": [], "certainty": ""},
         probabilities=probabilities_of_classes,
@@ -130,6 +133,7 @@ TASKS = {
         score="mean_average_precision",
         title="mean average precision",
         measure=multilabel.mean_average_precision,
+        loss=multilabel.loss,
         reached="mean average precision {} on",
         unanswered={"labels": [], "top": []},
         probabilities=multilabel.probabilities,

