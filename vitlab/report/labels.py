@@ -73,22 +73,27 @@ def at_thresholds(one: Subject) -> Iterator[Sentence]:
     if result is None:
         return
     fitted = result.get("temperature_images")
+    images = Number(whole(fitted or 0), (one.at(RESULTS, f"{one.split}.temperature_images"),))
     tuned = "thresholds of 50 %, as none were tuned"
     if fitted:
         on = "these" if one.split == "validation" else "{fitted} validation"
         tuned = f"thresholds that were tuned on {on} images" + (
             ", which flatters it" if one.split == "validation" else ""
         )
-        if fitted < FEW_FOR_TEMPERATURE:
-            tuned += ", too few for more than a guess where a label is rare"
     yield say(
         f"F1 over all labels is {{micro}}, the mean over labels {{macro}}, at {tuned}; "
         "{exact} of the images are given all of their labels and no other.",
         micro=one.number("micro_f1"),
         macro=one.number("mean_f1"),
         exact=one.number("exact_match"),
-        fitted=Number(whole(fitted or 0), (one.at(RESULTS, f"{one.split}.temperature_images"),)),
+        fitted=images,
     )
+    if fitted and fitted < FEW_FOR_TEMPERATURE:
+        yield say(
+            "Thresholds were tuned on {fitted} validation images, too few for more than a guess "
+            "where a label is rare.",
+            fitted=images,
+        )
 
 
 def results(one: Subject) -> Iterator[Panel]:
@@ -136,12 +141,13 @@ def extremes(one: Subject, found: Sequence[LabelResult]) -> Sentence:
     where = (one.at(RESULTS, f"{one.split}.per_class.average_precision"),)
     known = {row["class"]: row["average_precision"] for row in found}
     values = [value for value in known.values() if value is not None]
-    if min(values) == max(values):
+    if percent(min(values)) == percent(max(values)):
         return say("Every label has the same average precision")
     parts: dict[str, Number | Sentence] = {}
     for key, value in (("low", min(values)), ("high", max(values))):
-        parts[key] = listed([name for name, other in known.items() if other == value])
-        parts[f"{key}est"] = Number(percent(value), where)
+        words = percent(value)
+        parts[key] = listed([name for name, other in known.items() if percent(other) == words])
+        parts[f"{key}est"] = Number(words, where)
     return say(
         "Average precision is lowest for {low}, {lowest}, and highest for {high}, {highest}",
         **parts,
