@@ -352,3 +352,18 @@ def test_scikit_learns_checks_pass_on_tables_but_for_those_that_cannot_apply():
     assert names["xfail"] == set(CANNOT_APPLY)
     assert names["skipped"] <= set(NOT_ASKED)
     assert len(names["passed"]) > 40
+
+
+def test_auto_is_the_best_way_that_fit_finds(tmp_path, monkeypatch):
+    monkeypatch.setattr("vitlab.selection.search.at_hand", list)  # but for the models that ship
+    rng = np.random.default_rng(0)
+    images = rng.integers(60, 200, (30, 16, 16, 3), np.uint8)
+    names = np.array(["red", "green", "blue"])[np.arange(30) % 3]
+    for place in range(30):
+        images[place, ..., place % 3] //= 3
+    model = ViTClassifier("auto", minutes=0.01, random_state=0, device="cpu", folder=tmp_path)
+    model.fit(images[:24], names[:24])
+    assert (model.predict(images[24:]) == names[24:]).all()
+    assert Run(model.run_).selection["chosen"] == "linear classifier on the shipped cpu"
+    with pytest.raises(DataError, match="neither sample_weight nor epochs"):
+        model.fit(images, names, sample_weight=rng.uniform(1, 2, 30))

@@ -67,7 +67,7 @@ def test_every_candidate_is_measured_on_the_same_pictures_or_says_why_not(found)
     assert rows[0]["accuracy"] < 0.5 and found.selection["chosen"] in names
     chosen = next(row for row in rows if row["candidate"] == found.selection["chosen"])
     assert chosen["accuracy"] > 0.8 and chosen["verdict"] == "chosen"
-    assert found.selection["advice"].startswith(f"Use the {chosen['candidate']}: right on")
+    assert found.selection["advice"].startswith(f"Use {chosen['candidate']}: right on")
     assert "40 would reach about" in found.selection["labels"]["sentence"]
 
 
@@ -120,7 +120,7 @@ def test_the_command_prints_a_table_an_advice_and_the_path(photos, backbone, tmp
     ]
     assert main([*words, "--name", "mine", "--quiet"]) == 0
     out = capsys.readouterr().out
-    assert out.splitlines()[-1] == str(tmp_path / "mine") and "Use the " in out
+    assert out.splitlines()[-1] == str(tmp_path / "mine") and "Use " in out
     assert main([*words, "--data.test_fraction", "2"]) == 2
 
 

@@ -34,13 +34,12 @@ def panel(one: Subject, selection: dict[str, Any], key: str) -> Panel:
         return Number(words, (one.at(SELECTION, field),))
 
     rows, left = [], []
-    for place, candidate in enumerate(selection["candidates"]):
+    for candidate in selection["candidates"]:
         if not candidate["pictures"] and candidate["verdict"] != "chosen":
-            left.append((f"candidates.{place}.note", candidate))
+            left.append(candidate)
             continue
-        where = f"candidates.{place}"
         numbers = [
-            "-" if candidate[field] is None else at(f"{where}.{field}", form(candidate[field]))
+            "-" if candidate[field] is None else at(f"candidates.{field}", form(candidate[field]))
             for field, form in COLUMNS.values()
         ]
         rows.append(
@@ -49,9 +48,9 @@ def panel(one: Subject, selection: dict[str, Any], key: str) -> Panel:
         )  # fmt: skip
     sentences = [
         say(
-            "{n} ways to a model were tried on {pictures}, {held} of them held out in turn in "
-            "{folds} folds, in {time}.",
-            n=Number(str(len(rows)), (one.at(SELECTION, "candidates"),)),
+            "{n} ways to a model were considered for {pictures}, {held} of them held out in turn, "
+            "in {folds} folds, in {time}.",
+            n=Number(str(len(selection["candidates"])), (one.at(SELECTION, "candidates"),)),
             pictures=at("pictures", count(selection["pictures"], "picture")),
             held=at("held_out", f"{selection['held_out']:,}"),
             folds=at("folds", str(selection["folds"])),
@@ -66,8 +65,13 @@ def panel(one: Subject, selection: dict[str, Any], key: str) -> Panel:
         more = at("labels.sentence", selection["labels"]["sentence"])
         sentences.append(say("{more}", more=more))
     sentences += [
-        say("{name}: {note}.", name=Name(candidate["candidate"]), note=at(field, candidate["note"]))
-        for field, candidate in left
+        say(
+            "{name}: {note}.",
+            name=Name(candidate["candidate"]),
+            note=at("candidates.note", one_note),
+        )
+        for candidate in left
+        if (one_note := candidate["note"])
     ]
     advice, _, rest = selection["advice"].partition(" On these pictures ")
     if rest:

@@ -135,17 +135,17 @@ def fit(
             share = FEATURES_SHARE * 60 * minutes / max(1, len(licenses))
             candidates.append(try_frozen(network, pool, share, logger, quiet))
         candidates.append(network)
-    linear = None
+    linear = [one for one in candidates if isinstance(one, Linear)]
     if measured:
-        if any(isinstance(one, Linear) for one in candidates):
-            linear = judge(candidates).chosen
         trained = list(trainings(pool, config, linear, where))
         candidates += trained
         try_trainings(trained, path.parent, deadline - LAST_SHARE * 60 * minutes, logger)
     verdict = judge(candidates)
     labels = None
-    if labels_per_class is not None and isinstance(linear, Linear):
-        labels = label_curve(linear, labels_per_class, quiet)
+    if labels_per_class is not None and linear:
+        best = judge(linear).chosen
+        assert isinstance(best, Linear)
+        labels = label_curve(best, labels_per_class, quiet)
     run = train_chosen(verdict, pool, path, data_root, logger)
     run.write_selection(
         {
@@ -230,7 +230,7 @@ def frozen_networks(
             model=run.config.model,
             train=replace(config.train, weights=SHIPPED),
         )
-        yield Linear(f"linear classifier on our {SHIPPED}", pool, one, OURS, device)
+        yield Linear(f"linear classifier on the shipped {SHIPPED}", pool, one, OURS, device)
 
 
 def overlap(pool: Pool, run: Run) -> int:
@@ -277,38 +277,41 @@ def tried(one: Candidate) -> str:
 
 
 def trainings(
-    pool: Pool, config: Config, linear: Candidate | None, device: torch.device
+    pool: Pool, config: Config, linear: Sequence[Linear], device: torch.device
 ) -> Iterator[Trained]:
     """Trainings from scratch, from shipped models and from the best frozen network.
 
     Args:
         config: a linear classifier's, on the pictures.
-        linear: the best linear classifier so far, if there is one.
+        linear: the linear classifiers that were tried.
     """
     small = replace(config.data, image_size=(SIDE, SIDE))
     seed = {"train.seed": config.train.seed}
     for kind, name in (("ViT", "cpu"), ("CNN", "cpu-cnn")):
         scratch = replace(recipe(name).override(seed), data=small)
-        yield Trained(f"our {kind} {name} from scratch", pool, scratch, "", device)
+        yield Trained(f"{kind} {name} from scratch", pool, scratch, "", device)
     for name in names():
         run = shipped(name)
         fine = replace(recipe(name).override({**seed, "train.weights": name}), data=small)
         if run.config.data.channels != pool.channels:
             continue
-        one = Trained(f"our {name}, fine-tuned", pool, fine, OURS, device)
+        one = Trained(f"shipped {name}, fine-tuned", pool, fine, OURS, device)
         if seen := overlap(pool, run):
             one.note = f"not tried: it was trained on {seen:,} of these pictures"
         yield one
-    if not isinstance(linear, Linear) or not isinstance(linear.config.model, BackboneConfig):
+    on_backbones = [one for one in linear if isinstance(one.config.model, BackboneConfig)]
+    if not on_backbones:
         return
+    best = judge(on_backbones).chosen
+    assert isinstance(best, Linear) and isinstance(best.config.model, BackboneConfig)
     whole = recipe("finetune").override(seed)
-    whole = replace(whole, data=linear.config.data, model=linear.config.model)
-    backbone = linear.config.model.name
-    resolved, _ = linear.of(np.arange(len(pool)))
+    whole = replace(whole, data=best.config.data, model=best.config.model)
+    backbone = best.config.model.name
+    resolved, _ = best.of(np.arange(len(pool)))
     early = early_layers(replace(whole, data=resolved.data, model=resolved.model))
     last = replace(whole, optim=replace(whole.optim, freeze=early))
-    yield FineTuned(f"{backbone}, last blocks fine-tuned", pool, last, linear)
-    yield FineTuned(f"{backbone}, fine-tuned", pool, whole, linear)
+    yield FineTuned(f"{backbone}, last blocks fine-tuned", pool, last, best)
+    yield FineTuned(f"{backbone}, fine-tuned", pool, whole, best)
 
 
 def early_layers(config: Config) -> tuple[str, ...]:
@@ -391,7 +394,7 @@ def train_chosen(
     """Train the chosen candidate on all pictures into a run, validated by its answers so far."""
     chosen = verdict.chosen
     assert isinstance(chosen, Network)
-    logger.say(f"the {chosen.name} is trained on all of its pictures")
+    logger.say(f"{chosen.name}: trained on all of its pictures")
     config = chosen.config
     given = pool.all_at(chosen.size) if config.data.dataset == ARRAYS else None
     run = chosen.run(config, path.parent, path.name, given, root)

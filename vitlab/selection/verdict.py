@@ -35,15 +35,15 @@ class Verdict:
         """Which one to use, in a sentence or two."""
         row = next(row for row in self.rows if row["candidate"] == self.chosen.name)
         if not row["pictures"]:
-            return f"Use the {self.chosen.name}: with one picture of a class nothing was measured."
+            return f"Use {self.chosen.name}: with one picture of a class nothing was measured."
         sentence = (
-            f"Use the {self.chosen.name}: right on {percent(row['accuracy'])} of "
+            f"Use {self.chosen.name}: right on {percent(row['accuracy'])} of "
             f"{count(row['pictures'], 'picture')} that it was not trained on (95 % interval "
             f"{between(row['interval'])})."
         )
         equal = [row["candidate"] for row in self.rows if row["verdict"] == UNDECIDED]
         if equal:
-            sentence += f" On these pictures it is not told apart from {' and '.join(equal)}."
+            sentence += f" On these pictures it is not told apart from {'; '.join(equal)}."
         return sentence
 
 
