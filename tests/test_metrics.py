@@ -9,6 +9,7 @@ from sklearn import metrics as reference
 
 from vitlab import metrics
 from vitlab.errors import VitlabError
+from vitlab.metrics import multilabel
 
 
 @pytest.fixture(scope="module")
@@ -224,3 +225,49 @@ def test_an_accuracy_is_reached_at_the_first_epoch_that_measured_it():
         {"accuracy": 0.5, "train_clean": 2.0, "validation": 2.0},
         {"accuracy": 0.8, "train_clean": 2.0, "validation": None},
     ]
+
+
+@pytest.fixture
+def several():
+    """Logits (300, 4) that know something of several labels, the last of which no image has."""
+    rng = np.random.default_rng(5)
+    labels = (rng.random((300, 4)) < (0.5, 0.2, 0.05, 0.0)).astype(np.uint8)
+    return (rng.standard_normal((300, 4)) + 1.5 * labels).astype(np.float32), labels
+
+
+def test_tuned_thresholds_have_the_highest_f1_that_any_threshold_has(several):
+    logits, labels = several
+    chances = multilabel.probabilities(logits)
+    thresholds = multilabel.tune_thresholds(chances, labels)
+    for k in range(3):
+        given = chances[:, k] >= np.append(thresholds[k], chances[:, k])[:, None]
+        f1 = (
+            2 * (given & (labels[:, k] == 1)).sum(axis=1) / (given.sum(axis=1) + labels[:, k].sum())
+        )
+        assert f1[0] == f1.max()
+    assert thresholds[3] == 0.5
+    tied = np.array([[0.5], [0.5], [0.2]])
+    assert multilabel.tune_thresholds(tied, np.array([[1], [0], [0]]))[0] == 0.35
+
+
+def test_a_summary_of_several_labels_is_scikit_learns_and_leaves_out_a_label_without_images(
+    several,
+):
+
+    logits, labels = several
+    thresholds = np.array([0.4, 0.6, 0.7, 0.5])
+    found = multilabel.summarize(logits, labels, ("a", "b", "c", "d"), 2.0, thresholds)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert found["absent_classes"] == ["d"]
+    expected = reference.average_precision_score(labels[:, :3], logits[:, :3], average="macro")
+    assert found["mean_average_precision"] == pytest.approx(expected)
+    low, high = found["mean_average_precision_interval"]
+    assert expected - 0.15 < low < expected < high < expected + 0.15
+    given = multilabel.probabilities(logits.astype(float) / 2) >= thresholds
+    assert found["micro_f1"] == pytest.approx(reference.f1_score(labels, given, average="micro"))
+    assert found["mean_f1"] == pytest.approx(
+        reference.f1_score(labels[:, :3], given[:, :3], average="macro")
+    )
+    assert found["per_class"][3]["average_precision"] is found["per_class"][3]["f1"] is None
+    with pytest.raises(VitlabError, match="none of the 300 images has a label"):
+        multilabel.summarize(logits, 0 * labels, ("a", "b", "c", "d"), 2.0, thresholds)

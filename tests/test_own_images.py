@@ -36,6 +36,9 @@ def photos(tmp_path, monkeypatch) -> Path:
             image = draws.integers(0, 200, (36, 36 + number % 3, 3), np.uint8)
             image[..., colour] //= 4
             Image.fromarray(image).save(folder / f"{number}.{('png', 'jpg', 'webp')[number % 3]}")
+    pictures = sorted(tmp_path.glob("photos/*/*"))
+    rows = [f"{p.parent.name}/{p.name},{p.parent.name}|{p.suffix[1:]}" for p in pictures]
+    (tmp_path / "photos" / "labels.csv").write_text("\n".join(["path,label", *rows]))
     return tmp_path / "photos"
 
 
@@ -61,6 +64,7 @@ def test_the_page_is_followed_from_pictures_to_a_judged_model(photos, capsys):
     assert run.selection["chosen"] == "linear classifier on efficientnet-lite0"
     assert any(run.figures.glob("*.png"))
     assert table.config.data.classes == 3 and table.finished["validation"]["images"]
+    assert Run("runs/labels").final_numbers["validation"]["mean_average_precision"] > 0
     assert vit.config.train.batch_size < 64  # of 46 images, where the recipe has 256
     words = shlex.split(vit.provenance["command"])[3:]
     again = recipe("cpu").override({n[2:]: v for n, v in zip(words[::2], words[1::2], strict=True)})

@@ -27,10 +27,8 @@ class Answer(NamedTuple):
     """What became of one picture."""
 
     path: Path
-    top: list[dict[str, Any]]
-    """Likeliest classes, as `Classifier.answer` has them; empty where the file is no picture."""
-    certainty: str
-    """How sure the model is, in words."""
+    said: dict[str, Any]
+    """As `Classifier.answer` has it; empty where the file is no picture."""
     problem: str | None
     """Why the file could not be read."""
 
@@ -81,9 +79,9 @@ def answers(classifier: Classifier, paths: Sequence[Path], top: int = 3) -> Iter
         rows = iter(classifier.probabilities(np.stack(images)) if images else ())
         for path, pixels in zip(paths[start : start + BATCH], read, strict=True):
             if isinstance(pixels, str):
-                yield Answer(path, [], "", pixels)
+                yield Answer(path, classifier.task.unanswered, pixels)
             else:
-                yield Answer(path, **classifier.answer(next(rows), top), problem=None)
+                yield Answer(path, classifier.answer(next(rows), top), None)
 
 
 def _read(classifier: Classifier, path: Path) -> np.ndarray | str:
@@ -111,8 +109,20 @@ def lines(
         if answer.problem is None:
             name = plain(str(answer.path))
             name += " " * (width - cell_len(name))
-            classes = [f"{plain(one['class'])} {one['probability']:.1%}" for one in answer.top]
-            yield f"{name}  {answer.certainty:<11}  {', '.join(classes)}\n"
+            yield f"{name}  {in_words(answer.said)}\n"
+
+
+def in_words(said: dict[str, Any]) -> str:
+    """How sure the model is and the likeliest classes; or every label above its threshold."""
+
+    def named(found: list[dict[str, Any]]) -> str:
+        return ", ".join(f"{plain(one['class'])} {one['probability']:.1%}" for one in found)
+
+    if "labels" not in said:
+        return f"{said['certainty']:<11}  {named(said['top'])}"
+    if said["labels"]:
+        return named(said["labels"])
+    return f"no label (likeliest {named(said['top'][:1])})"
 
 
 def csv_lines(
@@ -121,11 +131,15 @@ def csv_lines(
     """Answers as the lines of a CSV file, in which no name is a formula."""
     places = range(1, min(top, len(classifier.class_names)) + 1)
     classes = [f"{name}_{place}" for place in places for name in ("class", "probability")]
-    yield csv_text([["path", "certainty", *classes, "problem"]])
+    first = next(name for name in classifier.task.unanswered if name != "top")
+    yield csv_text([["path", first, *classes, "problem"]])
     for answer in answers:
-        cells = [cell for one in answer.top for cell in (one["class"], one["probability"])]
+        cells = [cell for one in answer.said["top"] for cell in (one["class"], one["probability"])]
         cells += [""] * (len(classes) - len(cells))
-        yield csv_text([[str(answer.path), answer.certainty, *cells, answer.problem or ""]])
+        word = answer.said[first]
+        if first == "labels":
+            word = classifier.card["label_separator"].join(one["class"] for one in word)
+        yield csv_text([[str(answer.path), word, *cells, answer.problem or ""]])
 
 
 def json_lines(
@@ -141,7 +155,9 @@ def json_lines(
     yield f'{{"model": {json.dumps(model)},\n"answers": ['
     before = "\n"
     for answer in answers:
-        yield before + json.dumps({**answer._asdict(), "path": str(answer.path)})
+        yield before + json.dumps(
+            {"path": str(answer.path), **answer.said, "problem": answer.problem}
+        )
         before = ",\n"
     yield "\n]}\n"
 
@@ -171,7 +187,7 @@ class Tally:
         for answer in answers:
             if answer.problem is None:
                 self.read.append(answer.path)
-                self.unsure += answer.certainty == "unsure"
+                self.unsure += answer.said.get("certainty") == "unsure"
             else:
                 self.failed += 1
                 self._report(f"{str(answer.path)!r}: {answer.problem}")

@@ -9,6 +9,15 @@ from typing import Any
 from vitlab.config import Config
 from vitlab.run import Checkpoint, Run
 
+NUMBERS = {
+    "multiclass": ("accuracy", "accuracy_interval", "images", "top3_accuracy"),
+    "multilabel": (
+        "mean_average_precision", "mean_average_precision_interval", "images", "micro_f1",
+        "mean_f1",
+    ),
+}  # fmt: skip
+"""What of each split stands on the card, by `data.task`."""
+
 
 def card(run: Run, checkpoint: Checkpoint) -> dict[str, Any]:
     """The numbers of a run's checkpoint, fractions from 0 to 1; None for what was not measured."""
@@ -19,6 +28,7 @@ def card(run: Run, checkpoint: Checkpoint) -> dict[str, Any]:
         "model": config.model.kind,
         # A folder of one's own is nobody else's business, but for its name.
         "dataset": Path(config.data.dataset).name or config.data.dataset,
+        "task": config.data.task,
         "classes": config.data.classes,
         "weights": starting_weights(config),
         "training_images": origin["data"].get("train_images"),
@@ -29,8 +39,13 @@ def card(run: Run, checkpoint: Checkpoint) -> dict[str, Any]:
     }
     validation, test = (_result(run, checkpoint, split) for split in ("validation", "test"))
     for split, result in (("validation", validation), ("test", test)):
-        for number in ("accuracy", "accuracy_interval", "images", "top3_accuracy"):
+        for number in NUMBERS[config.data.task]:
             numbers[f"{split}_{number}"] = result.get(number)
+    if config.data.task == "multilabel":
+        # Of probabilities, in the order of the classes, as evaluate tuned them.
+        rows = validation.get("per_class")
+        numbers["label_separator"] = config.data.label_separator
+        numbers["thresholds"] = rows and [row["threshold"] for row in rows]
     return numbers | {
         # Of the validation images, those that the weights it started from were trained on.
         "validation_seen": validation.get("validation_seen"),

@@ -63,7 +63,7 @@ ADDED = {
     4: ("train.attention", "train.layout"),
     5: ("data.max_pixels", "data.grey_range", "train.overlap"),
     6: ("model.init", "model.norm_eps", "model.proj_dropout", "augment.erasing_fill"),
-    7: (),
+    7: ("data.task", "data.label_separator"),
 }
 """Fields by the schema that brought them. Each defaults to what earlier versions did, so that is
 what a run of an earlier schema has."""
@@ -83,6 +83,10 @@ class DataConfig(Section):
 
     dataset: str = "cifar10"
     """A known name (`vitlab datasets`), a folder of class folders or Parquet, or a CSV file."""
+    task: Literal["multiclass", "multilabel"] = "multiclass"
+    """One class of each image, or every label that fits it, none or several of them."""
+    label_separator: str = "|"
+    """What stands between the labels of an image in a CSV file, for task=multilabel."""
     image_size: tuple[Pixels, Pixels] | None = None
     """Height and width in pixels that every image is brought to; None takes the data set's own."""
     fit: Literal["stretch", "pad", "crop"] = "stretch"
@@ -111,6 +115,18 @@ class DataConfig(Section):
             yield "dataset='' names nothing: give a known name or a folder"
         if self.grey_range is not None and self.grey_range[0] >= self.grey_range[1]:
             yield f"grey_range={self.grey_range} needs a low and a higher value"
+        if not self.label_separator.strip():
+            yield f"label_separator={self.label_separator!r} separates nothing: give a sign"
+        if self.label_separator != "|" and self.task != "multilabel":
+            yield (
+                f"label_separator={self.label_separator!r} has no meaning with "
+                f"task={self.task!r}: set task=multilabel"
+            )
+
+    @property
+    def score(self) -> Literal["accuracy", "mean_average_precision"]:
+        """The number of an evaluation by which checkpoints are judged, as records name it."""
+        return "accuracy" if self.task == "multiclass" else "mean_average_precision"
 
     @property
     def resolved(self) -> bool:
@@ -509,7 +525,7 @@ class TrainConfig(Section):
     stop_accuracy: Probability = 0.0
     """Stop once a validation reaches this accuracy, 0 to 1; 0 is off."""
     stop_patience: NonNegativeFloat = 0.0
-    """Stop after so many epochs without a better validation accuracy; 0 is off."""
+    """Stop after so many epochs without a better validation accuracy, or mAP; 0 is off."""
     log_steps: PositiveInt = 50
     """Steps between two lines of training loss in the metrics."""
     evaluate_epochs: PositiveFloat = 1.0
@@ -600,10 +616,28 @@ class Config(Section):
                 "stopping early watches the validation accuracy: set data.validation_fraction "
                 "above 0, or train.stop_accuracy=0 and train.stop_patience=0"
             )
+        if self.data.task == "multilabel":
+            yield from self._multilabel_problems()
         if self.optim.schedule == "plateau" and not self.data.validation_fraction:
             yield (
                 "optim.schedule='plateau' watches the validation loss: it needs "
                 "data.validation_fraction above 0, or use schedule='cosine'"
+            )
+
+    def _multilabel_problems(self) -> Iterator[str]:
+        """What supposes that an image is of one class."""
+        train = self.train
+        wrong = {
+            "sampler": train.sampler == "balanced",
+            "class_weights": train.class_weights == "balanced",
+            "stop_accuracy": train.stop_accuracy > 0,
+            "teacher": train.teacher is not None,
+        }
+        for name in (name for name, set_so in wrong.items() if set_so):
+            value, default = (text(getattr(one, name)) for one in (train, TrainConfig))
+            yield (
+                f"train.{name}={value} supposes that an image is of one class: set "
+                f"train.{name}={default} for data.task=multilabel"
             )
 
     def override(self, values: dict[str, Any]) -> Self:
@@ -757,6 +791,18 @@ def field_types() -> dict[str, Any]:
 def fields_of(config: Config) -> dict[str, Any]:
     """Every dotted field name of a config, with its value."""
     return {path: attrgetter(path)(config) for path in field_names(config.model.kind)}
+
+
+def refuse_multilabel(data: DataConfig, what: str, instead: str) -> None:
+    """ConfigError where images have several labels: `what` supposes one class, and the way out."""
+    if data.task == "multilabel":
+        raise ConfigError(
+            [f"{what}, and with data.task=multilabel an image may have several labels: {instead}"]
+        )
+
+
+BESIDE = "`vitlab leaderboard --sort mean_average_precision` lists such runs beside each other"
+"""What to do instead of comparing accuracies."""
 
 
 WITHOUT_EFFECT = (

@@ -37,6 +37,8 @@ def diagnose(run: Run) -> str:
     Raises:
         RunError: the run is not finished.
     """
+    if run.config.data.task == "multilabel":
+        return _diagnose_labels(run)
     final = run.final_numbers
     train, validation = final["train_clean"], final.get("validation")
     data = run.provenance["data"]
@@ -84,6 +86,33 @@ def diagnose(run: Run) -> str:
     return f"{reached}: {name}. Try, in this order: {'; '.join(ways)}."
 
 
+def _diagnose_labels(run: Run) -> str:
+    """The same of several labels an image, by mean average precision, which has no interval yet."""
+    final, score = run.final_numbers, "mean_average_precision"
+    train, validation = final["train_clean"], final.get("validation")
+    reached = (
+        f"mean average precision {percent(train[score])} on "
+        f"{count(train.get('images') or 0, 'training image')}"
+    )
+    gap = 0.0
+    if validation is not None:
+        gap = train[score] - validation[score]
+        reached += (
+            f", {percent(validation[score])} on "
+            f"{count(validation.get('images') or 0, 'validation image')}"
+        )
+    if gap > GAP:
+        name, ways = f"overfitting, a gap of {points(gap)} points", _generalise(run, 1.0)
+    elif train[score] < FITTED:
+        name = f"underfitting, below {100 * FITTED:g} % on training images"
+        ways = _fit_better(run)
+    elif validation is None:
+        return f"{reached}; without validation images nothing shows how it does on new ones."
+    else:
+        return f"{reached}: no sign of overfitting or underfitting."
+    return f"{reached}: {name}. Try, in this order: {'; '.join(ways)}."
+
+
 def _learn(run: Run) -> Iterator[str]:
     """What to try when nothing was learned."""
     optim, epochs = run.config.optim, run.config.train.epochs
@@ -125,11 +154,12 @@ def _fit_better(run: Run) -> Iterator[str]:
     epochs, augment = run.config.train.epochs, run.config.augment
     found = [line for line in run.metrics if line["split"] == "train_clean"]
     before = [x for x in found if x["epoch"] <= 0.75 * run.final_numbers["epochs"]]
-    gain = found[-1]["accuracy"] - before[-1]["accuracy"] if before else 0.0
+    score = run.config.data.score
+    gain = found[-1][score] - before[-1][score] if before else 0.0
     if gain > RISING and not any("train.epochs" in way for way in ways):
         yield (
-            f"more train.epochs than {epochs}, as accuracy on training images rose by "
-            f"{points(gain)} points after epoch {before[-1]['epoch']:g}"
+            f"more train.epochs than {epochs}, as {score.replace('_', ' ')} on training images "
+            f"rose by {points(gain)} points after epoch {before[-1]['epoch']:g}"
         )
     yield "a larger model"
     if augment.policy != "none" or augment.mixes or augment.cutout or augment.erasing:

@@ -22,8 +22,10 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 
+from vitlab.config import refuse_multilabel
 from vitlab.data import Data, LabelledImages, index_sha256
 from vitlab.data.batches import DeviceImages
+from vitlab.data.labels import in_words
 from vitlab.device import choose_device, enough_memory
 from vitlab.figures import evaluation, training
 from vitlab.files import write_bytes
@@ -35,13 +37,12 @@ from vitlab.metrics import (
     FEW_FOR_TEMPERATURE,
     GALLERY_SEED,
     epochs_to_accuracy,
-    fit_temperature,
     galleries,
     log_softmax,
     require_finite,
     roc,
-    summarize,
 )
+from vitlab.metrics.tasks import TASKS
 from vitlab.pretrained import open_run
 from vitlab.progress import tracked
 from vitlab.records import CheckpointChoice, Split, Timing
@@ -58,14 +59,15 @@ PICTURES = (
     "roc",
     "reliability",
 )
-"""What is drawn from logits alone."""
+"""What is drawn from logits alone; of several labels an image the first two."""
 
 GALLERIES = {
     "random": "{shown} images drawn at random (seed {seed})",
     "mistakes": "{shown} of {wrong:,} mistakes, drawn at random (seed {seed})",
     "confident-mistakes": "the {shown} most confident of {wrong:,} mistakes",
 }
-"""What is drawn from the images that were kept when the split was open, and its title."""
+"""What is drawn from the images that were kept when the split was open, and its title: of several
+labels an image those drawn at random alone."""
 
 FACTS = (
     "step",
@@ -104,7 +106,7 @@ def evaluate(
         split: "test" needs a finished run and enters the ledger. Validation is evaluated first,
             because the temperature of the logits is fitted there.
         checkpoint: "last" is the headline. Results of "best", the checkpoint of the highest
-            validation accuracy, are kept under that name.
+            validation score, are kept under that name.
         data: images and labels in memory instead of `config.data.dataset`: for validation
             everything that the run was given to train on, for test the test images.
         device: auto, cpu, cuda, ...
@@ -113,10 +115,11 @@ def evaluate(
         quiet: show no progress.
 
     Returns:
-        `metrics.summarize`, with the checkpoint, images and precision it speaks of, and what the
-        run's own record says of its time, its convergence and the accuracy on clean training
-        images. A test result has `test_openings`: how often the ledger beside the run
-        says that these test images were used, this time included.
+        `metrics.summarize`, or `metrics.multilabel.summarize` of several labels an image, with the
+        checkpoint, images and precision it speaks of, and what the run's own record says of its
+        time, its convergence and the accuracy on clean training images. A test result has
+        `test_openings`: how often the ledger beside the run says that these test images were used,
+        this time included.
 
     Raises:
         RunError: no sound checkpoint, an unfinished run before its test, no validation split, a
@@ -199,6 +202,9 @@ def evaluate_robustness(
         the facts of `evaluate`.
     """
     run = open_run(run)
+    refuse_multilabel(
+        run.config.data, "robustness counts images whose one class is right", "leave it out"
+    )
     target = StoredResult(run, f"{split}-robustness", checkpoint, run.checkpoint(checkpoint))
     stored = target.find()
     if stored == target and (run.figures / f"{target.name}.png").exists():
@@ -290,9 +296,10 @@ def _numbers(result: dict[str, Any]) -> Iterator[tuple[str, str, float | None]]:
     for metric, value in result.items():
         if isinstance(value, int | float):
             yield "", metric, value
-    if "accuracy_interval" in result:
-        low, high = result["accuracy_interval"]
-        yield from (("", "accuracy_low", low), ("", "accuracy_high", high))
+    for score in (task.score for task in TASKS.values()):
+        if f"{score}_interval" in result:
+            low, high = result[f"{score}_interval"]
+            yield from (("", f"{score}_low", low), ("", f"{score}_high", high))
     for line in result.get("epochs_to_accuracy", ()):
         for split in ("train_clean", "validation"):
             yield "", f"epochs_to_{line['accuracy']:g}_{split}", line[split]
@@ -375,7 +382,8 @@ def _save_logits(
     target: StoredResult, logits: np.ndarray, examples: LabelledImages, index: np.ndarray
 ) -> None:
     labels = examples.labels[index]
-    shown = np.unique(np.concatenate(list(galleries(logits, labels).values())))
+    kinds = TASKS[target.run.config.data.task].galleries(logits, labels)
+    shown = np.unique(np.concatenate(list(kinds.values())))
     target.save(logits=logits, labels=labels, indices=index)
     target.save("-gallery", places=shown, images=examples.images[index[shown]])
 
@@ -396,26 +404,25 @@ def _summarize(target: StoredResult) -> dict[str, Any]:
     """What stored logits, metrics and final numbers say."""
     run = target.run
     arrays = _load(run, target.name)
-    # The temperature is always that of validation logits, of just this checkpoint.
+    # Temperature and thresholds are always those of validation logits, of just this checkpoint.
     validation = target if target.key == "validation" else target.find("validation")
-    temperature, fitted_on = None, None
-    if validation is not None:
-        fitted = _load(run, validation.name)
-        fitted_on = len(fitted["labels"])
-        temperature = fit_temperature(fitted["logits"], fitted["labels"])
-    names = run.provenance["data"]["class_names"]
-    summary = summarize(arrays["logits"], arrays["labels"], names, temperature)
+    fitted = None if validation is None else _load(run, validation.name)
+    names, task = run.provenance["data"]["class_names"], TASKS[run.config.data.task]
+    summary = task.summarize(
+        arrays["logits"], arrays["labels"], names, fitted and (fitted["logits"], fitted["labels"])
+    )
     lines = [line for line in run.metrics if line["step"] <= target.checkpoint.step]
-    clean = [line["accuracy"] for line in lines if line["split"] == "train_clean"]
+    clean = [line[task.score] for line in lines if line["split"] == "train_clean"]
     finished = run.finished or {}
+    reached = {"epochs_to_accuracy": epochs_to_accuracy(lines)} if task.score == "accuracy" else {}
     return {
         **summary,
-        "temperature_images": fitted_on,
-        "train_accuracy": clean[-1] if clean else None,
-        "generalisation_gap": clean[-1] - summary["accuracy"] if clean else None,
+        "temperature_images": fitted and len(fitted["labels"]),
+        f"train_{task.score}": clean[-1] if clean else None,
+        "generalisation_gap": clean[-1] - summary[task.score] if clean else None,
         "seconds_per_epoch": finished.get("seconds_per_epoch"),
         "seconds_per_step": finished.get("seconds_per_step"),
-        "epochs_to_accuracy": epochs_to_accuracy(lines),
+        **reached,
     }
 
 
@@ -459,8 +466,11 @@ def _compute_robustness(
 
 def _is_drawn(run: Run, name: str) -> bool:
     """True if no picture that can be drawn from stored files is missing."""
-    kept = run.predictions(f"{name}-gallery").exists()
-    pictures = (*PICTURES, *GALLERIES) if kept else PICTURES
+    pictures, shown = PICTURES, tuple(GALLERIES)
+    if run.config.data.task == "multilabel":
+        pictures, shown = pictures[:2], shown[:1]
+    if run.predictions(f"{name}-gallery").exists():
+        pictures += shown
     return all((run.figures / f"{name}-{picture}.png").exists() for picture in pictures)
 
 
@@ -470,17 +480,66 @@ def draw(run: Run, name: str, result: Mapping[str, Any]) -> None:
     Args:
         name: of its predictions, as `test` or `best-validation`.
     """
+    training.curves(run.metrics, run.figures / "curves", title=run.name)
+    multilabel = run.config.data.task == "multilabel"
+    score = (
+        f"mAP {100 * result['mean_average_precision']:.2f} % on"
+        if multilabel
+        else (f"{100 * result['accuracy']:.2f} % of")
+    )
+    title = f"{run.name}, {_title(name)}: {score} {result['images']:,} images"
+    if "test_openings" in result:
+        title += f" (opening {result['test_openings']} in the ledger of its folder)"
+    (_draw_labels if multilabel else _draw_classes)(run, name, result, title)
+
+
+def _draw_labels(run: Run, name: str, result: Mapping[str, Any], title: str) -> None:
+    """The pictures of several labels an image."""
+    rows = result["per_class"]
+    names = [one["class"] for one in rows]
+    evaluation.classes(
+        {"average precision": [one["average_precision"] for one in rows]},
+        names,
+        run.figures / f"{name}-per-class",
+        heading="Average precision of each label",
+        title=title,
+    )
+    evaluation.classes(
+        {key: [one[key.lower()] for one in rows] for key in ("precision", "recall", "F1")},
+        names,
+        run.figures / f"{name}-precision-recall",
+        heading="Precision, recall and F1 of each label at its threshold",
+        title=title,
+    )
+    if run.predictions(f"{name}-gallery").exists():
+        arrays, kept = _load(run, name), _load(run, f"{name}-gallery")
+        logits, labels = arrays["logits"], arrays["labels"]
+        scaled = logits.astype(np.float64) / (result["temperature"] or 1.0)
+        task, least = TASKS["multilabel"], np.array([one["threshold"] for one in rows])
+        given = task.probabilities(scaled) >= least
+        places = task.galleries(logits, labels)["random"]
+        shown = [
+            {
+                "index": int(arrays["indices"][place]),
+                "true": in_words(labels[place], names),
+                "predicted": in_words(given[place], names),
+            }
+            for place in places
+        ]
+        images = kept["images"][np.searchsorted(kept["places"], places)]
+        caption = GALLERIES["random"].format(shown=len(shown), seed=GALLERY_SEED)
+        file = run.figures / f"{name}-random"
+        evaluation.label_gallery(images, shown, file, title=f"{title}: {caption}")
+
+
+def _draw_classes(run: Run, name: str, result: Mapping[str, Any], title: str) -> None:
+    """The pictures of one class an image."""
     arrays = _load(run, name)
     logits, labels = arrays["logits"], arrays["labels"]
     classes = result["per_class"]
     names = [one["class"] for one in classes]
     numbers = {key: [one[key] for one in classes] for key in list(classes[0])[2:]}
-    title = f"{run.name}, {_title(name)}: {100 * result['accuracy']:.2f} % of "
-    title += f"{result['images']:,} images"
-    if "test_openings" in result:
-        title += f" (opening {result['test_openings']} in the ledger of its folder)"
     files = {picture: run.figures / f"{name}-{picture}" for picture in (*PICTURES, *GALLERIES)}
-    training.curves(run.metrics, run.figures / "curves", title=run.name)
     images = [one["images"] for one in classes]
     evaluation.classes(
         {"accuracy": numbers["accuracy"]}, names, files["per-class"], images=images, title=title

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vitlab.config import AugmentConfig, DataConfig
+from vitlab.config import AugmentConfig, DataConfig, refuse_multilabel
 from vitlab.data import LabelledImages, load_test, open_dataset, statistics
 from vitlab.data.augment import RngKey, augment
 from vitlab.data.duplicates import near_duplicates
@@ -115,6 +115,11 @@ def explore(
     Raises:
         DataError: no such data set or backbone.
     """
+    refuse_multilabel(
+        config,
+        "explore shows a data set class by class",
+        "the header of `vitlab train` counts images by label",
+    )
     dataset = open_dataset(config, root=data_root)
     config, examples = dataset.config, dataset.examples
     data = Exploration(

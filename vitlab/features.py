@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitlab.config import ViTConfig
+from vitlab.config import ViTConfig, refuse_multilabel
 from vitlab.data import Data, LabelledImages, index_sha256
 from vitlab.data.splits import draw
 from vitlab.embeddings import linear_probe, neighbor_accuracy, pca, separation, tsne
@@ -96,6 +96,12 @@ def features(
         DataError: images that are not those of the runs.
     """
     runs = [open_run(each) for each in (run, other) if each is not None]
+    for each in runs:
+        refuse_multilabel(
+            each.config.data,
+            f"features probes {each.name} for the class of an image",
+            "`vitlab explain` shows what its labels rest on",
+        )
     folder = Path(out) if out is not None else default_folder(runs)
     names = _names(runs)
     examples = open_examples(runs[0], data, data_root)

@@ -23,7 +23,8 @@ from vitlab.card import card
 from vitlab.data import ARRAYS, Data, LabelledImages, from_arrays, open_dataset, relocate
 from vitlab.device import autocast, choose_device, choose_precision, multiplies_bf16
 from vitlab.errors import DataError, RunError
-from vitlab.metrics import FEW_FOR_TEMPERATURE, certainty, log_softmax, require_finite
+from vitlab.metrics import FEW_FOR_TEMPERATURE, require_finite
+from vitlab.metrics.tasks import TASKS, Task
 from vitlab.models import build_model
 from vitlab.models.attention import set_attention_backend
 from vitlab.models.cost import activation_bytes
@@ -80,6 +81,11 @@ class Classifier(ABC):
         return self.card["name"]
 
     @property
+    def task(self) -> Task:
+        """What it was trained for: one class of a picture, or every label that fits."""
+        return TASKS[self.card.get("task", "multiclass")]  # exports of earlier versions have none
+
+    @property
     def calibrated(self) -> bool:
         """True if the temperature was measured; without it probabilities are the model's own."""
         return self.card["temperature"] is not None
@@ -90,7 +96,10 @@ class Classifier(ABC):
         elif (few := self.card["validation_images"]) and few < FEW_FOR_TEMPERATURE:
             yield (
                 f"calibrated on {few} validation images only: how sure the model is may be far off"
+                + (", and the thresholds of its labels too" if "thresholds" in self.card else "")
             )
+        if self.task.score == "mean_average_precision" and not self.calibrated:
+            yield "the threshold of every label is 50 %, as none was tuned on validation images"
 
     @property
     def temperature(self) -> float:
@@ -104,9 +113,9 @@ class Classifier(ABC):
         shown = ", ".join(names if len(names) <= 12 else (*names[:12], f"{len(names) - 12} more"))
         right = "how often it is right was not measured"
         for split in ("validation", "test"):
-            if card[f"{split}_accuracy"] is not None:
+            if (score := card[f"{split}_{self.task.score}"]) is not None:
                 images = f"{card[f'{split}_images']:,} {split} images of {card['dataset']}"
-                right = f"right on {card[f'{split}_accuracy']:.1%} of {images}"
+                right = f"{self.task.reached.format(f'{score:.1%}')} {images}"
                 if split == "validation" and card.get("cross_validated"):
                     right += ", by cross-validation"
         return f"{self.name}: {right}. It knows {shown}, and nothing else"
@@ -126,10 +135,10 @@ class Classifier(ABC):
         """
         logits = self.logits(pictures)
         require_finite(logits)
-        return np.exp(log_softmax(logits.astype(np.float64) / self.temperature))
+        return self.task.probabilities(logits.astype(np.float64) / self.temperature)
 
     def classify(self, pictures: Pictures, top: int = 3) -> list[dict[str, Any]]:
-        """The answer to each picture: its likeliest classes, as `answer` has them."""
+        """The answer to each picture: its likeliest classes or its labels, as `answer` has them."""
         return [self.answer(row, top) for row in self.probabilities(pictures)]
 
     def answer(self, probabilities: np.ndarray, top: int = 3) -> dict[str, Any]:
@@ -137,19 +146,18 @@ class Classifier(ABC):
 
         Returns:
             {"top": [{"class", "probability"}, ...], likeliest first; "certainty": sure above
-            0.9, fairly sure above 0.7, else unsure}
+            0.9, fairly sure above 0.7, else unsure}. Of a model of several labels {"labels":
+            [{"class", "probability", "threshold"}, ...], every label whose probability is at least
+            its threshold; "top": the likeliest labels in the same form, given or not}
         """
-        order = np.argsort(-probabilities, kind="stable")[:top]
-        best = [
-            {"class": self.class_names[k], "probability": float(probabilities[k])} for k in order
-        ]
-        return {"top": best, "certainty": certainty(float(probabilities.max()))}
+        thresholds = self.card.get("thresholds")
+        return self.task.answer(probabilities, self.class_names, thresholds, top)
 
     def to_dict(self) -> dict[str, Any]:
         """What an export says of the model besides its card, as JSON values."""
-        names = ("name", "temperature", "checkpoint_sha256")
+        names = ("name", "temperature", "checkpoint_sha256", "thresholds")
         return {
-            **{name: self.card[name] for name in names},
+            **{name: self.card[name] for name in names if name in self.card},
             "class_names": self.class_names,
             **asdict(self.preprocessing),
         }
@@ -361,7 +369,8 @@ def open_examples(
     if isinstance(data, LabelledImages):
         examples = data.canonical()
     elif data is not None:
-        examples = from_arrays(*data, class_names=origin["class_names"])
+        task = run.config.data.task
+        examples = from_arrays(*data, class_names=origin["class_names"], task=task)
     elif run.config.data.dataset == ARRAYS:
         raise DataError(f"{run.path} was trained on arrays in memory: hand them in as data=")
     else:

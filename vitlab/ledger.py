@@ -66,7 +66,7 @@ def _test(run: Run, data: Data, data_root: str | os.PathLike[str] | None) -> Lab
     if isinstance(data, LabelledImages):
         examples = data.canonical()
     elif data is not None:
-        examples = from_arrays(*data, class_names=classes)
+        examples = from_arrays(*data, class_names=classes, task=config.task)
     elif config.dataset == ARRAYS:
         raise DataError(f"{run.path} was trained on arrays in memory: hand them in as data=")
     else:

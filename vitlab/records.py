@@ -8,8 +8,9 @@
     timing.json                 Timing
 
 Accuracies and other shares are fractions from 0 to 1, losses are in nats, times in seconds unless
-a name says otherwise, memory is in bytes. What is NotRequired is missing from files of earlier
-versions, or where a run has nothing to say.
+a name says otherwise, memory is in bytes. Where images have several labels (`data.task`), an
+evaluation has the mean average precision instead of the accuracy. What is NotRequired is missing
+from files of earlier versions, or where a run has nothing to say.
 """
 
 from typing import Any, Literal, NotRequired, TypedDict
@@ -81,6 +82,7 @@ class Evaluation(TypedDict):
 
     loss: float
     accuracy: float
+    mean_average_precision: float
     images: NotRequired[int]
 
 
@@ -90,6 +92,7 @@ class BestEvaluation(TypedDict, total=False):
     step: int
     loss: float
     accuracy: float
+    mean_average_precision: float
     images: int
 
 
@@ -131,6 +134,7 @@ class EvaluationLine(TypedDict):
     epoch: float
     loss: float
     accuracy: float
+    mean_average_precision: float
     images: NotRequired[int]
 
 
@@ -197,6 +201,21 @@ ClassResult = TypedDict(
 """The numbers of one class; None for a class without images."""
 
 
+LabelResult = TypedDict(
+    "LabelResult",
+    {
+        "class": str,
+        "images": int,
+        "average_precision": float | None,
+        "threshold": float,
+        "precision": float | None,
+        "recall": float | None,
+        "f1": float | None,
+    },
+)
+"""The numbers of one label of several; None for a label without images."""
+
+
 class Confusion(TypedDict):
     """A kind of mistake, with its share of all errors, alone and together with its reverse."""
 
@@ -253,6 +272,27 @@ class Summary(TypedDict):
     """Images by true class (row) and predicted class (column)."""
     reliability: list[ReliabilityBin]
     scaled_reliability: list[ReliabilityBin] | None
+
+
+class LabelSummary(TypedDict):
+    """What logits say of a split whose images have several labels, instead of a Summary."""
+
+    images: int
+    loss: float
+    mean_average_precision: float
+    mean_average_precision_interval: list[float]
+    micro_f1: float
+    mean_precision: float
+    mean_recall: float
+    mean_f1: float
+    exact_match: float
+    """Share of images that are given all of their labels and no other."""
+    temperature: float | None
+    temperature_images: NotRequired[int | None]
+    """Validation images that temperature and thresholds were fitted on."""
+    scaled_loss: float | None
+    absent_classes: list[str]
+    per_class: list[LabelResult]
 
 
 class EvaluationSource(TypedDict):

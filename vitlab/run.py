@@ -627,13 +627,14 @@ def _sweep(path: Path) -> None:
 
 
 def best_of(checkpoints: Iterable[Checkpoint]) -> Checkpoint:
-    """The checkpoint of the highest validation accuracy (the first of equals), else the newest."""
+    """The checkpoint of the highest validation score (the first of equals), else the newest."""
 
     def merit(checkpoint: Checkpoint) -> tuple[float, int]:
         validation = checkpoint.state["evaluation"].get("validation", {})
-        if "accuracy" not in validation or not math.isfinite(validation.get("loss", 0.0)):
+        score = validation.get("accuracy", validation.get("mean_average_precision"))
+        if score is None or not math.isfinite(validation.get("loss", 0.0)):
             return -1.0, checkpoint.step
-        return validation["accuracy"], -checkpoint.step
+        return score, -checkpoint.step
 
     return max(checkpoints, key=merit)
 

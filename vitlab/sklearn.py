@@ -22,6 +22,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
+from vitlab.config import DataConfig, refuse_multilabel
 from vitlab.data import LabelledImages
 from vitlab.data.arrays import channels_last, refuse_types, written
 from vitlab.device import choose_device
@@ -114,6 +115,9 @@ class ViTClassifier(ClassifierMixin, BaseEstimator):
         fields = {"data.validation_fraction": 0.0, **(self.overrides or {})}
         if self.epochs is not None:
             fields["train.epochs"] = self.epochs
+        task = DataConfig(task=fields.get("data.task", "multiclass"))
+        one_class = f"{type(self).__name__} predicts one class of an image"
+        refuse_multilabel(task, one_class, "vitlab.train takes arrays with rows of labels")
         with tempfile.TemporaryDirectory() as passing:
             # A name of its own: several processes may fit into one folder at once.
             name = f"{self.recipe}-{uuid.uuid4().hex[:8]}"
@@ -204,8 +208,9 @@ def as_labels(y: Any) -> np.ndarray:
     shape = np.shape(y)
     if len(shape) == 2 and shape[1] > 1:
         raise DataError(
-            f"y of the shape {shape}: give one label of each image, (N,). If these are one-hot "
-            f"rows: {written(y, 'y')}.argmax(axis=1)"
+            f"y of the shape {shape}: give one label of each image, (N,); several of them are "
+            "learned by vitlab.train with data.task=multilabel. If these are one-hot rows: "
+            f"{written(y, 'y')}.argmax(axis=1)"
         )
     return column_or_1d(y, warn=True)
 

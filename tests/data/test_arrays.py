@@ -210,3 +210,23 @@ def test_labels_from_1_are_told_where_classes_have_names_and_a_class_may_be_abse
     assert from_arrays(IMAGES, LABELS + 1, "abcd").class_names == tuple("abcd")
     with pytest.raises(DataError, match="all labels are 1, so there is one class"):
         from_arrays(IMAGES, np.ones(12, int))
+
+
+def test_rows_of_labels_are_several_labels_only_where_that_is_asked_for():
+    rows = np.array([[1, 1, 0], [0, 1, 1], [0, 0, 0], [1, 0, 1]] * 3)
+    with pytest.raises(DataError, match=r"several labels: data\.task=multilabel"):
+        from_arrays(IMAGES, rows)
+    examples = from_arrays(IMAGES, rows.astype(bool), task="multilabel")
+    assert examples.labels.dtype == np.uint8 and examples.class_names == ("0", "1", "2")
+    config = DataConfig(task="multilabel")
+    assert open_dataset(config, (IMAGES, rows)).examples.fingerprint == examples.fingerprint
+    with pytest.raises(DataError, match=r"data\.task=multiclass, but the labels given are of"):
+        open_dataset(DataConfig(), examples)
+    refused = {
+        "hold 2 at": rows * 2,
+        "needs a row of 0 and 1": LABELS,
+        r"no image has the labels of columns \[1\]": rows * [1, 0, 1],
+    }
+    for words, wrong in refused.items():
+        with pytest.raises(DataError, match=words):
+            from_arrays(IMAGES, wrong, task="multilabel")

@@ -286,3 +286,16 @@ def test_a_gpu_gets_the_same_batch_as_a_cpu():
     # A fused multiply-add may tip a pixel over a whole number.
     torch.testing.assert_close(on_gpu.cpu(), x, rtol=0, atol=1.1 / 255)
     torch.testing.assert_close(targets_on_gpu.cpu(), y)
+
+
+def test_several_labels_are_mixed_each_by_itself_and_smoothed_between_yes_and_no():
+    own, partner = torch.tensor([[1, 1, 0]]), torch.tensor([[0, 1, 0]])
+    mixed = targets(own, partner, 0.75, 0.0, 3)
+    torch.testing.assert_close(mixed, torch.tensor([[0.75, 1.0, 0.0]]))
+    smoothed = targets(own, partner, 0.75, 0.1, 3)
+    torch.testing.assert_close(smoothed, torch.tensor([[0.725, 0.95, 0.05]]))
+    labels = torch.from_numpy(np.random.default_rng(0).integers(2, size=(8, 3), dtype=np.uint8))
+    images, found = augmented(pictures(8), AugmentConfig(cutmix=1.0), labels=labels, classes=3)
+    assert images.shape[0] == len(found) == 8
+    assert ((found >= 0) & (found <= 1)).all()
+    assert torch.equal(augmented(pictures(8), AugmentConfig(), labels=labels)[1], labels.float())

@@ -83,3 +83,39 @@ def test_shares_are_drawn_evenly_over_keys_that_are_anything_but_random():
     places = split(keys=keys)[1]
     tenths = np.bincount(places // 500, minlength=10)
     assert tenths.min() > 25 and tenths.max() < 80
+
+
+def several(count=400, seed=2):
+    """Multi-hot labels (N, 4): two that are frequent, a rarer one, and one that few images have."""
+    return (np.random.default_rng(seed).random((count, 4)) < (0.6, 0.5, 0.2, 0.03)).astype(np.uint8)
+
+
+def test_every_label_of_several_gives_its_share_the_rarest_exactly():
+    labels = several()
+    train, validation = train_validation(
+        KEYS[:400], labels, DataConfig(classes=4, task="multilabel", validation_fraction=0.2)
+    )
+    assert np.array_equal(np.sort(np.concatenate([train, validation])), np.arange(400))
+    counts, held = labels.sum(axis=0), labels[validation].sum(axis=0)
+    assert held[3] == round(0.2 * counts[3]) > 0
+    assert np.abs(held - 0.2 * counts).max() <= 0.02 * counts.max()
+    without = (~labels.any(axis=1)).sum()
+    assert (~labels[validation].any(axis=1)).sum() == round(0.2 * without)
+
+
+def test_the_order_of_images_of_several_labels_moves_none_across_the_split():
+    labels = several()
+    config = DataConfig(classes=4, task="multilabel")
+    _, before = train_validation(KEYS[:400], labels, config)
+    order = np.random.default_rng(3).permutation(400)
+    _, after = train_validation(KEYS[:400][order], labels[order], config)
+    assert {*KEYS[before].tolist()} == {*KEYS[:400][order][after].tolist()}
+
+
+def test_labels_that_no_training_image_would_keep_are_refused():
+    labels = np.array([[1, 1], [1, 1], [0, 1], [0, 1], [0, 1]], np.uint8)[:, ::-1]
+    config = DataConfig(classes=2, task="multilabel", validation_fraction=0.5)
+    train, validation = train_validation(KEYS[:5], labels, config)
+    assert labels[train].any(axis=0).all() and labels[validation].any(axis=0).all()
+    with pytest.raises(DataError, match="at least 2 of every class"):
+        train_validation(KEYS[:3], np.array([[1, 0], [0, 1], [1, 0]], np.uint8), config)

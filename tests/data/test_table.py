@@ -1,7 +1,9 @@
 """A CSV of paths and labels: what it may say, and every complaint with its line."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from forms import test_of, train_of
 from PIL import Image
@@ -183,3 +185,58 @@ def test_everything_wrong_is_said_at_once_up_to_ten_lines(photos):
 def test_another_encoding_is_named(photos):
     with pytest.raises(DataError, match="cannot be read as CSV in UTF-8"):
         train_of(table(photos, "path,label", "0.png,Äpfel", encoding="latin-1"))
+
+
+SEVERAL = DataConfig(task="multilabel", validation_fraction=0.0, test_fraction=0.5)
+
+
+def several(path, **fields):
+    return data.open_dataset(replace(SEVERAL, dataset=str(path), **fields))
+
+
+def test_a_column_of_several_labels_and_a_column_for_each_are_the_same_data(photos):
+    joined = table(
+        photos, "path,label", "0.png,cat|sun", "1.png, sun | cat|sun", "2.png,", "3.png,cat",
+        "more/4.png,sun", "more/5.png,cat", name="joined.csv",
+    )  # fmt: skip
+    columns = table(
+        photos, "path,sun,id,cat", "0.png,1,7,1", "1.png,1.0,8,1", "2.png,0,9,0", "3.png,,10,1",
+        "more/4.png,true,11,false", "more/5.png,0,12,1", name="columns.csv",
+    )  # fmt: skip
+    one, other = several(joined), several(columns)
+    assert one.examples.class_names == ("cat", "sun")
+    assert one.examples.labels.dtype == np.uint8
+    assert one.examples.fingerprint == other.examples.fingerprint
+    assert data.load_test(one).fingerprint == data.load_test(other).fingerprint
+    assert "1 image without a label: none of the classes is in them" in one.description
+    assert "columns that are not used: id" in other.description
+    assert "labels from columns of 0 and 1, cat, sun" in other.description[0]
+    again = table(
+        photos, "path;label", "0.png;cat,sun", "1.png;sun,cat", "2.png;", "3.png;cat",
+        "more/4.png;sun", "more/5.png;cat", name="again.csv",
+    )  # fmt: skip
+    found = several(again, label_separator=",").examples
+    assert found.fingerprint == one.examples.fingerprint
+    images = np.array([[number] * 16 for number in range(6)], np.uint8).reshape(6, 4, 4)
+    labels = np.array([[1, 1], [1, 1], [0, 0], [1, 0], [0, 1], [1, 0]])
+    given = data.from_arrays(images, labels, ("cat", "sun"), task="multilabel")
+    keys = np.concatenate([one.examples.keys, data.load_test(one).keys])
+    assert np.array_equal(np.sort(keys), given.keys)
+    both = np.concatenate([one.examples.labels, data.load_test(one).labels])
+    assert np.array_equal(both[keys.argsort()], given.labels)
+
+
+def test_what_holds_several_labels_names_the_option_and_what_holds_one_refuses_it(photos):
+    columns = table(photos, "path,sun,cat", *(f"{n}.png,{n % 2},1" for n in range(4)))
+    with pytest.raises(DataError, match=r"columns of 0 and 1: sun, cat.*--data\.task multilabel"):
+        data.open_dataset(DataConfig(dataset=str(columns)))
+    joined = table(
+        photos, "path,label", "0.png,cat|sun", "1.png,cat", "2.png,sun", "3.png,cat|sun",
+        name="joined.csv",
+    )  # fmt: skip
+    assert "cat|sun is read as one class" in Table(joined).notes[0]
+    for other in (photos, "digits", "cifar10"):
+        with pytest.raises(DataError, match=r"data\.task=multilabel needs a CSV file"):
+            several(other)
+    with pytest.raises(DataError, match="the column 'sun' holds 'u'"):
+        several(columns, label_separator="u")

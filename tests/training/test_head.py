@@ -12,7 +12,7 @@ from vitlab.evaluate import evaluate
 from vitlab.recipes import recipe
 from vitlab.run import Run
 from vitlab.training import resume, train
-from vitlab.training.head import logistic_regression
+from vitlab.training.head import logistic_regression, regression_of_each
 
 
 @pytest.mark.parametrize("classes", [2, 4])
@@ -81,3 +81,16 @@ def test_what_it_cannot_do_is_refused():
         recipe("linear").override({"train.epochs": 5})
     with pytest.raises(ConfigError, match=r"weight_decay above 0"):
         recipe("linear").override({"optim.weight_decay": 0})
+
+
+def test_several_labels_get_a_regression_each():
+    rng = np.random.default_rng(0)
+    labels = (rng.random((120, 3)) < (0.5, 0.2, 2.0)).astype(np.uint8)
+    features = rng.normal(size=(120, 5)).astype(np.float32)
+    features[:, :2] += 3 * labels[:, :2]
+    matrix, bias = regression_of_each(features, labels, np.ones(120), 3, 0.1)
+    logits = features @ matrix.T + bias
+    assert ((logits > 0) == labels).mean(axis=0).min() > 0.85
+    rows, both = logistic_regression(features, labels[:, 1], np.ones(120), 2, 0.1)
+    one = features @ rows.T + both
+    np.testing.assert_allclose(logits[:, 1], one[:, 1] - one[:, 0], rtol=1e-4, atol=1e-5)

@@ -1,5 +1,7 @@
 """A person is told in plain words what tends to go wrong, before and during a training."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from vitlab.config import Config
 from vitlab.diagnosis import SMALL_BATCH
 from vitlab.recipes import ALL_RECIPES, recipe
 from vitlab.training import train
-from vitlab.training.evaluation import alarm
+from vitlab.training.evaluation import Chance, alarm
 from vitlab.training.preflight import problems_of, warnings_for
 
 KNOWN = {"data.image_size": (32, 32), "data.channels": 3, "data.classes": 10}
@@ -92,10 +94,19 @@ def test_recipes_give_no_remark_on_their_learning_rate():
 
 def test_a_training_at_chance_or_diverging_is_called_that():
     config = Config().override(KNOWN)
-    assert "stuck at chance" in (alarm(config, 50, loss=2.3, accuracy=0.11) or "")
-    assert "diverging" in (alarm(config, 50, loss=9.0, accuracy=0.2) or "")
-    assert alarm(config, 50, loss=1.5, accuracy=0.5) is None
-    assert alarm(config, 1, loss=2.3, accuracy=0.1) is None
+    chance = Chance.of(config, np.arange(10))
+    assert "stuck at chance" in (alarm(config, 50, 2.3, 0.11, chance) or "")
+    assert "diverging" in (alarm(config, 50, 9.0, 0.2, chance) or "")
+    assert alarm(config, 50, 1.5, 0.5, chance) is None
+    assert alarm(config, 1, 2.3, 0.1, chance) is None
+
+
+def test_chance_of_several_labels_is_how_frequent_they_are():
+    config = Config().override(KNOWN | {"data.task": "multilabel", "data.classes": 4})
+    chance = Chance.of(config, np.tile([1, 1, 1, 0], (8, 1)))
+    assert "stuck at chance: 80.0%" in (alarm(config, 50, 2.5, 0.8, chance) or "")
+    assert alarm(config, 50, 2.5, 0.9, chance) is None
+    assert "diverging" in (alarm(config, 50, 9 * 4 * math.log(2), 0.9, chance) or "")
 
 
 def test_the_header_says_what_was_chosen_and_why(tmp_path, capsys):

@@ -274,3 +274,17 @@ def test_a_loss_scale_is_replayed_with_its_step_and_skips_what_overflows():
     assert plain.scaler.get_scale() < 2**16
     assert not steps[1].fallbacks
     assert_same_weights(graph.model, plain.model, 1e-2, 1e-3)
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_several_labels_learn_by_torchs_binary_cross_entropy_summed_over_labels(accumulate):
+    several = CONFIG.override({"data.task": "multilabel", "train.accumulate": accumulate})
+    ours = training_step(several)
+    images, _ = batches(1)[0]
+    targets = torch.rand(6, 10, generator=torch.Generator().manual_seed(2))
+    logits = ours.state.model(images)
+    expected = F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / 6
+    gradients = torch.autograd.grad(expected, list(ours.state.model.parameters()))
+    loss, norm = take(ours, images, targets, 0.0)
+    torch.testing.assert_close(loss, expected.detach())
+    torch.testing.assert_close(norm, torch.nn.utils.get_total_norm(gradients))

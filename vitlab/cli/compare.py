@@ -61,7 +61,10 @@ def leaderboard(args: Namespace) -> int:
     columns = SHOWN if args.sort in SHOWN else (*SHOWN, args.sort)
     for place, (_, lines) in enumerate(groupby(chosen, lambda line: line.values["dataset"])):
         print("\n" * (place > 0), end="")
-        print_table(columns, [[line.values[name] for name in columns] for line in lines])
+        found = [line.values for line in lines]
+        several = any(one["mean_average_precision"] is not None for one in found)
+        own = [name for name in columns if name != "mean_average_precision" or several]
+        print_table(own, [[one[name] for name in own] for one in found])
     if not chosen:
         note(f"vitlab: no run in {folder}{' has these values' if args.where else ''}")
     damaged = [line.values for line in chosen if line.values["status"] == "damaged"]

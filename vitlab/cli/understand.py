@@ -44,7 +44,7 @@ def evaluate(args: Namespace) -> int:
     run = open_run(args.run)
     where = {"checkpoint": args.checkpoint, "device": args.device, "data_root": args.data_root}
     result = evaluate(run, args.split, **where)
-    tables = {title: result[name] for name, title in TABLES.items()}
+    tables = {title: result[name] for name, title in TABLES.items() if name in result}
     if args.robustness:
         robustness = evaluate_robustness(run, args.split, **where)
         result = {**result, "robustness": robustness}
@@ -88,18 +88,18 @@ def epoch(value: Any, name: str) -> Any:
 
 
 def headline(run: Run, result: Mapping[str, Any], args: Namespace) -> str:
-    """An evaluation in a sentence: the accuracy, its interval and the images it speaks of."""
+    """An evaluation in a sentence: the score, its interval and the images it speaks of."""
+    score = run.config.data.score
     name = run.name if args.checkpoint == "last" else f"{run.name}, best checkpoint"
-    accuracy = estimate(result["accuracy"], result["accuracy_interval"], "images")
+    reached = estimate(result[score], result[f"{score}_interval"], "images")
     dataset = run.config.data.dataset
     seen = result.get("validation_seen")
     before = f", {seen:,} of which it was trained on before" if seen else ""
     if folds := result.get("cross_validated"):
         before = f", held out in turn in {folds} folds; the run itself was trained on all of them"
-    return plain(
-        f"{name}: accuracy {accuracy} on {count(result['images'], f'{args.split} image')} of "
-        f"{Path(dataset).name or dataset}{before}"
-    )
+    images = count(result["images"], f"{args.split} image")
+    of = f"{Path(dataset).name or dataset}{before}"
+    return plain(f"{name}: {score.replace('_', ' ')} {reached} on {images} of {of}")
 
 
 @verb(
@@ -122,6 +122,7 @@ def headline(run: Run, result: Mapping[str, Any], args: Namespace) -> str:
 def explain(args: Namespace) -> int:
     """Draw what a model relies on, and test which maps are faithful."""
     from vitlab.explain import explain
+    from vitlab.metrics.tasks import brief
 
     found = explain(
         args.run,
@@ -139,8 +140,9 @@ def explain(args: Namespace) -> int:
     rows = []
     for one in found["pictures"]:
         top = [f"{each['class']} {each['probability']:.1%}" for each in one["top"]]
-        rows.append((one["image"], one["certainty"], ", ".join(top)))
-    print_table(("image", "certainty", "likeliest classes"), rows)
+        rows.append((one["image"], brief(one), ", ".join(top)))
+    several = any("labels" in one for one in found["pictures"])
+    print_table(("image", "labels" if several else "certainty", "likeliest classes"), rows)
     if found["faithfulness"]:
         print()
         columns = ("gain", "deletion", "insertion")

@@ -20,6 +20,7 @@ from vitlab.compare.comparison import Comparison, Group, compare_groups
 from vitlab.compare.facts import Fact, RunFacts
 from vitlab.compare.models import compare_models, kept_images, shown
 from vitlab.compare.recipes import changed_fields, compare_recipes
+from vitlab.config import BESIDE, refuse_multilabel
 from vitlab.errors import RunError
 from vitlab.figures import comparison as figures
 from vitlab.files import write_json, write_text
@@ -122,6 +123,8 @@ def _entries(runs: Sequence[AnyRun], split: Split) -> list[RunFacts]:
     unique = [f"{name} ({own[:place].count(name) + 1})" if own.count(name) > 1 else name
               for place, name in enumerate(own)]  # fmt: skip
     entries = [RunFacts(run, split, name) for name, run in zip(unique, opened, strict=True)]
+    for run in opened:
+        refuse_multilabel(run.config.data, f"compare tests the accuracy of {run.name}", BESIDE)
     untested = [entry for entry in entries if entry["accuracy"] is None]
     if split == "test" and untested:
         commands = ", ".join(f"`vitlab evaluate {one.run.path} --split test`" for one in untested)

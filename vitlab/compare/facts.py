@@ -101,6 +101,20 @@ SOURCES: dict[str, dict[str, str]] = {
 }
 """Facts that are read as they are: file -> name -> field; the first file with a value counts."""
 
+OF_LABELS: dict[str, dict[str, str]] = {
+    RESULTS: {
+        "mean_average_precision": "{split}.mean_average_precision",
+        "mean_average_precision_interval": "{split}.mean_average_precision_interval",
+        "micro_f1": "{split}.micro_f1",
+        "exact_match": "{split}.exact_match",
+    },
+    FINISHED: {
+        "mean_average_precision": "{split}.mean_average_precision",
+        "train_mean_average_precision": "train_clean.mean_average_precision",
+    },
+}
+"""Facts of a run whose images may have several labels, beside those of all."""
+
 
 @dataclass(frozen=True)
 class Answers:
@@ -179,9 +193,13 @@ class RunFacts:
 
     @cached_property
     def answers(self) -> Answers | None:
-        """Its stored answers on the split; None where there are none of its last checkpoint."""
+        """Its stored answers on the split; None where there are none of its last checkpoint.
+
+        Nor are there any where an image has several labels.
+        """
         file = self.run.predictions(self.split)
-        if self["checkpoint_sha256"] is None or not file.is_file():
+        one_class = self.run.config.data.task == "multiclass"
+        if self["checkpoint_sha256"] is None or not file.is_file() or not one_class:
             return None
         with np.load(file, allow_pickle=False) as arrays:
             logits = arrays["logits"]
@@ -203,7 +221,8 @@ class RunFacts:
     def facts(self) -> Facts:
         """Every fact by name; those that are computed name what they were computed from."""
         found: Facts = {}
-        for file, fields in SOURCES.items():
+        several = self.run.config.data.task == "multilabel"
+        for file, fields in (*SOURCES.items(), *(OF_LABELS.items() if several else ())):
             for name, field in fields.items():
                 found[name] = found.get(name) or self._read(file, field)
         epochs = Fact(self.metrics[-1]["epoch"], METRICS, "epoch") if self.metrics else None
@@ -273,7 +292,7 @@ class RunFacts:
     def _worst_class(self, key: str) -> Fact | None:
         """A number of the class of least accuracy, or its name."""
         classes = self._read(RESULTS, "{split}.per_class")
-        known = [one for one in classes.value if one["accuracy"] is not None] if classes else []
+        known = [one for one in classes.value if one.get("accuracy") is not None] if classes else []
         if not (classes and known):
             return None
         return classes._replace(value=min(known, key=lambda one: one["accuracy"])[key])

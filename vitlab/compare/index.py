@@ -25,7 +25,8 @@ INDEX = "models.csv"
 
 COLUMNS = (
     "model", "recipe", "seed", "status", "split", "accuracy", "accuracy_low", "accuracy_high",
-    "loss", "mean_auc", "mean_f1", "calibration_error", "worst_class", "worst_class_accuracy",
+    "mean_average_precision", "loss", "mean_auc", "mean_f1", "micro_f1", "calibration_error",
+    "worst_class", "worst_class_accuracy",
     "generalisation_gap", "corrupted_accuracy", "pgd_accuracy", "parameters_m", "flops_g",
     "inference_ms", "training_seconds", "process_seconds", "seconds_per_epoch",
     "images_per_second", "peak_memory_mb", "test_accuracy", "dataset", "kind", "epochs",
@@ -35,10 +36,12 @@ COLUMNS = (
 """Columns of models.csv. Units: millions, thousand millions of FLOPs (two a multiply-add), MB."""
 
 SHOWN = (
-    "model", "dataset", "status", "accuracy", "accuracy_low", "accuracy_high", "loss", "mean_auc",
+    "model", "dataset", "status", "accuracy", "accuracy_low", "accuracy_high",
+    "mean_average_precision", "loss", "mean_auc",
     "parameters_m", "flops_g", "inference_ms", "training_seconds", "epochs", "seed", "split",
 )  # fmt: skip
-"""Columns of the table; it may be sorted by any of COLUMNS."""
+"""Columns of the table, the mean average precision where a run has one; it may be sorted by any of
+COLUMNS."""
 
 
 @dataclass(frozen=True)
@@ -108,13 +111,16 @@ def ranked(found: Sequence[Line], column: str = "accuracy") -> list[Line]:
         raise ConfigError([f"--sort: {unknown(column, COLUMNS)}"])
     known = [line for line in found if line.values[column] is not None]
     others = [line for line in found if line.values[column] is None]
+    if column == "accuracy":  # where images have several labels there is none
+        others.sort(key=lambda line: -(line.values["mean_average_precision"] or 0.0))
     high = column in HIGHEST_FIRST
     known.sort(key=lambda line: _order(line.values[column]), reverse=high)
     return sorted(known + others, key=lambda line: _last_if_none(line.values["dataset"]))
 
 
 HIGHEST_FIRST = (
-    "accuracy", "accuracy_low", "accuracy_high", "mean_auc", "mean_f1", "worst_class_accuracy",
+    "accuracy", "accuracy_low", "accuracy_high", "mean_average_precision", "mean_auc", "mean_f1",
+    "micro_f1", "worst_class_accuracy",
     "corrupted_accuracy", "pgd_accuracy", "images_per_second", "test_accuracy", "date",
 )  # fmt: skip
 """Columns of which more is better, or newer."""
@@ -193,7 +199,7 @@ def _values(run: Run) -> dict[str, Any]:
         "split": entry.split + (f", {seen:,} trained on before" if seen else ""),
         "accuracy_low": low,
         "accuracy_high": high,
-        "test_accuracy": test and test["accuracy"],
+        "test_accuracy": test and test.get("accuracy"),
         "parameters_m": _scaled(entry["parameters"], 1e-6),
         "flops_g": _scaled(entry["macs"], 2e-9),
         "peak_memory_mb": _scaled(entry["peak_memory_bytes"], 1e-6),

@@ -145,12 +145,41 @@ def check_labels(
     return labels.astype(np.int64)
 
 
+def check_multi_hot(
+    given: Any, images: int, class_names: Sequence[str] | None, name: str = "labels"
+) -> np.ndarray:
+    """Labels as multi-hot uint8 (N, K): 1 where an image has a label; else DataError.
+
+    The arguments are those of `check_labels`.
+    """
+    labels = np.asarray(given)
+    classes = labels.shape[-1] if class_names is None else len(class_names)
+    if labels.shape != (images, classes) or labels.dtype.kind not in "biuf":
+        raise DataError(
+            f"{name} are {labels.dtype} {labels.shape}: data.task=multilabel needs a row of 0 and "
+            f"1 for each of {images} images, a column for each label"
+            + (f" of {classes} class_names" if class_names is not None else "")
+        )
+    wrong = np.argwhere((labels != 0) & (labels != 1))
+    if len(wrong):
+        raise DataError(
+            f"{name} hold {labels[tuple(wrong[0])]} at {wrong[0].tolist()}: each of "
+            "data.task=multilabel is 0 or 1"
+        )
+    if len(empty := np.flatnonzero(~labels.any(axis=0))):
+        raise DataError(f"no image has the labels of columns {empty[:5].tolist()}: leave them out")
+    return labels.astype(np.uint8)
+
+
 def way_to_labels(labels: np.ndarray, images: int, x: str) -> str:
     """What brings labels, written as x, to integers (N,): a sentence, or nothing if unknown."""
     if labels.ndim > 1 and labels.size == images:
         return f"One row of them: {x}.ravel()"
     if labels.ndim == 2 and len(labels) == images and labels.dtype.kind in "biuf":
-        hot = ((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all()
+        binary = ((labels == 0) | (labels == 1)).all()
+        hot = binary and (labels.sum(axis=1) == 1).all()
+        if binary and not hot:
+            return "If an image may have several labels: data.task=multilabel"
         which = "These are one-hot rows" if hot else "An image has one class, that of its largest"
         return f"{which}: {x}.argmax(axis=1)"
     if labels.shape != (images,):

@@ -139,9 +139,10 @@ def augment(
     std: Sequence[float],
     classes: int,
 ) -> tuple[Tensor, Tensor]:
-    """Map uint8 images (N, C, H, W) and labels (N,) to float32 images and targets (N, K).
+    """Map uint8 images (N, C, H, W) and labels, (N,) or (N, K), to float32 images and targets.
 
-    With everything off this is `normalize` and one-hot labels. The arguments stay unchanged.
+    Targets are (N, K). With everything off this is `normalize` and one-hot or multi-hot labels.
+    The arguments stay unchanged.
 
     Args:
         keys: one for each of the batches that the images are, one after another.
@@ -176,17 +177,20 @@ def targets(
     """Map the labels (N,) of images and of what is mixed into them to targets (N, K).
 
     An image's own label weighs `lam`, one number or (N,), its partner's 1 - `lam`; then a fraction
-    `smoothing` is spread evenly over all classes. Rows sum to 1. Mixing and smoothing meet here
-    and nowhere else, so the loss must not smooth again.
+    `smoothing` is spread evenly over all classes. Rows sum to 1. Of multi-hot labels (N, K) each is
+    a question of its own, whose fraction is spread over its two answers. Mixing and smoothing meet
+    here and nowhere else, so the loss must not smooth again.
     """
     each = torch.arange(classes, device=labels.device)
-    own = (labels[:, None] == each).float()  # (N, K)
-    partner = (partner_labels[:, None] == each).float()
+    answers = 2 if labels.ndim == 2 else classes
+    own, partner = (
+        (one if one.ndim == 2 else one[:, None] == each).float() for one in (labels, partner_labels)
+    )  # (N, K)
     fractions = np.empty((2, len(labels)), np.float32)
     fractions[0], fractions[1] = lam, 1 - np.asarray(lam)
     weights = to_device(fractions, labels.device)[:, :, None]  # (2, N, 1)
     mixed = weights[0] * own + weights[1] * partner
-    return (1 - smoothing) * mixed + smoothing / classes
+    return (1 - smoothing) * mixed + smoothing / answers
 
 
 def crop(images: Tensor, padding: int, fill: str, rng: BatchRng) -> Tensor:

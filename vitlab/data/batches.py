@@ -21,7 +21,8 @@ from torch import Tensor
 from vitlab.config import Config
 from vitlab.data.augment import RngKey, augment
 from vitlab.data.labelled import LabelledImages
-from vitlab.data.sampling import balanced_order, places_by_class, weighted_order
+from vitlab.data.labels import places_by_class
+from vitlab.data.sampling import balanced_order, weighted_order
 from vitlab.device import to_device
 
 ORDER = 100
@@ -38,7 +39,7 @@ COPIED = 1 << 26
 
 
 class DeviceImages:
-    """uint8 images (N, C, H, W) and labels (N,) of a set, fetched by index onto a device.
+    """uint8 images (N, C, H, W) and labels (N,) or (N, K) of a set, by index onto a device.
 
     Labels are on the host as well. Weights (N,), where there are any, say how often an image is
     shown, and stay there.

@@ -49,12 +49,20 @@ class Dataset:
         self._given = None
         if data is None and config.dataset == ARRAYS:
             raise DataError("the images were arrays in memory: hand them in again as data=")
-        self._name = config.dataset
+        self._asked = config
         self.config = self._resolve(config) if data is None else self._adopt(config, data)
 
     def _adopt(self, config: DataConfig, data: Given) -> DataConfig:
         """Take images in memory; their config."""
-        examples = data.canonical() if isinstance(data, LabelledImages) else from_arrays(*data)
+        if isinstance(data, LabelledImages):
+            examples = data.canonical()
+        else:
+            examples = from_arrays(*data, task=config.task)
+        if (examples.labels.ndim == 2) != (config.task == "multilabel"):
+            raise DataError(
+                f"data.task={config.task}, but the labels given are of the shape "
+                f"{examples.labels.shape}: (N,) is for multiclass, (N, K) of 0 and 1 for multilabel"
+            )
         height, width, channels = examples.images.shape[1:]
         found = {
             "image_size": (height, width),
@@ -71,7 +79,8 @@ class Dataset:
 
     def _resolve(self, config: DataConfig) -> DataConfig:
         """Fill in the image size, channels and classes that are None, from facts or headers."""
-        if known := KNOWN.get(config.dataset):
+        known = KNOWN.get(config.dataset)
+        if known and config.task == "multiclass":
             classes, size, channels = known.classes, known.image_size, known.channels
         else:
             check_classes(config.dataset, self.source.class_names)
@@ -93,7 +102,7 @@ class Dataset:
     @cached_property
     def source(self) -> Source:
         """What the images are read from; a known set is looked for, or fetched, here."""
-        return find_source(self._name, self.root)
+        return find_source(self._asked, self.root)
 
     @cached_property
     def examples(self) -> LabelledImages:

@@ -12,14 +12,20 @@ from vitlab.data.known import KNOWN, KnownSet
 from vitlab.data.official import Digits, Official, holds_official
 from vitlab.data.parquet import Parquet, parquet_files
 from vitlab.data.source import Source
-from vitlab.data.table import Table
+from vitlab.data.table import MultilabelTable, Table
 from vitlab.errors import DataError
 
 Root = str | os.PathLike[str] | None
 
+TABLES = (".csv", ".tsv")
+"""How the names of tables end."""
 
-def find_source(dataset: str, root: Root = None) -> Source:
+
+def find_source(config: DataConfig, root: Root = None) -> Source:
     """The data set of a name or path; a known one that is nowhere is fetched into the cache."""
+    dataset = config.dataset
+    if config.task == "multilabel":
+        return _find_multilabel(config, root)
     if dataset == "digits":
         return Digits()
     roots = data_roots(root)
@@ -33,7 +39,7 @@ def find_source(dataset: str, root: Root = None) -> Source:
         suffix = place.suffix.lower()
         if (suffix == ".parquet" and place.is_file()) or any(parquet_files(place)):
             return Parquet(place)
-        if suffix in (".csv", ".tsv") and place.is_file():
+        if suffix in TABLES and place.is_file():
             return Table(place)
         if place.is_dir():
             if name := next((n for n, one in KNOWN.items() if holds_official(place, one)), None):
@@ -51,6 +57,18 @@ def find_source(dataset: str, root: Root = None) -> Source:
         f"no data set {dataset!r}{f': did you mean {close[0]}?' if close else ''}\n"
         f"known: {', '.join(KNOWN)}; or the path of a folder of class folders or Parquet files, "
         "or of a CSV file, or its name below the data root"
+    )
+
+
+def _find_multilabel(config: DataConfig, root: Root) -> Source:
+    """The table of a data set whose images have several labels: the one form that holds them."""
+    places = (folder / config.dataset for folder in data_roots(root))
+    for place in (Path(config.dataset).expanduser(), *places):
+        if place.suffix.lower() in TABLES and place.is_file():
+            return MultilabelTable(place, config.label_separator)
+    raise DataError(
+        f"data.task=multilabel needs a CSV file with several labels an image, and {config.dataset} "
+        "is none: give the path of one, arrays in Python, or leave data.task out"
     )
 
 

@@ -6,11 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
 from vitlab.config import DataConfig
-from vitlab.data.arrays import check_images, check_labels
+from vitlab.data.arrays import check_images, check_labels, check_multi_hot
+from vitlab.data.labels import canonical_order, images_by_class
 from vitlab.data.source import numbered
 from vitlab.data.splits import train_validation
 from vitlab.errors import DataError
@@ -22,7 +24,10 @@ LISTED_CLASSES = 12
 
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
-    """Labelled images: `images` uint8 (N, H, W, C), `labels` int64 (N,) into `class_names`."""
+    """Labelled images: `images` uint8 (N, H, W, C), `labels` int64 (N,) into `class_names`.
+
+    Where an image may have several labels, `labels` is multi-hot: uint8 (N, K).
+    """
 
     images: np.ndarray
     labels: np.ndarray
@@ -65,8 +70,7 @@ class LabelledImages:
 
     def canonical(self) -> "LabelledImages":
         """The same examples in the one order that every copy of them has: sorted by key, label."""
-        weights = np.zeros(len(self.labels)) if self.weights is None else self.weights
-        order = np.lexsort((weights, self.labels, self.keys))
+        order = canonical_order(self.keys, self.labels, self.weights)
         if np.array_equal(order, np.arange(len(order))):
             return self
         return replace(
@@ -90,15 +94,24 @@ def key_of(image: np.ndarray) -> int:
 
 
 def from_arrays(
-    images: np.ndarray, labels: np.ndarray, class_names: Sequence[str] | None = None
+    images: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str] | None = None,
+    task: Literal["multiclass", "multilabel"] = "multiclass",
 ) -> LabelledImages:
     """Examples from arrays: uint8 (N, H, W) or (N, H, W, C) of 1 or 3 channels, integers (N,).
 
     They are sorted like all examples (`LabelledImages.canonical`). Without `class_names` classes
-    are 0 to the largest label, and each needs an image. Raises DataError for another type, shape,
-    unequal lengths, labels outside the classes and fewer than two classes.
+    are 0 to the largest label, and each needs an image. For the task multilabel labels are (N, K)
+    of 0 and 1. Raises DataError for another type, shape, unequal lengths, labels outside the
+    classes and fewer than two classes.
     """
     images = check_images(images)
+    if task == "multilabel":
+        labels = check_multi_hot(labels, len(images), class_names)
+        names = tuple(map(str, range(labels.shape[1]) if class_names is None else class_names))
+        check_classes("the arrays", names)
+        return LabelledImages(np.ascontiguousarray(images), labels, names).canonical()
     labels = check_labels(labels, len(images), class_names)
     names = numbered(labels) if class_names is None else tuple(map(str, class_names))
     check_range("the arrays", labels, names)
@@ -107,6 +120,8 @@ def from_arrays(
 
 def check_range(dataset: str, labels: np.ndarray, class_names: tuple[str, ...]) -> None:
     """Refuse labels (N,) outside the classes, and fewer than two classes."""
+    if labels.ndim == 2:  # multi-hot: a column each
+        return check_classes(dataset, class_names)
     wrong = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
     if len(wrong):
         first = wrong[:5]
@@ -145,8 +160,8 @@ def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]
 
 
 def class_counts(labels: np.ndarray, class_names: Sequence[str]) -> str:
-    """How many of labels (N,) are of which class; of many classes only the extremes."""
-    counts = np.bincount(labels, minlength=len(class_names)).tolist()
+    """How many images have which of the labels; of many classes only the extremes."""
+    counts = images_by_class(labels, len(class_names)).tolist()
     by_class = [f"{plain(name)} {n:,}" for name, n in zip(class_names, counts, strict=True)]
     if len(by_class) <= LISTED_CLASSES:
         return ", ".join(by_class)

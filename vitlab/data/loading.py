@@ -19,6 +19,7 @@ from vitlab.config import DataConfig
 from vitlab.data.find import cache_folder
 from vitlab.data.images import convert, header, read
 from vitlab.data.labelled import LabelledImages, check_range, key_of
+from vitlab.data.labels import canonical_order, images_by_class
 from vitlab.data.source import Items, Source
 from vitlab.data.splits import Split, hold_out
 from vitlab.errors import DataError
@@ -85,7 +86,7 @@ def _read_items(config: DataConfig, source: Source, split: Split) -> tuple[Items
 
 
 def _check_every_class(config: DataConfig, labels: np.ndarray, source: Source) -> None:
-    counts = np.bincount(labels, minlength=len(source.class_names))
+    counts = images_by_class(labels, len(source.class_names))
     if not counts.all():
         empty = [name for name, count in zip(source.class_names, counts, strict=True) if not count]
         raise DataError(
@@ -121,7 +122,7 @@ def _decode(config: DataConfig, source: Source, split: Split) -> LabelledImages:
     images, keys, labels = images[: len(places)], keys[: len(places)], labels[places]
     if skipped and split == "train":
         _check_every_class(config, labels, source)
-    order = np.lexsort((labels, keys))
+    order = canonical_order(keys, labels)
     if not source.has_test:
         rest, held_out = hold_out(keys[order], labels[order], config, "test")
         order = order[held_out if split == "test" else rest]
@@ -234,6 +235,7 @@ def _cache_path(config: DataConfig, source: Source, split: Split) -> Path:
         [split, source.class_names, config.image_size, config.channels, config.fit],
         [config.grey_range, config.max_pixels],
         None if source.has_test else [config.test_fraction, config.split_seed],
+        *([[config.task, config.label_separator]] if config.task != "multiclass" else []),
     ]
     name = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
     return cache_folder() / "decoded" / name

@@ -29,13 +29,6 @@ def class_weights(
     return weights
 
 
-def places_by_class(labels: np.ndarray) -> list[np.ndarray]:
-    """The places of every class that has any in labels (N,), in order of class and place."""
-    ends = np.cumsum(np.bincount(labels))
-    places = np.split(np.argsort(labels, kind="stable"), ends[:-1])
-    return [part for part in places if len(part)]
-
-
 def balanced_order(by_class: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
     """The order of an epoch that shows as many images of every class: int64 (N,), drawn anew.
 

@@ -4,6 +4,10 @@ A split is a sorted index into the images. Every class gives the same share, and
 gives depends on `split_seed` and the images' own pixels alone: not on the order or the names of
 files, so all seeds of a study and all forms of a data set share one split. An image that is added
 moves few others, and a smaller share is drawn from inside the larger.
+
+Where an image has several labels, the rarest label is served first, as in iterative stratification
+(Sechidis et al., 2011): its share is exact, and a label that is more frequent gives what its share
+still lacks of the images that no rarer label has decided on. Images without a label are a class.
 """
 
 import hashlib
@@ -12,6 +16,7 @@ from typing import Literal
 import numpy as np
 
 from vitlab.config import DataConfig
+from vitlab.data.labels import images_by_class, places_by_class
 from vitlab.errors import DataError
 
 Split = Literal["train", "validation", "test"]
@@ -27,7 +32,7 @@ def train_validation(
 
     Args:
         keys: uint64 (N,), `LabelledImages.keys`.
-        labels: int64 (N,).
+        labels: int64 (N,), or multi-hot uint8 (N, K).
     """
     rest, validation = hold_out(keys, labels, config, "validation")
     kept = draw(keys[rest], labels[rest], config.train_fraction, config.split_seed, "train")
@@ -39,7 +44,7 @@ def hold_out(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split images into the index of the rest and the index of those held out."""
     fraction = config.test_fraction if split == "test" else config.validation_fraction
-    counts = np.bincount(labels, minlength=config.classes or 0)
+    counts = images_by_class(labels, config.classes or 0)
     least = 1 if fraction == 0 else 2
     if counts.min() < least:
         small = np.flatnonzero(counts < least)[:5]
@@ -48,7 +53,14 @@ def hold_out(
             f"data.{split}_fraction={fraction} needs at least {least} of every class"
         )
     held = draw(keys, labels, fraction, config.split_seed, split)
-    return np.setdiff1d(np.arange(len(labels)), held), held
+    rest = np.setdiff1d(np.arange(len(labels)), held)
+    if len(empty := np.flatnonzero(images_by_class(labels[rest], config.classes or 0) == 0)):
+        raise DataError(
+            f"too few images: all of classes {empty[:5].tolist()} share a rarer label that "
+            f"data.{split}_fraction={fraction} holds out: add images, or choose another fraction "
+            "or data.split_seed"
+        )
+    return rest, held
 
 
 def draw(
@@ -61,14 +73,16 @@ def draw(
     none nor, where a class has two images, all of them.
     """
     numbers = mix(keys ^ address(seed, split))
-    drawn = [np.empty(0, np.int64)]
-    for label in np.unique(labels) if fraction else ():
-        places = np.flatnonzero(labels == label)
+    drawn, decided = np.zeros((2, len(labels)), bool)
+    for places in sorted(places_by_class(labels), key=len) if fraction else ():
         count = round(fraction * len(places))
         if fraction < 1:
             count = max(1, min(count, len(places) - 1))
-        drawn.append(places[numbers[places].argsort(kind="stable")[:count]])
-    return np.sort(np.concatenate(drawn))
+        free = places[~decided[places]]
+        lacking = max(0, count - int(drawn[places].sum()))
+        drawn[free[numbers[free].argsort(kind="stable")[:lacking]]] = True
+        decided[places] = True
+    return np.flatnonzero(drawn)
 
 
 def address(seed: int, split: Split) -> np.uint64:

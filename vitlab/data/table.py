@@ -37,8 +37,11 @@ COLUMNS = {"path": PATH_COLUMNS, "label": LABEL_COLUMNS, "split": SPLIT_COLUMNS}
 Line = tuple[int, dict[str, str]]
 """Number and cells by column of a line of a table."""
 
-REST = "\n"
-"""Where cells beyond the last column are kept; no column has this name."""
+REST, JOINED = "\n", "\n\n"
+"""Where cells beyond the last column are kept, and labels that were columns: names of no column."""
+
+BINARY = {"": False, "0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
+"""What the cells of a column that is a label say: whether an image has it."""
 
 SEPARATORS = ",;\t|"
 
@@ -66,10 +69,13 @@ class Table:
     images. Raises one DataError that names the columns or the lines that are wrong.
     """
 
+    separator: str | None = None
+    """What stands between the labels of an image; None where it has one class."""
+
     def __init__(self, path: Path):
         self.path = path
         self.notes: list[str] = []
-        self.columns, rows = read_rows(path, self.notes)
+        self.columns, rows = read_rows(path, self.notes, self.separator)
         by_split = {split: [row for row in rows if row.split == split] for split in SPLIT_WORDS}
         self.train = by_split["train"]
         self.test = by_split["test"] or by_split["validation"]
@@ -78,19 +84,24 @@ class Table:
             self.notes.append(unused_split("rows", "validation", len(left)))
         elif self.has_test and not by_split["test"]:
             self.notes.append(stands_in("the table"))
-        names = sorted({row.label for row in self.train})
+        names, tested = ({name for row in rows for name in self.labels_of(row)}
+                         for rows in (self.train, self.test))  # fmt: skip
         whole = all(name.isdecimal() for name in names)
-        self.class_names = tuple(sorted(names, key=int) if whole else names)
-        check_class_names(path, self.class_names, (row.label for row in self.test))
+        self.class_names = tuple(sorted(names, key=int if whole else str))
+        check_class_names(path, self.class_names, tested)
+        self.notes += self._remarks()
 
     @property
     def uses(self) -> str:
         """The columns of paths, labels and splits."""
         return ", ".join(
-            f"{kind} from column {plain(self.columns[name])}"
+            f"{kind} from {self._column(name)}"
             for kind, name in (("paths", "path"), ("labels", "label"), ("splits", "split"))
             if name in self.columns
         )
+
+    def _column(self, name: str) -> str:
+        return f"column {plain(self.columns[name])}"
 
     def files(self, split: Split) -> list[Path]:
         """The table and the images of a split."""
@@ -102,6 +113,20 @@ class Table:
         labels = [number[row.label] for row in self._rows(split)]
         return self._paths(split), np.array(labels, np.int64)
 
+    def labels_of(self, row: Row) -> list[str]:
+        """The class of an image."""
+        return [row.label]
+
+    def _remarks(self) -> Iterator[str]:
+        """What of the labels may not be meant as it is read."""
+        parts = [part for name in self.class_names if "|" in name for part in name.split("|")]
+        if len(parts) > len({*parts}) or {*parts} & {*self.class_names}:
+            joined = next(name for name in self.class_names if "|" in name)
+            yield (
+                f"{plain(joined)} is read as one class: for several labels an image add "
+                "--data.task multilabel"
+            )
+
     def _rows(self, split: Split) -> list[Row]:
         return self.test if split == "test" else self.train
 
@@ -109,16 +134,67 @@ class Table:
         return [self.path.parent / row.path for row in self._rows(split)]
 
 
-def read_rows(path: Path, notes: list[str]) -> tuple[dict[str, str], list[Row]]:
+class MultilabelTable(Table):
+    """A table whose images have any number of labels: two forms, which are read alike.
+
+    The column `label` holds them with a separator between; or there is none, and every column of 0
+    and 1 is a label. The labels of training images are the classes; an image may have none.
+    """
+
+    def __init__(self, path: Path, separator: str):
+        self.separator = separator
+        super().__init__(path)
+
+    def _column(self, name: str) -> str:
+        joined = self.columns[name] == JOINED
+        return (
+            f"columns of 0 and 1, {listed(self.class_names)}" if joined else super()._column(name)
+        )
+
+    def read(self, split: Split) -> tuple[list[Path], np.ndarray]:
+        """Paths and multi-hot labels, uint8 (N, K)."""
+        rows = self._rows(split)
+        labels = np.zeros((len(rows), len(self.class_names)), np.uint8)
+        number = {name: label for label, name in enumerate(self.class_names)}
+        for place, row in enumerate(rows):
+            labels[place, [number[name] for name in self.labels_of(row)]] = 1
+        return self._paths(split), labels
+
+    def labels_of(self, row: Row) -> list[str]:
+        """The labels of an image."""
+        assert self.separator
+        return [name for part in row.label.split(self.separator) if (name := part.strip())]
+
+    def _remarks(self) -> Iterator[str]:
+        if without := sum(not self.labels_of(row) for row in (*self.train, *self.test)):
+            yield f"{count(without, 'image')} without a label: none of the classes is in them"
+        if all(len(self.labels_of(row)) < 2 for row in self.train):
+            yield (
+                f"no image has two labels: {self.separator!r} separates them (data.label_separator)"
+            )
+
+
+def read_rows(
+    path: Path, notes: list[str], separator: str | None = None
+) -> tuple[dict[str, str], list[Row]]:
     """Read and check a table; a row without a column `split` is a training image.
 
+    Args:
+        notes: what is not used, or read in another way than it is written, is added here.
+        separator: what stands between the labels of an image; None where it has one class.
+
     Returns:
-        The table's own names of the columns path, label and split, and the rows. What is not used,
-        or read in another way than it is written, is added to `notes`.
+        The table's own names of the columns path, label and split, and the rows.
     """
-    names, separator, lines = _read_lines(path)
+    names, comma, lines = _read_lines(path)
     columns = _choose_columns(path, names, lines)
-    if left := [name for name in names if name and name not in columns.values()]:
+    binary = [] if "label" in columns else _binary_columns(names, columns, lines)
+    if binary and separator is not None:
+        _join_labels(path, binary, lines, separator)
+        columns["label"] = JOINED
+    _require_columns(path, names, columns, binary)
+    used = [*columns.values(), *(binary if separator is not None else ())]
+    if left := [name for name in names if name and name not in used]:
         notes.append(f"columns that are not used: {listed(left)}")
     rows = []
     for line, cells in lines:
@@ -126,13 +202,15 @@ def read_rows(path: Path, notes: list[str]) -> tuple[dict[str, str], list[Row]]:
         split, rest = split_of(written)
         name, label = (cells[columns[column]].strip() for column in ("path", "label"))
         rows.append(Row(line, name, label, split if split and not rest else written))
-    rows = _whole_labels(path, _with_slashes(path.parent, rows, notes), notes)
+    rows = _with_slashes(path.parent, rows, notes)
+    if separator is None:
+        rows = _whole_labels(path, rows, notes)
     crowded = [
-        f"  line {line}: more cells than columns: put what holds a {separator!r} into quotes"
+        f"  line {line}: more cells than columns: put what holds a {comma!r} into quotes"
         for line, cells in lines
         if any(cell.strip() for cell in cells.get(REST, ()))
     ]
-    if problems := [*crowded, *_problems(path.parent, rows)]:
+    if problems := [*crowded, *_problems(path.parent, rows, separator)]:
         shown = problems[:SHOWN_PROBLEMS]
         if len(problems) > len(shown):
             shown.append(f"  and {len(problems) - len(shown)} more")
@@ -160,7 +238,7 @@ def _read_lines(path: Path) -> tuple[list[str], str, list[Line]]:
 
 
 def _choose_columns(path: Path, names: Sequence[str], lines: Sequence[Line]) -> dict[str, str]:
-    """The names of the columns path, label and split among those of a table."""
+    """The names of the columns path, label and split among those of a table, if they are there."""
     written = {name: {split_of(cells[name]) for _, cells in lines if cells[name].strip()}
                for name in names}  # fmt: skip
     of_splits = [name for name in names if any(part and not rest for part, rest in written[name])]
@@ -188,12 +266,48 @@ def _choose_columns(path: Path, names: Sequence[str], lines: Sequence[Line]) -> 
                 f"{path}: column {name!r} looks like that of splits: call it 'split' if it is, "
                 "or remove it"
             )
-    if missing := [name for name in ("path", "label") if name not in chosen]:
+    return chosen
+
+
+def _require_columns(
+    path: Path, names: Sequence[str], chosen: dict[str, str], binary: Sequence[str]
+) -> None:
+    """Refuse a table without a column of paths or of labels; `binary` are columns of 0 and 1."""
+    missing = [name for name in ("path", "label") if name not in chosen]
+    if missing == ["label"] and binary:
+        raise DataError(
+            f"{path}: no column label, but columns of 0 and 1: {listed(binary)}. If each is a "
+            "label, of which an image may have several, add --data.task multilabel"
+        )
+    if missing:
         raise DataError(
             f"{path}: no column {' and no column '.join(missing)} among {', '.join(names)!r}. "
             "The first line names the columns, with commas between: path,label or path,label,split"
         )
-    return chosen
+
+
+def _binary_columns(
+    names: Sequence[str], chosen: dict[str, str], lines: Sequence[Line]
+) -> list[str]:
+    """The columns that hold nothing but 0 and 1, and a 1 somewhere."""
+
+    def is_binary(name: str) -> bool:
+        cells = {cells[name].strip().casefold() for _, cells in lines}
+        return cells <= BINARY.keys() and any(BINARY[cell] for cell in cells)
+
+    return [name for name in names if name and name not in chosen.values() and is_binary(name)]
+
+
+def _join_labels(path: Path, binary: Sequence[str], lines: Sequence[Line], separator: str) -> None:
+    """Write the labels of each line, whose columns hold 1, into one cell."""
+    if wrong := [name for name in binary if separator in name]:
+        raise DataError(
+            f"{path}: the column {wrong[0]!r} holds {separator!r}, which separates labels: choose "
+            "another data.label_separator"
+        )
+    for _, cells in lines:
+        has = [name for name in binary if BINARY[cells[name].strip().casefold()]]
+        cells[JOINED] = separator.join(has)
 
 
 def _with_slashes(folder: Path, rows: list[Row], notes: list[str]) -> list[Row]:
@@ -228,7 +342,7 @@ def _whole_labels(path: Path, rows: list[Row], notes: list[str]) -> list[Row]:
     return [row._replace(label=str(int(numbers[row.label]))) if row.label else row for row in rows]
 
 
-def _problems(folder: Path, rows: list[Row]) -> Iterator[str]:
+def _problems(folder: Path, rows: list[Row], separator: str | None) -> Iterator[str]:
     seen: dict[object, Row] = {}
     hint: str | None = None
     for row in rows:
@@ -249,7 +363,7 @@ def _problems(folder: Path, rows: list[Row]) -> Iterator[str]:
             if first is not row:
                 same = "" if first.path == path else f" as {first.path}"
                 yield f"  line {line}: {path} is on line {first.line} already{same}"
-        if not label:
+        if not label and separator is None:
             yield f"  line {line}: no label"
         if split not in ("train", "test", "validation"):
             yield f"  line {line}: split {split!r} is not one of train, test, validation"

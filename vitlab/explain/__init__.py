@@ -20,6 +20,7 @@ from torch import nn
 
 from vitlab.data import Data, LabelledImages, index_sha256
 from vitlab.data.images import decode, header
+from vitlab.data.labels import in_words
 from vitlab.device import enough_memory
 from vitlab.errors import ConfigError, RunError
 from vitlab.explain.attention import distances, every_head, mean_distance, position_similarity
@@ -32,6 +33,7 @@ from vitlab.files import write_json, write_text
 from vitlab.formatting import plain
 from vitlab.inference import TrainedModel, load, open_examples
 from vitlab.ledger import open_split, record_opening
+from vitlab.metrics.tasks import brief
 from vitlab.models import ViT, build_model
 from vitlab.pretrained import open_run
 from vitlab.progress import tracked
@@ -176,8 +178,9 @@ def _drawn(examples: LabelledImages, places: np.ndarray, split: str) -> list[Pic
     """Images of a split, named by their place in the data set."""
     pictures = []
     for place in places.tolist():
-        true = examples.class_names[examples.labels[place]]
-        title = f"{split} image {place}, drawn at random (seed {SEED}), true class: {true}"
+        true = in_words(examples.labels[place], examples.class_names)
+        called = "class" if examples.labels.ndim == 1 else "labels"
+        title = f"{split} image {place}, drawn at random (seed {SEED}), true {called}: {true}"
         image = examples.images[place]
         own = np.broadcast_to(image, (*image.shape[:2], 3))
         pictures.append(Picture(f"{split}-{place:05d}", title, own, image))
@@ -203,7 +206,7 @@ def _explain(
         picture.image,
         heats,
         top,
-        answer["certainty"],
+        brief(answer),
         path,
         seen=picture.pixels.shape[:2],
         fit=model.preprocessing.fit,
@@ -273,7 +276,9 @@ def _faithfulness(
         images = examples.images[index]
         classes = torch.from_numpy(model.logits(images).argmax(axis=1)).to(model.device)
         networks = model.module, _untrained(model)
-        found = measure(*networks, model.prepare(images), classes, methods, quiet=quiet)
+        task = model.run.config.data.task
+        pixels = model.prepare(images)
+        found = measure(*networks, pixels, classes, methods, task=task, quiet=quiet)
         result = {**facts, **found, "indices": index.tolist()}
     title = f"{model.name}: which maps are true, on {result['images']} {split} images"
     explanation.faithfulness(result, folder / "faithfulness", title=title)

@@ -59,6 +59,7 @@ def measure(
     classes: Tensor,
     methods: Sequence[str],
     *,
+    task: str = "multiclass",
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Measure methods on normalised images (N, C, height, width) and the classes (N,) explained.
@@ -66,6 +67,7 @@ def measure(
     Args:
         model: a trained model in evaluation mode.
         fresh: the same model with random weights.
+        task: `data.task`, which says how logits become probabilities.
         quiet: show no progress.
 
     Returns:
@@ -91,6 +93,7 @@ def measure(
             images,
             classes,
             rank(cells, noise[1]),
+            task=task,
             words=f"{name}, deletion and insertion: images",
             quiet=quiet,
         )
@@ -158,6 +161,7 @@ def curve(
     classes: Tensor,
     ranks: np.ndarray,
     *,
+    task: str = "multiclass",
     words: str = "deletion and insertion: images",
     quiet: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -181,7 +185,8 @@ def curve(
         covered = (images[part, None] * masks).flatten(0, 2)
         with torch.inference_mode():
             logits = torch.cat([model(each) for each in covered.split(count)])
-        probabilities = logits.softmax(dim=-1).unflatten(0, (2, -1, len(counts)))
+        chances = logits.sigmoid() if task == "multilabel" else logits.softmax(dim=-1)
+        probabilities = chances.unflatten(0, (2, -1, len(counts)))
         index = classes[part, None, None].expand(2, -1, len(counts), 1)
         parts.append(probabilities.gather(-1, index)[..., 0].cpu())  # (2, B, S)
     deletion, insertion = torch.cat(parts, dim=1).double().numpy()

@@ -30,6 +30,7 @@ from vitlab.export.onnx import Session, needed, to_int8, to_onnx
 from vitlab.export.parity import Logits, Sample
 from vitlab.files import Lock, sha256, write_json
 from vitlab.inference import TrainedModel, open_examples
+from vitlab.metrics.tasks import TASKS
 from vitlab.preprocessing import Preprocessing
 from vitlab.pretrained import open_run
 from vitlab.run import Checkpoint, Run
@@ -265,9 +266,12 @@ def sentences(found: dict[str, Any]) -> list[str]:
         + (f" (up to {rounding:.1e} is rounding)" if rounding is not None else ""),
         f"the likeliest class is the same in {found['top1_agreement']:.2%} of images",
     ]
-    if "accuracy" in found:
-        accuracy = found["accuracy"]
-        said.append(f"accuracy {accuracy['before']:.2%} before, {accuracy['after']:.2%} after")
+    said += [
+        f"{task.title} {found[task.score]['before']:.2%} before, "
+        f"{found[task.score]['after']:.2%} after"
+        for task in TASKS.values()
+        if task.score in found
+    ]
     return said
 
 

@@ -24,6 +24,7 @@ from vitlab.files import write_bytes, write_json, write_text
 from vitlab.formatting import between, bullets, count, markdown_name, percent, table
 from vitlab.inference import TrainedModel
 from vitlab.metrics import FEW_FOR_TEMPERATURE
+from vitlab.metrics.multilabel import UNTUNED
 from vitlab.models import build_model
 from vitlab.recipes import command
 from vitlab.tensors import read_tensors
@@ -32,7 +33,9 @@ from vitlab.tensors import read_tensors
 def write(model: TrainedModel, folder: Path) -> Path:
     """Write a model for the Hub into a folder; return the file of its weights."""
     weights = {name: tensor.contiguous() for name, tensor in model.module.state_dict().items()}
+    several = {"problem_type": "multi_label_classification"} if "thresholds" in model.card else {}
     config = {
+        **several,
         "library_name": "vitlab",
         "model_type": "vitlab",
         "id2label": {str(k): name for k, name in enumerate(model.class_names)},
@@ -66,6 +69,7 @@ def read(file: Path, config: Config, input_size: tuple[int, int]) -> nn.Module:
 def readme(model: TrainedModel) -> str:
     """The card: what the Hub reads of it, then what a person reads, in Markdown."""
     card, preprocessing = model.card, model.preprocessing
+    score, several = model.task.score, "thresholds" in card
     library = needed("huggingface_hub", "pretrained")
     known = model.run.config.data.dataset in KNOWN
     results = [
@@ -74,24 +78,24 @@ def readme(model: TrainedModel) -> str:
             dataset_type=card["dataset"],
             dataset_name=card["dataset"],
             dataset_split=split,
-            metric_type="accuracy",
-            metric_value=card[f"{split}_accuracy"],
+            metric_type=score,
+            metric_value=card[f"{split}_{score}"],
         )
         for split in ("validation", "test")
-        if card[f"{split}_accuracy"] is not None
+        if card[f"{split}_{score}"] is not None
     ]
     data = library.ModelCardData(
         library_name="vitlab",
         pipeline_tag="image-classification",
         tags=["vitlab", "image-classification", card["model"]],
         datasets=[card["dataset"]] if known else None,
-        metrics=["accuracy"],
+        metrics=[score],
         model_name=model.name if results else None,
         eval_results=results or None,
     )
     rows = [
-        ("test accuracy", measured(card, "test")),
-        ("validation accuracy", measured(card, "validation")),
+        (f"test {model.task.title}", measured(card, "test", score)),
+        (f"validation {model.task.title}", measured(card, "validation", score)),
         ("temperature", temperature(model)),
         ("weights at the start", markdown_name(card["weights"] or "random")),
         ("parameters", number(card["parameters"])),
@@ -110,17 +114,32 @@ def readme(model: TrainedModel) -> str:
         f"A {MODEL_NAMES[card['model']]} for {height} x {width} {colours} images, {origin(card)}.",
         table(("", ""), rows),
         "## Classes",
-        bullets(markdown_name(name) for name in model.class_names),
+        bullets(map(markdown_name, model.class_names)) if not several else labels(model),
         "## Use",
         "```sh\nvitlab predict model.onnx photo.jpg\n```",
         "`model.onnx` takes normalised images and gives logits; size, statistics and class names "
         "are in its metadata. `model.safetensors` starts a training of a model of its shape: "
         f"`{fine_tuning(made)}`, with the name of this model on the Hub for NAME.",
         "## Limits",
-        f"The model knows {len(model.class_names)} classes: a picture of anything else is given "
-        "one of them, too.",
+        f"The model knows {len(model.class_names)} labels, and says nothing of anything else in a "
+        "picture."
+        if several
+        else f"The model knows {len(model.class_names)} classes: a picture of anything else is "
+        "given one of them, too.",
     ]
     return f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(body) + "\n"
+
+
+def labels(model: TrainedModel) -> str:
+    """The labels that a picture may have several of, with the threshold of each."""
+    least = model.card["thresholds"] or [UNTUNED] * len(model.class_names)
+    how = "tuned on validation images" if model.card["thresholds"] else "not tuned"
+    pairs = zip(model.class_names, least, strict=True)
+    rows = [(markdown_name(name), f"{threshold:.4f}") for name, threshold in pairs]
+    return (
+        "A picture is given every label whose probability, the sigmoid of its logit divided by the "
+        f"temperature, is at least its threshold ({how}).\n\n{table(('label', 'threshold'), rows)}"
+    )
 
 
 def origin(card: dict[str, Any]) -> str:
@@ -154,17 +173,17 @@ def temperature(model: TrainedModel) -> str:
     return f"{model.temperature:.4f}, fitted on {images}{guess}"
 
 
-def measured(card: dict[str, Any], split: str) -> str:
-    """A split's accuracy with its interval, in words."""
-    if card[f"{split}_accuracy"] is None:
+def measured(card: dict[str, Any], split: str, score: str) -> str:
+    """A split's score with its interval, in words."""
+    if card[f"{split}_{score}"] is None:
         return "not measured"
-    interval = f"95 % interval {between(card[f'{split}_accuracy_interval'])}"
+    interval = f"95 % interval {between(card[f'{split}_{score}_interval'])}"
     words = [interval, count(card[f"{split}_images"], "image")]
     if split == "validation" and card["validation_seen"]:
         words.append(f"{card['validation_seen']:,} of them trained on before")
     if split == "validation" and card["cross_validated"]:
         words.append(f"held out in turn in {card['cross_validated']} folds")
-    return f"{percent(card[f'{split}_accuracy'])} ({', '.join(words)})"
+    return f"{percent(card[f'{split}_{score}'])} ({', '.join(words)})"
 
 
 def number(value: int | None) -> str:

@@ -15,7 +15,7 @@ from vitlab.data.images import convert
 from vitlab.errors import VitlabError
 from vitlab.inference import TrainedModel
 from vitlab.ledger import open_split
-from vitlab.metrics import accuracy
+from vitlab.metrics.tasks import TASKS
 from vitlab.preprocessing import Preprocessing
 from vitlab.run import Run
 
@@ -48,7 +48,7 @@ class Sample(NamedTuple):
     images: np.ndarray
     """uint8 (N, H, W, C), of the run's size."""
     labels: np.ndarray | None
-    """(N,), or None where nobody knows them."""
+    """(N,) or (N, K), or None where nobody knows them."""
     description: str
     """What they are."""
 
@@ -111,14 +111,16 @@ def compare(
 ) -> dict[str, Any]:
     """How two sets of logits (N, K) of the same images differ, and whether that `passed`.
 
-    Exact arithmetic is held to the logits themselves; int8 to the accuracy that it leaves, or to
-    the classes where there are no labels.
+    Exact arithmetic is held to the logits themselves; int8 to the accuracy that it leaves, the mean
+    average precision of several labels, or to the classes where there are no labels.
     """
     difference = float(np.abs(before - after).max())
     same = float((before.argmax(axis=1) == after.argmax(axis=1)).mean())
     found: dict[str, Any] = {"max_difference": difference, "top1_agreement": same}
     if labels is not None:
-        found["accuracy"] = {"before": accuracy(before, labels), "after": accuracy(after, labels)}
+        task = TASKS["multilabel" if labels.ndim == 2 else "multiclass"]
+        scores = {"before": task.measure(before, labels), "after": task.measure(after, labels)}
+        found[task.score] = scores
     if exact:
         found["tolerance"] = TOLERANCE * max(1.0, float(np.abs(before).max()))
         found["passed"] = difference <= found["tolerance"] and same >= AGREEMENT
@@ -126,6 +128,6 @@ def compare(
         found["tolerance"] = None
         lost = 1 - same
         if labels is not None:
-            lost = found["accuracy"]["before"] - found["accuracy"]["after"]
+            lost = scores["before"] - scores["after"]
         found["passed"] = lost <= LOSS
     return found

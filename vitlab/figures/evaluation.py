@@ -275,6 +275,32 @@ def _whiskers(lines: Sequence[Mapping[str, Any]]) -> np.ndarray:
     return np.maximum([centre - low, high - centre], 0)
 
 
+def label_gallery(
+    images: np.ndarray, shown: Sequence[Mapping[str, Any]], path: Path, *, title: str = ""
+) -> None:
+    """Draw images in rows of four, each with the labels that it was given and that it has.
+
+    Args:
+        images: uint8 (N, H, W, C) with 1 or 3 channels.
+        shown: {"index", "true", "predicted"} of each image, labels in words.
+    """
+    rows = max(math.ceil(len(images) / 4), 1)
+    ratio = min(images.shape[1] / images.shape[2], 2)
+    with style.figure(path, 6.4, (1.5 * ratio + 0.45) * rows + 0.4, title) as figure:
+        words = [
+            (
+                (style.short(one["predicted"], 24),
+                 BLUE if one["true"] == one["predicted"] else RED),
+                ("correct" if one["true"] == one["predicted"]
+                 else f"true: {style.short(one['true'], 18)}", SOFT),
+            )
+            for one in shown
+        ]  # fmt: skip
+        charts.gallery(figure, images, words, 4, rows)
+    columns = ("index", "true", "predicted")
+    style.numbers(path, columns, ([one[name] for name in columns] for one in shown))
+
+
 def gallery(
     images: np.ndarray,
     shown: Sequence[Mapping[str, Any]],

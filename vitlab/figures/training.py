@@ -16,7 +16,14 @@ LINES = {
 }
 """Name and colour of each split of the metrics."""
 
-COLUMNS = ("step", "epoch", "split", "loss", "accuracy", "lr", "grad_norm", "images_per_second")
+COLUMNS = (
+    "step", "epoch", "split", "loss", "accuracy", "mean_average_precision", "lr", "grad_norm",
+    "images_per_second",
+)  # fmt: skip
+"""Columns of the CSV; those that no line has are left out."""
+
+SHARES = ("accuracy", "mean_average_precision")
+"""What is measured from 0 to 1, on clean images."""
 
 
 def curves(metrics: Iterable[Mapping[str, Any]], path: Path, *, title: str = "") -> None:
@@ -27,7 +34,7 @@ def curves(metrics: Iterable[Mapping[str, Any]], path: Path, *, title: str = "")
     nor pace.
     """
     metrics = list(metrics)
-    measured = ("loss", "accuracy", "lr", "images_per_second")
+    measured = ("loss", *SHARES, "lr", "images_per_second")
     shown = [name for name in measured if any(name in line for line in metrics)] or ["loss"]
     with style.figure(path, style.WIDE, 2.9 * math.ceil(len(shown) / 2) + 0.4, title) as figure:
         panels = figure.subplots(math.ceil(len(shown) / 2), 2, squeeze=False).flat
@@ -36,12 +43,14 @@ def curves(metrics: Iterable[Mapping[str, Any]], path: Path, *, title: str = "")
         for axes in list(figure.axes)[len(shown) :]:
             axes.set_visible(False)
         style.legend(figure, figure.axes[0].lines)
-    style.numbers(path, COLUMNS, ([line.get(name) for name in COLUMNS] for line in metrics))
+    columns = [name for name in COLUMNS if name not in SHARES or name in shown]
+    style.numbers(path, columns, ([line.get(name) for name in columns] for line in metrics))
 
 
 TITLES = {
     "loss": "Loss",
     "accuracy": "Accuracy",
+    "mean_average_precision": "Mean average precision",
     "lr": "Learning rate",
     "images_per_second": "Images per second",
 }
@@ -51,13 +60,14 @@ def measure(axes: Any, metrics: Iterable[Mapping[str, Any]], name: str) -> None:
     """Draw one number of the metrics over epochs, a line for each split that has it."""
     metrics = list(metrics)
     series = [
-        Line(label, found, colour if name in ("loss", "accuracy") else GREEN)
+        Line(label, found, colour if name in ("loss", *SHARES) else GREEN)
         for split, (label, colour) in LINES.items()
         if (found := points(metrics, split, name))
     ]
-    form = style.percent if name == "accuracy" else style.plainly
-    charts.lines(axes, series, across="epoch", form=form, low=None if name == "accuracy" else 0,
-                 named=False)  # fmt: skip
+    share = name in SHARES
+    form = style.percent if share else style.plainly
+    low = None if share else 0
+    charts.lines(axes, series, across="epoch", form=form, low=low, named=False)
     axes.set_xlim(left=0)
     axes.set_title(TITLES[name])
 

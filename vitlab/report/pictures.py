@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from vitlab.data.labels import in_words
 from vitlab.figures import charts, style
 from vitlab.figures.charts import Line, Row
-from vitlab.metrics import galleries, log_softmax
+from vitlab.metrics import log_softmax
+from vitlab.metrics.tasks import TASKS
 from vitlab.report.document import Figure, Number, Picture, Pictures, Sentence, Sources, say
 from vitlab.report.subject import Subject
 
@@ -79,11 +81,11 @@ def samples(one: Subject, kind: str, words: str) -> Pictures | None:
     names = one.run.provenance["data"]["class_names"]
     sure, answers = np.exp(log_softmax(logits).max(axis=1)), logits.argmax(axis=1)
     pictures = []
-    for place in galleries(logits, labels)[kind]:
+    for place in TASKS[one.config.data.task].galleries(logits, labels)[kind]:
         where = np.flatnonzero(places == place)
         if not len(where):
             continue
-        true, answer = names[labels[place]], names[answers[place]]
+        true, answer = in_words(labels[place], names), names[answers[place]]
         said = f"{true}" if kind == "random" else f"{true} → {answer}, {100 * sure[place]:.0f} %"
         right = None if kind == "random" else bool(labels[place] == answers[place])
         alt = f"{one.split} image {indices[place]}: {true}"

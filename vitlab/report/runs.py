@@ -6,14 +6,14 @@ from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
-from vitlab.config import MODEL_NAMES, shared_fields
+from vitlab.config import BESIDE, MODEL_NAMES, refuse_multilabel, shared_fields
 from vitlab.data.known import KNOWN
 from vitlab.figures import style
 from vitlab.figures import training as figures
 from vitlab.figures.charts import Line
 from vitlab.formatting import between, count, minutes, percent, points, signed
 from vitlab.recipes import ALL_RECIPES
-from vitlab.report import techniques
+from vitlab.report import labels, techniques
 from vitlab.report.document import (
     Block,
     Bullets,
@@ -58,6 +58,9 @@ IDEAS = 7
 
 def report(found: Sequence[Subject]) -> Report:
     """The report of one run, or of several beside each other."""
+    for one in found if len(found) > 1 else ():
+        refuse_multilabel(one.config.data, "a report of several runs compares accuracies", BESIDE)
+    several = found[0].several
     panels = [
         in_short(found),
         *data_panels(found),
@@ -65,12 +68,11 @@ def report(found: Sequence[Subject]) -> Report:
         *models(found),
         *training(found),
         *curves(found),
-        *results(found),
+        *(labels.results(found[0]) if several else results(found)),
         *duel(found),
-        *classes(found),
-        *confidence(found),
+        *(() if several else (*classes(found), *confidence(found))),
         *looks(found),
-        *knowledge(found),
+        *(() if several else knowledge(found)),
         limits(found),
         trials(found),
         provenance(found),
@@ -137,7 +139,7 @@ def cover(found: Sequence[Subject]) -> Tiles:
     time, of = time_of(one)
     return Tiles(
         [
-            accuracy_tile(one, f"{one.split} accuracy"),
+            accuracy_tile(one, f"{one.split} {one.config.data.score.replace('_', ' ')}"),
             Tile(
                 one.number("parameters", millions),
                 "parameters",
@@ -165,18 +167,24 @@ def time_of(one: Subject) -> tuple[Number, str]:
 
 
 def accuracy_tile(one: Subject, what: str) -> Tile:
-    """A run's accuracy with its interval."""
-    interval = one.number("accuracy_interval", between)
-    return Tile(one.number("accuracy"), what, say("{interval}, one model", interval=interval))
+    """A run's accuracy, or its mean average precision, with its interval."""
+    score = one.config.data.score
+    interval = one.number(f"{score}_interval", between)
+    more = say("{interval}, one model", interval=interval)
+    if one.several and one.facts[f"{score}_interval"] is None:
+        more = say("one model")
+    return Tile(one.number(score), what, more)
 
 
 def in_short(found: Sequence[Subject]) -> Panel:
     """What was found, in sentences."""
     first = found[0]
     sentences = [sentence for one in found for sentence in findings(one, brief=len(found) > 1)]
-    known = [one for one in found if one.facts["accuracy"] is not None]
+    known = [one for one in found if one.facts[one.config.data.score] is not None]
     if not known:
         headline = say("{name} has not been evaluated yet", name=first.name)
+    elif first.several:
+        headline = labels.headline(first)
     elif len(found) == 1:
         headline = say(
             "{name} is right on {accuracy} of the {split} images",
@@ -191,7 +199,9 @@ def in_short(found: Sequence[Subject]) -> Panel:
 
 def findings(one: Subject, brief: bool) -> Iterator[Sentence]:
     """What a run's numbers say."""
-    if one.facts["accuracy"] is None:
+    if one.several:
+        yield from labels.findings(one)
+    elif one.facts["accuracy"] is None:
         yield say("{name} has no accuracy before it is evaluated.", name=one.name)
     else:
         yield say(
@@ -218,7 +228,7 @@ def findings(one: Subject, brief: bool) -> Iterator[Sentence]:
             gap=one.number("generalisation_gap", lambda value: points(abs(value))),
             split=one.split,
         )
-    if not brief:
+    if not brief and not one.several:
         yield from of_classes(one)
         yield from of_confidence(one)
     if one.facts["parameters"] is not None:
@@ -320,10 +330,12 @@ def data(one: Subject) -> Panel:
     blocks: list[Block] = [Text(shape)]
     if rows:
         blocks.append(Table(("split", "images", "what for", "hash of its images"), rows))
-    if pictures := samples(one, "random", "{n} {split} images drawn at random, with their class."):
+    called = "labels" if one.several else "class"
+    words = f"{{n}} {{split}} images drawn at random, with their {called}."
+    if pictures := samples(one, "random", words):
         blocks.append(pictures)
     more: list[Block] = []
-    if one.options is not None:
+    if one.options is not None and not one.several:
         options = "".join(
             f" --{name} {shlex.quote(value)}"
             for name, value in one.options.items()
@@ -372,7 +384,9 @@ def curves(found: Sequence[Subject]) -> Iterator[Panel]:
     found = [one for one in found if one.config.optim.optimizer != "lbfgs"]
     if not found:
         return
-    measured = [one for one in found if any("accuracy" in line for line in one.facts.metrics)]
+    measured = [
+        one for one in found if any(one.config.data.score in line for line in one.facts.metrics)
+    ]
     topic = "Training curves"
     if not measured:
         one = found[0]
@@ -400,6 +414,7 @@ def curves(found: Sequence[Subject]) -> Iterator[Panel]:
 
 CURVES = {
     "accuracy": ("Accuracy over epochs.", style.percent, None),
+    "mean_average_precision": ("Mean average precision over epochs.", style.percent, None),
     "loss": ("Loss over epochs.", style.plainly, 0.0),
     "lr": ("Learning rate over epochs.", style.plainly, 0.0),
     "seconds": ("Seconds for one epoch, from the pace of its batches.", style.plainly, 0.0),
@@ -430,23 +445,26 @@ def curve(runs: Sequence[Subject], name: str) -> Figure | None:
     if not series:
         return None
     words, form, low = CURVES[name]
-    return line_chart(series, name, say(words), tuple(where), form=form, low=low)
+    what = name.replace("_", " ")
+    return line_chart(series, what, say(words), tuple(where), form=form, low=low)
 
 
 def of_end(one: Subject) -> Sentence:
     """Where the curves end."""
-    last = {line["split"]: line for line in one.facts.metrics if "accuracy" in line}
+    score = one.config.data.score
+    last = {line["split"]: line for line in one.facts.metrics if score in line}
+    on, what = ("on", "mean average precision ") if one.several else ("of", "")
     words = {"validation": "validation", "train_clean": "clean training"}
     parts = [
         say(
-            f"{{value}} of {name} images",
-            value=Number(percent(last[split]["accuracy"]), (one.at(METRICS, f"{split} accuracy"),)),
+            f"{{value}} {on} {name} images",
+            value=Number(percent(last[split][score]), (one.at(METRICS, f"{split} {score}"),)),
         )
         for split, name in words.items()
         if split in last
     ]
     return say(
-        "{name} after {epochs}: {parts}",
+        f"{{name}} after {{epochs}}: {what}{{parts}}",
         name=one.name,
         epochs=one.number("epochs_done", epochs),
         parts=join(parts, " and "),
@@ -455,8 +473,9 @@ def of_end(one: Subject) -> Sentence:
 
 def of_training(one: Subject) -> Iterator[Sentence]:
     """When the highest threshold was reached, how the last validations differ, and an early end."""
-    where = (one.at(METRICS, "validation accuracy"),)
-    lines = [x for x in one.facts.metrics if x["split"] == "validation" and "accuracy" in x]
+    score = one.config.data.score
+    where = (one.at(METRICS, f"validation {score}"),)
+    lines = [x for x in one.facts.metrics if x["split"] == "validation" and score in x]
     reached = [row for row in one.facts["epochs_to_accuracy"] or () if row["validation"]]
     if reached:
         row = reached[-1]
@@ -473,7 +492,7 @@ def of_training(one: Subject) -> Iterator[Sentence]:
             "The last two validations of {name}, {epochs} apart, differ by {step} points.",
             name=one.name,
             epochs=Number(epochs(last["epoch"] - before["epoch"]), where),
-            step=Number(signed(last["accuracy"] - before["accuracy"]), where),
+            step=Number(signed(last[score] - before[score]), where),
         )
     if one.facts.finished and (stopped := one.facts.finished.get("stopped")):
         yield say(
@@ -544,7 +563,7 @@ def limits(found: Sequence[Subject]) -> Panel:
             sentences.append(
                 say("{name} is not bit-reproducible: {reason}.", name=one.name, reason=reason)
             )
-        if one.split == "validation" and one.facts["accuracy"] is not None:
+        if one.split == "validation" and one.facts[one.config.data.score] is not None:
             sentences.append(
                 say(
                     "{name} was evaluated on validation images, which may have guided choices.",
@@ -598,15 +617,16 @@ def trials(found: Sequence[Subject]) -> Panel:
     blocks: list[Block] = [Bullets(ideas, "Hypothesis")] if ideas else []
     commands = []
     for one in found:
-        if one.facts["accuracy"] is not None and not one.run.predictions(one.split).is_file():
+        known = one.facts[one.config.data.score] is not None
+        if known and not one.run.predictions(one.split).is_file():
             commands.append(f"vitlab evaluate {one.command} --split {one.split}")
         if faithfulness(one) is None:
             commands.append(f"vitlab explain {one.command}")
-        if features_file(one, found) is None:
+        if features_file(one, found) is None and not one.several:
             commands.append(f"vitlab features {one.command}")
     if commands:
         blocks.append(Missing("Not made yet:", "; ".join(commands)))
-    seeds = dict.fromkeys(one.study() for one in found)
+    seeds = dict.fromkeys(one.study() for one in found if not one.several)
     blocks += [Missing("How far other seeds end from one another:", each) for each in seeds if each]
     rest = "What is still to do" if blocks else "Nothing is left to do"
     headline = say("What the numbers suggest" if ideas else rest)
@@ -635,6 +655,8 @@ def between_families(found: Sequence[Subject]) -> Iterator[Sentence]:
 
 def hypotheses(one: Subject) -> Iterator[Sentence]:
     """What a run's numbers suggest beyond their noise, as guesses, each with its command."""
+    if one.several:  # there is no study of such runs
+        return
     interval, train = one.facts["accuracy_interval"], one.facts["train_accuracy"]
     weak = one.config.augment.policy == "none" and not one.config.augment.mixes
     command = one.study("augment.policy=none,trivialaugment")

@@ -82,6 +82,11 @@ class Subject:
         return self.run.config
 
     @property
+    def several(self) -> bool:
+        """Whether an image may have several labels."""
+        return self.config.data.task == "multilabel"
+
+    @property
     def is_cnn(self) -> bool:
         """Whether it has no attention."""
         return self.config.model.kind in ("resnet18", "cnn6", "backbone")

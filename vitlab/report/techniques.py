@@ -101,8 +101,8 @@ TRAINING = (
     Technique(
         "label smoothing",
         lambda c: _on(c.augment.label_smoothing, f"{c.augment.label_smoothing:g}"),
-        "Takes a little of the probability that is asked for the true class and spreads it over "
-        "all classes. Logits then have no reason to grow without end (Szegedy et al., 2016).",
+        "Takes a little of the probability that is asked for the true answer and spreads it over "
+        "all answers. Logits then have no reason to grow without end (Szegedy et al., 2016).",
     ),
     Technique(
         "optimiser",

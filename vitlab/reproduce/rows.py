@@ -5,7 +5,7 @@ A row is a recipe, or a recipe with a few fields changed to train it as its sour
 
 from typing import Any, NamedTuple
 
-from vitlab.config import Config, ViTConfig, fields_of
+from vitlab.config import Config, ViTConfig, fields_of, refuse_multilabel
 from vitlab.errors import ConfigError
 from vitlab.fields import unknown
 from vitlab.recipes import ALL_RECIPES, recipe
@@ -87,7 +87,9 @@ def row_config(name: str, overrides: dict[str, Any] | None = None) -> Config:
         base, changes = name, {}
     else:
         raise ConfigError([unknown(name, {**ROWS, **ALL_RECIPES})])
-    return recipe(base).override({**changes, **(overrides or {})})
+    config = recipe(base).override({**changes, **(overrides or {})})
+    refuse_multilabel(config.data, "a row of the results page has an accuracy", "`vitlab train`")
+    return config
 
 
 def published(name: str) -> Published | None:

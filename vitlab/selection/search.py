@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vitlab.config import BackboneConfig, Config
+from vitlab.config import BackboneConfig, Config, DataConfig, refuse_multilabel
 from vitlab.data import ARRAYS, Data, LabelledImages, Root, open_dataset
 from vitlab.device import choose_device
 from vitlab.errors import ConfigError, DataError, Interrupted, RunError
@@ -100,6 +100,11 @@ def fit(
         RunError: a name that is taken.
         Interrupted: after a signal. Features are kept, so that the same command goes on from them.
     """
+    refuse_multilabel(
+        DataConfig(task=(fields or {}).get("data.task", "multiclass")),
+        "fit compares accuracies",
+        "`vitlab train linear --data.task multilabel` fits a linear classifier on a backbone",
+    )
     if not minutes > 0:
         raise ConfigError([f"minutes={minutes:g} is no time: give more than 0"])
     begun = time.monotonic()

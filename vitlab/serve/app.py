@@ -1,6 +1,6 @@
 """The API and the page as one application.
 
-POST /api/predict   a picture -> the likeliest classes
+POST /api/predict   a picture -> the likeliest classes, or every label that fits
 POST /api/explain   a picture -> a map of what speaks for one of them
 GET  /api/model     the model, its classes and its numbers
 GET  /health/live   the process answers
@@ -41,20 +41,32 @@ one field, error, which says in words what is wrong."""
 
 
 class Guess(BaseModel):
-    """A class and how likely it is."""
+    """A class, or a label, and how likely it is."""
 
     model_config = ConfigDict(populate_by_name=True)
 
     name: str = Field(alias="class", description="name of the class")
     probability: float = Field(ge=0, le=1, description="after temperature scaling")
+    threshold: float | None = Field(
+        default=None,
+        description="probability from which on a picture is given this label; missing where a "
+        "picture has one class",
+    )
 
 
 class Answer(BaseModel):
     """What the model makes of a picture."""
 
     top: list[Guess] = Field(description="likeliest first")
-    certainty: Literal["sure", "fairly sure", "unsure"] = Field(
-        description="sure above 0.9, fairly sure above 0.7, unsure otherwise"
+    certainty: Literal["sure", "fairly sure", "unsure"] | None = Field(
+        default=None,
+        description="sure above 0.9, fairly sure above 0.7, unsure otherwise; of a model of one "
+        "class a picture",
+    )
+    labels: list[Guess] | None = Field(
+        default=None,
+        description="every label that is as likely as its threshold, likeliest first; of a model "
+        "of several labels a picture",
     )
 
 

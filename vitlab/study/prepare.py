@@ -11,7 +11,14 @@ from typing import Any
 
 import torch
 
-from vitlab.config import AugmentConfig, Config, DataConfig, OptimConfig
+from vitlab.config import (
+    BESIDE,
+    AugmentConfig,
+    Config,
+    DataConfig,
+    OptimConfig,
+    refuse_multilabel,
+)
 from vitlab.data import open_dataset
 from vitlab.device import choose_device
 from vitlab.errors import ConfigError, RunError, VitlabError
@@ -116,6 +123,7 @@ def values_of(axis: str, values: dict[str, Any] | Range) -> list[Any]:
 def with_cost(arm: Arm, plan: Plan, data_root: str | None = None) -> Arm:
     """An arm with its parameters, multiply-adds and explanation; ConfigError if it cannot be."""
     config = arm_config(plan.recipe, plan.overrides, arm.changes)
+    refuse_multilabel(config.data, "a study compares accuracies", BESIDE)
     if not config.data.validation_fraction:
         raise ConfigError(["data.validation_fraction=0 leaves a study nothing to compare by"])
     data = replace(open_dataset(config.data, root=data_root).config, train_fraction=1.0)

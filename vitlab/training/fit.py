@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from vitlab.config import Config
 from vitlab.data import Data, Dataset, Root, open_dataset
 from vitlab.data.augment import normalize
+from vitlab.data.augment import targets as make_targets
 from vitlab.data.batches import resize
 from vitlab.device import choose_device, deterministic, enough_memory, multiplies_bf16
 from vitlab.diagnosis import diagnose
@@ -33,7 +33,14 @@ from vitlab.run import Run
 from vitlab.training.autotune import rules, stored_settings
 from vitlab.training.distributed import SINGLE, ProcessGroup, init_distributed
 from vitlab.training.energy import EnergyMeter
-from vitlab.training.evaluation import alarm, evaluate, reason_to_stop, update_best
+from vitlab.training.evaluation import (
+    Chance,
+    alarm,
+    all_right,
+    evaluate,
+    reason_to_stop,
+    update_best,
+)
 from vitlab.training.head import fit_head
 from vitlab.training.logging import ConsoleLogger, MetricsLogger, require_tensorboard
 from vitlab.training.memory import out_of_memory, out_of_memory_building, refuse_excess
@@ -213,6 +220,7 @@ def fit(
     """
     config, state, batches, group = setup.config, setup.state, setup.batches, setup.group
     train, steps, per_epoch = config.train, batches.steps, batches.steps_per_epoch
+    score, chance = config.data.score, Chance.of(config, setup.images.host_labels)
     step = setup.build_step(teacher_answers(teacher, setup) if teacher else None)
     results = StepResults(step, run)
     energy = EnergyMeter(setup.device)
@@ -280,12 +288,12 @@ def fit(
                     state.plateau.update(loss, config.optim.plateau_patience)
                 if evaluating:
                     state.evaluation = numbers
-                    best = update_best(state)
+                    best = update_best(state, score)
                     for split, values in numbers.items():
                         metrics.log({"step": state.step, "epoch": epoch, "split": split, **values})
-                    logger.evaluation(epoch, numbers, best)
+                    logger.evaluation(epoch, numbers, best, score)
                     clean = numbers["train_clean"]
-                    if message := alarm(config, epoch, clean["loss"], clean["accuracy"]):
+                    if message := alarm(config, epoch, clean["loss"], clean[score], chance):
                         state.alarms.append(message)
                         logger.warn(message)
                 reason = reason_to_stop(config, state, per_epoch)
@@ -456,7 +464,7 @@ def overfit_one_batch(
         images = setup.images[: config.train.batch_size]
         labels = setup.images.labels[: config.train.batch_size]
         images = resize(normalize(images, setup.mean, setup.std), state.image_size)
-        targets = F.one_hot(labels, config.data.classes or 0).float()
+        targets = make_targets(labels, labels, 1.0, 0.0, config.data.classes or 0)
         while state.step < steps and accuracy < 1:
             step.set_scalars(min(1.0, (state.step + 1) / 20), setup.dropout_seed(state.step))
             results.add(step(images, targets))
@@ -465,7 +473,7 @@ def overfit_one_batch(
             loss = state.recent[-1]
             with torch.inference_mode():
                 state.model.eval()
-                accuracy = float((state.model(images).argmax(1) == labels).float().mean())
+                accuracy = float(all_right(state.model(images), labels).float().mean())
                 state.model.train()
     learned = accuracy == 1
     verdict = "this set-up can learn" if learned else "this set-up does not learn: look at the rate"

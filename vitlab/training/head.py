@@ -16,7 +16,7 @@ import torch
 from vitlab.data.sampling import class_weights
 from vitlab.device import enough_memory
 from vitlab.frozen import Frozen, last_layer
-from vitlab.metrics import accuracy, loss
+from vitlab.metrics.tasks import TASKS, Task
 from vitlab.run import Run
 from vitlab.training.energy import EnergyMeter
 from vitlab.training.evaluation import update_best
@@ -42,11 +42,13 @@ def fit_head(run: Run, setup: TrainingSetup, logger: ConsoleLogger, tensorboard:
         held_out = frozen.features(examples, validation, quiet=quiet) if len(validation) else None
         labels, classes = examples.labels, config.data.classes
         assert classes is not None
-        weights = class_weights(labels[training], classes, config.train.class_weights)
-        weights = weights[labels[training]]
+        weights = np.ones(len(training))
+        if config.data.task == "multiclass":
+            each = class_weights(labels[training], classes, config.train.class_weights)
+            weights = each[labels[training]]
         if examples.weights is not None:
             weights = weights * examples.weights[training]
-        matrix, bias = logistic_regression(
+        matrix, bias = REGRESSIONS[config.data.task](
             features, labels[training], weights, classes, config.optim.weight_decay
         )
         head = last_layer(state.model)
@@ -55,11 +57,12 @@ def fit_head(run: Run, setup: TrainingSetup, logger: ConsoleLogger, tensorboard:
             head.bias.copy_(torch.from_numpy(bias))
         state.step = setup.batches.steps
         state.add_step_time(time.perf_counter() - begun)
-        numbers = {"train_clean": _evaluate(frozen.logits(features), labels[training])}
+        task = TASKS[config.data.task]
+        numbers = {"train_clean": _evaluate(task, frozen.logits(features), labels[training])}
         if held_out is not None:
-            numbers["validation"] = _evaluate(frozen.logits(held_out), labels[validation])
+            numbers["validation"] = _evaluate(task, frozen.logits(held_out), labels[validation])
         state.evaluation = numbers
-        update_best(state)
+        update_best(state, config.data.score)
         at = {"step": state.step, "epoch": 1.0}
         speed = len(training) / state.recent_seconds
         metrics.log(
@@ -68,7 +71,7 @@ def fit_head(run: Run, setup: TrainingSetup, logger: ConsoleLogger, tensorboard:
         )  # fmt: skip
         for split, values in numbers.items():
             metrics.log({**at, "split": split, **values})
-        logger.evaluation(1.0, numbers, best=False)
+        logger.evaluation(1.0, numbers, best=False, score=config.data.score)
         state.recent, state.recent_seconds = [], 0.0
         state.clock.tick(energy.read())
         state.save(run)
@@ -111,10 +114,37 @@ def logistic_regression(
     return matrix.astype(np.float32), bias.astype(np.float32)
 
 
-def _evaluate(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Loss and accuracy of logits (N, K)."""
+def regression_of_each(
+    features: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    classes: int,
+    weight_decay: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The linear layer, (K, D) and (K,), that says yes or no to each label best.
+
+    A `logistic_regression` for each column of the labels (N, K). A label that all images have, or
+    none, is given by its frequency alone.
+    """
+    matrix = np.zeros((classes, features.shape[1]), np.float32)
+    bias = np.empty(classes, np.float32)
+    for k, column in enumerate(labels.T):
+        if column.min() == column.max():
+            bias[k] = np.log(len(column) + 1) * (1 if column.max() else -1)
+            continue
+        rows, both = logistic_regression(features, column, weights, 2, weight_decay)
+        matrix[k], bias[k] = rows[1] - rows[0], both[1] - both[0]
+    return matrix, bias
+
+
+REGRESSIONS = {"multiclass": logistic_regression, "multilabel": regression_of_each}
+"""What fits the head, by `data.task`."""
+
+
+def _evaluate(task: Task, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Loss and score of logits (N, K)."""
     return {
-        "loss": loss(logits, labels),
-        "accuracy": accuracy(logits, labels),
+        "loss": task.loss(logits, labels),
+        task.score: task.measure(logits, labels),
         "images": len(labels),
     }

@@ -16,6 +16,7 @@ from vitlab.run import Run
 TAGS = {
     "loss": "{split}/loss",
     "accuracy": "{split}/accuracy",
+    "mean_average_precision": "{split}/mean_average_precision",
     "lr": "lr",
     "grad_norm": "grad_norm",
     "images_per_second": "images_per_second",
@@ -32,7 +33,7 @@ class ConsoleLogger:
     def __init__(self, quiet: bool):
         self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
         self._bar = ProgressBar(quiet=quiet, console=self.console)
-        self._accuracy = ""
+        self._score = ""
 
     def __enter__(self) -> Self:
         self._bar.__enter__()
@@ -58,17 +59,20 @@ class ConsoleLogger:
     def step(self, step: int, steps: int, epochs: int, loss: float, speed: float) -> None:
         """Move the live line."""
         epoch = f"epoch {step / steps * epochs:.1f}/{epochs}"
-        numbers = f"loss {loss:.3f}{self._accuracy}  {speed:,.0f} images/s"
+        numbers = f"loss {loss:.3f}{self._score}  {speed:,.0f} images/s"
         self._bar.update(step, steps, epoch, numbers)
 
-    def evaluation(self, epoch: float, numbers: dict[str, dict[str, float]], best: bool) -> None:
-        """Print the line of an evaluation."""
+    def evaluation(
+        self, epoch: float, numbers: dict[str, dict[str, float]], best: bool, score: str
+    ) -> None:
+        """Print the line of an evaluation, whose `score` is called by its name if no accuracy."""
+        name = {"accuracy": "", "mean_average_precision": "mAP "}[score]
         parts = [
-            f"{split.replace('_', ' ')} {values['accuracy']:7.2%} (loss {values['loss']:.3f})"
+            f"{split.replace('_', ' ')} {name}{values[score]:7.2%} (loss {values['loss']:.3f})"
             for split, values in numbers.items()
         ]
         if "validation" in numbers:
-            self._accuracy = f"  accuracy {numbers['validation']['accuracy']:.2%}"
+            self._score = f"  {name.strip() or score} {numbers['validation'][score]:.2%}"
         self.say(f"epoch {epoch:6.1f}  {'  '.join(parts)}{'  best' if best else ''}")
 
     def say(self, message: str | Text) -> None:

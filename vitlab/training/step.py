@@ -36,6 +36,36 @@ Forward = Callable[[Tensor], tuple[Tensor, ...]]
 """Maps images (B, C, H, W) to logits (B, K): those for the labels, then those for a teacher's."""
 
 
+class CrossEntropy:
+    """The loss of one class an image."""
+
+    def weigh(self, targets: Tensor, class_weights: Tensor | float) -> Tensor:
+        """Give the targets (B, K) of a batch the weight that each has in its mean."""
+        weighted = targets * class_weights
+        return weighted / weighted.sum()
+
+    def __call__(self, logits: Tensor, weighted: Tensor) -> Tensor:
+        """The loss of logits (B, K): a sum over whatever part of a batch they are."""
+        return F.cross_entropy(logits, weighted, reduction="sum")
+
+
+class BinaryCrossEntropy:
+    """The loss of several labels an image: a yes or no for each, summed over the labels."""
+
+    def weigh(self, targets: Tensor, class_weights: Tensor | float) -> Tensor:
+        """Targets (B, K) as those of both answers (B, 2, K), weighted for the mean of a batch."""
+        return torch.stack((targets, 1 - targets), dim=1) * class_weights / len(targets)
+
+    def __call__(self, logits: Tensor, weighted: Tensor) -> Tensor:
+        """The loss of logits (B, K): a sum over whatever part of a batch they are."""
+        yes, no = weighted.unbind(dim=1)
+        return -(yes * F.logsigmoid(logits) + no * F.logsigmoid(-logits)).sum()
+
+
+LOSSES = {"multiclass": CrossEntropy(), "multilabel": BinaryCrossEntropy()}
+"""The loss of each `data.task`: linear in its weighted targets, so that parts add up."""
+
+
 class AllLogits(nn.Module):
     """Maps images to all logits of a model, as a module that can be compiled and wrapped."""
 
@@ -82,6 +112,7 @@ class TrainingStep:
         self.precision = precision
         self.compiled = compiled
         self.group = group
+        self.loss = LOSSES[config.data.task]
         self.class_weights = class_weights
         self.teacher = teacher
         self.lr_scale = 0.0
@@ -133,7 +164,7 @@ class TrainingStep:
 
         Args:
             images: normalised, (B, C, H, W).
-            targets: (B, K), rows sum to 1.
+            targets: (B, K); rows sum to 1 where an image has one class.
 
         Returns:
             (loss, gradient norm), float32 (2,) on the device. The loss is this process's part.
@@ -161,8 +192,7 @@ class TrainingStep:
             optimizer.zero_grad()
         # A last, smaller batch is one step of many: not worth a compilation.
         forward = self.forward if self.is_full(images) else self.eager
-        weighted = targets * self.class_weights  # (B, K)
-        targets = weighted / weighted.sum()
+        targets = self.loss.weigh(targets, self.class_weights)
         mine = self.group.slice(len(images))
         if mine.start == mine.stop:  # processes wait for each other: without work, pretend
             images, targets = images[:1], 0 * targets[:1]
@@ -176,7 +206,7 @@ class TrainingStep:
             with nullcontext() if last else self.no_sync():  # the sum of all parts is reduced once
                 with autocast(part.device, self.precision):
                     logits, *second = (each.float() for each in forward(part))
-                loss = F.cross_entropy(logits, wanted, reduction="sum")
+                loss = self.loss(logits, wanted)
                 if second:
                     loss = self._distilled(loss, second[0], part, wanted)
                 # DistributedDataParallel takes the mean over processes, and the loss is their sum.

@@ -73,7 +73,9 @@ async function meet() {
   at("lead").textContent = `${kind[model.card.model] ?? "A network"} answers${maps}.`;
   const some = model.classes.slice(0, 12).join(", ") + (count > 12 ? ", …" : "");
   at("knows").textContent =
-    `It knows ${count} classes: ${some}. It names one of them whatever it is shown, ` +
+    (model.card.task === "multilabel"
+      ? `It knows ${count} labels: ${some}. It gives a picture every one that reaches its threshold, be it none or several, `
+      : `It knows ${count} classes: ${some}. It names one of them whatever it is shown, `) +
     `and sees a picture as ${width} × ${height} pixels.`;
   const megabytes = model.limits.bytes / 1e6;
   at("accepts").textContent = `PNG, JPEG or WebP, up to ${megabytes} MB`;
@@ -93,9 +95,10 @@ const whole = (number) => number.toLocaleString("en");
 
 function facts(card) {
   const rows = [];
-  for (const [split, words] of [["test", "Test accuracy"], ["validation", "Validation accuracy"]]) {
-    if (card[`${split}_accuracy`] == null) continue;
-    const interval = card[`${split}_accuracy_interval`], images = card[`${split}_images`];
+  const [score, called] = card.task === "multilabel" ? ["mean_average_precision", "mean average precision"] : ["accuracy", "accuracy"];
+  for (const [split, words] of [["test", `Test ${called}`], ["validation", `Validation ${called}`]]) {
+    if (card[`${split}_${score}`] == null) continue;
+    const interval = card[`${split}_${score}_interval`], images = card[`${split}_images`];
     const seen = split === "validation" && card.validation_seen;
     const more = [
       interval && `95 % interval ${percent(interval[0])} to ${percent(interval[1])}`,
@@ -103,8 +106,10 @@ function facts(card) {
       seen && `${whole(seen)} of them trained on before`,
       split === "validation" && card.cross_validated && `held out in turn in ${card.cross_validated} folds`,
     ].filter(Boolean).join(", ");
-    rows.push([words, percent(card[`${split}_accuracy`], 2), more]);
+    rows.push([words, percent(card[`${split}_${score}`], 2), more]);
   }
+  const f1 = card.test_micro_f1 ?? card.validation_micro_f1;
+  if (f1 != null) rows.push(["F1 over all labels", percent(f1, 2), card.test_micro_f1 == null ? "at thresholds tuned on these images" : "at thresholds tuned on validation images"]);
   const top = card.test_top3_accuracy ?? card.validation_top3_accuracy;
   if (top != null && card.classes > 3) rows.push(["Right class among three", percent(top, 2)]);
   const error = card.scaled_calibration_error ?? card.calibration_error;
@@ -128,21 +133,31 @@ function facts(card) {
 // The answer
 
 function show(answer) {
-  const [best] = answer.top;
-  const certainty = { sure: "Sure", "fairly sure": "Fairly sure", unsure: "Unsure" }[answer.certainty];
-  const hint = answer.certainty === "unsure" && model.explains ? ": look at the map" : "";
   at("verdict").classList.remove("waiting");
-  at("verdict").textContent =
-    answer.certainty === "unsure" ? `${certainty}${hint}. Perhaps ${best.class}.` : `${certainty}: ${best.class}.`;
-  at("bars").replaceChildren(...answer.top.map((one) => {
+  at("verdict").textContent = answer.labels ? several(answer.labels) : likeliest(answer);
+  const given = new Set((answer.labels ?? answer.top.slice(0, 1)).map((one) => one.class));
+  const all = [...(answer.labels ?? []), ...answer.top.filter((one) => !answer.labels || !given.has(one.class))];
+  at("bars").replaceChildren(...all.map((one) => {
     const fill = element("span", "fill");
     const track = element("span", "track", fill);
     track.setAttribute("aria-hidden", "true");
     // After the first layout, so that the bar grows.
     requestAnimationFrame(() => fill.style.setProperty("--share", `${100 * one.probability}%`));
-    return element("li", "bar",
-      element("span", "name", one.class), element("span", "share", percent(one.probability)), track);
+    const below = answer.labels && !given.has(one.class) ? `, below ${percent(one.threshold, 0)}` : "";
+    return element("li", given.has(one.class) ? "bar given" : "bar",
+      element("span", "name", one.class), element("span", "share", percent(one.probability) + below), track);
   }));
+}
+
+function several(labels) {
+  return labels.length ? `${labels.map((one) => one.class).join(", ")}.` : "None of its labels.";
+}
+
+function likeliest(answer) {
+  const [best] = answer.top;
+  const certainty = { sure: "Sure", "fairly sure": "Fairly sure", unsure: "Unsure" }[answer.certainty];
+  const hint = answer.certainty === "unsure" && model.explains ? ": look at the map" : "";
+  return answer.certainty === "unsure" ? `${certainty}${hint}. Perhaps ${best.class}.` : `${certainty}: ${best.class}.`;
 }
 
 function waiting(words) {

@@ -9,7 +9,7 @@ In terms of scikit-learn: average="macro" over the labels that have images, zero
 Logits that are not finite give NaN, which no comparison calls good.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -171,10 +171,17 @@ FEW_FOR_TEMPERATURE = 200
 """Images; a temperature that was fitted on fewer is a guess, and said to be one."""
 
 
-def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+def fit_temperature(
+    logits: np.ndarray,
+    labels: np.ndarray,
+    loss: Callable[[np.ndarray, np.ndarray], float] = loss,
+) -> float:
     """The number by which logits are divided for the least cross-entropy (Guo et al., 2017).
 
     Between 1/20 and 20. No prediction changes, only its confidence.
+
+    Args:
+        loss: what is made least, of logits and labels.
     """
     from scipy.optimize import minimize_scalar
 
@@ -193,6 +200,11 @@ def certainty(probability: float) -> str:
     return "sure" if probability > 0.9 else "fairly sure" if probability > 0.7 else "unsure"
 
 
+def random_order(images: int) -> np.ndarray:
+    """Places of all images (N,), shuffled with GALLERY_SEED."""
+    return np.random.default_rng(GALLERY_SEED).random(images).argsort()
+
+
 def galleries(logits: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
     """Places of the images that are shown, at most SHOWN of each kind.
 
@@ -200,7 +212,7 @@ def galleries(logits: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
     classified wrongly; `confident-mistakes` are the mistakes of highest confidence, highest first.
     """
     wrong = logits.argmax(axis=1) != labels
-    order = np.random.default_rng(GALLERY_SEED).random(len(labels)).argsort()
+    order = random_order(len(labels))
     surest = np.argsort(-log_softmax(logits).max(axis=1), kind="stable")
     return {
         "random": order[:SHOWN],
