@@ -12,8 +12,6 @@ used as it is; docs/results/folders.json is written anew, a set at a time.
 """
 
 import argparse
-import shlex
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -226,7 +224,10 @@ def main() -> None:
         if not folder.exists():
             SETS[name].make(folder, args.packages)
         found = compare(name, folder, args.minutes)
-        found["command"] = shlex.join(["python", *sys.argv])
+        found["command"] = (
+            "python benchmarks/folders.py --packages PACKAGES --folder FOLDER --minutes "
+            f"{args.minutes:g}"
+        )
         found["machine"] = {
             "device": device_name(device),
             "threads": torch.get_num_threads(),
