@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pages import docs, goals, reliability, results, shipped, speed
+from pages import docs, fit, goals, reliability, results, shipped, speed
 from pages.docs import fill
 from pages.results import PICTURES
 from pages.runs import RECORDS
@@ -144,6 +144,7 @@ def pages() -> dict[Path, str]:
     """The text of every file that is made of records, or has marks for lines that are."""
     texts = {
         results.PAGE: results.page(),
+        fit.PAGE: fit.page(),
         goals.PAGE: goals.page(),
         reliability.PAGE: reliability.page(),
         **speed.pages(),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import results
-from pages import docs, goals, reliability, shipped, speed
+from pages import docs, fit, goals, reliability, shipped, speed
 from pages.results import row
 from pages.runs import RECORDS, by_row, facts
 from results import check, fill, keep
@@ -72,6 +72,18 @@ def test_runs_that_differ_in_their_seed_are_one_line(tmp_path):
     (name, runs), *others = by_row(tmp_path).items()
     assert name == "digits" and not others
     assert row(name, runs)[1:3] == ["**97.00 %** (94.52 % to 99.48 %)", "3"]
+
+
+def test_the_page_of_fit_names_the_sets_on_which_it_loses(tmp_path):
+    assert fit.page(tmp_path).count("Not yet measured.") == 2
+    found = json.loads((ROOT / RECORDS / fit.FOLDERS).read_text())
+    for one, difference, p in zip(found["sets"], (-0.05, -0.04, 0.04, 0.0), (0.01, 0.2, 0.01, 1.0)):
+        one |= {"difference": difference, "p": p}
+    write_json(tmp_path / fit.FOLDERS, found)
+    first = found["sets"][0]["name"]
+    page = fit.page(tmp_path)
+    assert f"worse than by hand on: {first}." in page
+    assert page.count("Not yet measured.") == 1
 
 
 def test_a_page_without_its_marks_is_not_touched():
