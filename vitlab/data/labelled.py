@@ -82,6 +82,20 @@ class LabelledImages:
         return train_validation(self.keys, self.labels, config)
 
 
+class Subset:
+    """Some of the images of an array (N, H, W, C), copied only where they are looked at."""
+
+    def __init__(self, images: np.ndarray, index: np.ndarray):
+        self._images, self._index = images, index
+        self.shape = (len(index), *images.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, places: int | slice | np.ndarray) -> np.ndarray:
+        return self._images[self._index[places]]
+
+
 def key_of(image: np.ndarray) -> int:
     """64 bits of SHA-256 of an image's type, shape and pixels, (H, W, C) uint8 or uint16."""
     digest = hashlib.sha256(f"{image.dtype} {image.shape}".encode())
@@ -125,23 +139,30 @@ def check_classes(dataset: str, class_names: tuple[str, ...]) -> None:
         )
 
 
-def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def statistics(images: np.ndarray | Subset) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel of uint8 images (N, H, W, C), in 0..1.
 
     Counting the values is exact, so neither order nor machine changes the result. The deviation
     of a channel of one value is given as 1, so that images can be divided by it.
     """
-    counts = np.zeros((images.shape[-1], 256), np.int64)
-    part = max(1, (1 << 20) // math.prod(images.shape[1:3]))  # bincount makes int64 of them
-    for start in range(0, len(images), part):
-        for channel, count in enumerate(counts):
-            count += np.bincount(images[start : start + part, ..., channel].ravel(), minlength=256)
+    counts = value_counts(images)
     values = np.arange(256) / 255
     frequencies = counts / counts.sum(axis=1, keepdims=True)
     mean = frequencies @ values
     variance = (frequencies * (values - mean[:, None]) ** 2).sum(axis=1)
     std = np.where(counts.astype(bool).sum(axis=1) > 1, np.sqrt(variance), 1.0)
     return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def value_counts(images: np.ndarray | Subset) -> np.ndarray:
+    """How often each channel of uint8 images (N, H, W, C) has each value: int64 (C, 256)."""
+    counts = np.zeros((images.shape[-1], 256), np.int64)
+    part = max(1, (1 << 20) // math.prod(images.shape[1:3]))  # bincount makes int64 of them
+    for start in range(0, len(images), part):
+        pixels = images[start : start + part]
+        for channel, count in enumerate(counts):
+            count += np.bincount(pixels[..., channel].ravel(), minlength=256)
+    return counts
 
 
 def class_counts(labels: np.ndarray, class_names: Sequence[str]) -> str:

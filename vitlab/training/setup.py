@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vitlab.config import Config
-from vitlab.data import Dataset, statistics
+from vitlab.data import Dataset, Subset, statistics
 from vitlab.data.augment import normalize
 from vitlab.data.batches import Batches, DeviceImages, resize
 from vitlab.data.sampling import class_weights
@@ -86,7 +86,7 @@ class TrainingSetup:
         """
         weights = InitialWeights.read(config, dataset) if initial else None
         examples, (train_index, validation_index) = dataset.examples, dataset.split
-        mean, std = statistics(examples.images[train_index])
+        mean, std = statistics(Subset(examples.images, train_index))
         images = DeviceImages(examples, train_index, device)
         batches = Batches(images, config, mean, std)
         trial = {}
