@@ -235,7 +235,7 @@ def _grey_range(config: DataConfig, source: Source) -> tuple[int, int]:
 
 
 def _sort(images: np.ndarray, order: np.ndarray) -> None:
-    """Put `images[order]` in front, without a second copy: the images may fill half the memory."""
+    """Put `images[order]` in front, without a second copy: the images may be more than memory."""
     rest = np.setdiff1d(np.arange(len(images)), order)
     order = np.concatenate([order, rest])
     done = np.zeros(len(images), bool)
