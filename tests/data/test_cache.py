@@ -16,7 +16,7 @@ from PIL import Image
 
 from vitlab import progress
 from vitlab.config import DataConfig
-from vitlab.data import loading
+from vitlab.data import labelled, loading
 from vitlab.data.images import convert, read
 from vitlab.data.labelled import key_of
 from vitlab.data.splits import hold_out
@@ -179,7 +179,8 @@ def test_decoding_takes_no_memory_for_the_set(monkeypatch):
         return convert(*args)
 
     monkeypatch.setattr(loading, "convert", watched)
-    monkeypatch.setattr(loading, "RESIDENT", 1 << 20)
+    for module in (labelled, loading):
+        monkeypatch.setattr(module, "RESIDENT", 1 << 20)
     before = anonymous()
     classes(Path("photos/many"), "train", "test", count=16)
     found = train_of("photos/many", image_size=(1024, 1024), channels=3)

@@ -18,8 +18,7 @@ from torch import Tensor
 from vitlab.config import Config
 from vitlab.data.augment import RngKey, augment
 from vitlab.data.labelled import LabelledImages, Subset
-from vitlab.data.limits import host_memory
-from vitlab.data.loading import RESIDENT
+from vitlab.data.limits import RESIDENT, host_memory
 from vitlab.data.sampling import balanced_order, places_by_class, weighted_order
 from vitlab.device import to_device
 

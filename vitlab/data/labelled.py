@@ -3,7 +3,8 @@
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+import mmap
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from vitlab.config import DataConfig
 from vitlab.data.arrays import check_images, check_labels
+from vitlab.data.limits import RESIDENT
 from vitlab.data.source import numbered
 from vitlab.data.splits import train_validation
 from vitlab.errors import DataError
@@ -93,7 +95,29 @@ class Subset:
         return len(self._index)
 
     def __getitem__(self, places: int | slice | np.ndarray) -> np.ndarray:
+        ask_for(self._images, np.atleast_1d(self._index[places]))
         return self._images[self._index[places]]
+
+
+def ask_for(images: np.ndarray, places: Iterable[int]) -> None:
+    """Have images of a set that is not in memory read from its file, all of them at once.
+
+    One after another, where they are touched, each would wait for its own and for megabytes around
+    it that are not wanted.
+    """
+    if images.nbytes <= RESIDENT or not hasattr(mmap.mmap, "madvise"):
+        return
+    file = images.base
+    while isinstance(file, np.ndarray):
+        file = file.base
+    if not isinstance(file, mmap.mmap):
+        return
+    size = images[0].nbytes
+    first = images.ctypes.data - np.frombuffer(file, np.uint8).ctypes.data
+    for place in places:
+        begin = first + int(place) * size
+        start = begin - begin % mmap.PAGESIZE
+        file.madvise(mmap.MADV_WILLNEED, start, begin + size - start)
 
 
 def key_of(image: np.ndarray) -> int:

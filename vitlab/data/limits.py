@@ -5,6 +5,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+RESIDENT = 1 << 29
+"""Bytes of images up to which a set may be in memory as a whole. What is larger is read from its
+file where it is needed, and cannot be written into: the system would count it as memory."""
+
 
 def host_memory() -> int:
     """Bytes of the machine's memory that this process may have."""

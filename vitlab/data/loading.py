@@ -25,8 +25,8 @@ import numpy as np
 from vitlab.config import DataConfig
 from vitlab.data.find import cache_folder
 from vitlab.data.images import convert, header, read
-from vitlab.data.labelled import LabelledImages, check_range, key_of
-from vitlab.data.limits import host_memory
+from vitlab.data.labelled import LabelledImages, ask_for, check_range, key_of
+from vitlab.data.limits import RESIDENT, host_memory
 from vitlab.data.source import Items, Source
 from vitlab.data.splits import Split, hold_out
 from vitlab.errors import DataError
@@ -35,10 +35,6 @@ from vitlab.progress import in_threads, tracked
 
 DECODER = 2
 """Number of the way images are decoded; arrays kept under another are not used."""
-
-RESIDENT = 1 << 29
-"""Bytes of images up to which a set may be in memory as a whole. What is larger is read from its
-file where it is needed, and cannot be written into: the system would count it as memory."""
 
 SHOWN_FAILURES = 10
 """Images that cannot be read which an error names; of more only the number."""
@@ -244,6 +240,7 @@ def _sort(images: np.ndarray, order: np.ndarray) -> None:
             continue
         first, place = images[start].copy(), start
         while (source := order[place]) != start:
+            ask_for(images, [source])
             images[place] = images[source]
             done[place], place = True, source
         images[place], done[place] = first, True
