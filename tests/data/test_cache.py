@@ -18,7 +18,7 @@ from vitlab import progress
 from vitlab.config import DataConfig
 from vitlab.data import labelled, loading
 from vitlab.data.images import convert, read
-from vitlab.data.labelled import key_of
+from vitlab.data.labelled import Subset, key_of
 from vitlab.data.splits import hold_out
 from vitlab.errors import DataError
 
@@ -186,6 +186,8 @@ def test_decoding_takes_no_memory_for_the_set(monkeypatch):
     found = train_of("photos/many", image_size=(1024, 1024), channels=3)
     assert found.images.nbytes > 150_000_000 and not found.images.flags.writeable
     assert max(*seen, anonymous()) - before < 60_000_000
+    places = np.array([len(found.images) - 1, 0])  # read from the file's ends
+    assert np.array_equal(Subset(found.images, places)[:], found.images[places])
 
 
 def test_12_bits_in_16_use_all_of_8(tmp_path):
