@@ -41,6 +41,16 @@ def test_images_are_decoded_once_and_stay_on_the_disk_until_they_are_looked_at(m
     assert train_of(**SIZED).fingerprint == first.fingerprint
 
 
+def test_test_images_that_are_drawn_are_decoded_with_the_others(photos, monkeypatch):
+    classes(photos / "whole", "", count=10)
+    train = train_of("photos/whole", **SIZED)
+    monkeypatch.setattr(loading, "read", lambda *_: pytest.fail("decoded twice"))
+    test = test_of("photos/whole", **SIZED)
+    assert (len(train.labels), len(test.labels)) == (24, 6)
+    assert not np.isin(test.keys, train.keys).any()
+    assert test.keys.tolist() == [key_of(image) for image in test.images]
+
+
 def test_a_changed_file_is_decoded_anew(pets):
     before = train_of()
     path = pets / "train" / "ant" / "0.png"
@@ -133,7 +143,7 @@ def test_threads_and_files_change_no_image_and_no_order(mixed, cache, monkeypatc
     monkeypatch.setattr(loading, "read", late)
     monkeypatch.setattr(progress, "PART", 2)
     monkeypatch.setattr(progress, "cores", lambda: 4)
-    for one_of, part in zip((train_of, test_of), parts, strict=True):
+    for one_of, part in zip((test_of, train_of), reversed(parts), strict=True):
         found = one_of("photos/mixed", image_size=(6, 8), channels=3)
         expected = order[part]
         assert np.array_equal(found.keys, keys[expected])

@@ -75,7 +75,7 @@ def load(config: DataConfig, source: Source, split: Split) -> LabelledImages:
     DataError for all that is missing or damaged, naming the files.
     """
     cached = _cache_path(config, source, split)
-    return _from_cache(cached, source.class_names) or _decode(config, source, split, cached)
+    return _from_cache(cached, source.class_names) or _decode(config, source, split)
 
 
 def _read_items(config: DataConfig, source: Source, split: Split) -> tuple[Items, np.ndarray]:
@@ -98,11 +98,12 @@ def _check_every_class(config: DataConfig, labels: np.ndarray, source: Source) -
         )
 
 
-def _decode(config: DataConfig, source: Source, split: Split, cached: Path) -> LabelledImages:
-    """Read, decode and sort the images of a split; draw it where the set has no test split.
+def _decode(config: DataConfig, source: Source, split: Split) -> LabelledImages:
+    """Read, decode, sort and keep the images of a split, or of both where they are drawn.
 
     Threads decode, each into the place of its item; only the sort knows the order.
     """
+    cached = _cache_path(config, source, split)
     items, labels = _read_items(config, source, split if source.has_test else "train")
     size, channels = config.image_size, config.channels
     assert size and channels, "the config is resolved"
@@ -130,22 +131,33 @@ def _decode(config: DataConfig, source: Source, split: Split, cached: Path) -> L
         if skipped and split == "train":
             _check_every_class(config, labels, source)
         order = np.lexsort((labels, keys))
+        parts: dict[Split, np.ndarray] = {split: order}
         if not source.has_test:
-            rest, held_out = hold_out(keys[order], labels[order], config, "test")
-            order = order[held_out if split == "test" else rest]
-        _sort(images, places[order])
-        examples = LabelledImages(
-            images[: len(order)],
-            labels[order],
-            source.class_names,
-            skipped,
-            config.grey_range or (grey_range() if grey_range.cache_info().currsize else None),
-            keys[order],
-        )
+            drawn = hold_out(keys[order], labels[order], config, "test")
+            parts = {"test": order[drawn[1]], "train": order[drawn[0]]}
+            parts = {split: parts.pop(split), **parts}  # the one asked for in front
+        _sort(images, places[np.concatenate(list(parts.values()))])
+        scale = config.grey_range or (grey_range() if grey_range.cache_info().currsize else None)
+        ends = np.cumsum([len(part) for part in parts.values()])
+        found = {
+            name: LabelledImages(
+                images[end - len(part) : end],
+                labels[part],
+                source.class_names,
+                skipped,
+                scale,
+                keys[part],
+            )
+            for (name, part), end in zip(parts.items(), ends, strict=True)
+        }
         # What was skipped is warned of each time.
-        if file is not None and not skipped and _keep(file, cached, examples):
-            return _from_cache(cached, source.class_names) or examples
-        return examples
+        if file is not None and not skipped:
+            for name in reversed(found):  # those in front last: the others leave their file
+                _keep(
+                    _cache_path(config, source, name), found[name], file if name == split else None
+                )
+            return _from_cache(cached, source.class_names) or found[split]
+        return found[split]
     finally:
         if file is not None:  # what is mapped stays there without its name
             with contextlib.suppress(OSError):
@@ -350,18 +362,23 @@ def _from_cache(path: Path, class_names: tuple[str, ...]) -> LabelledImages | No
         return None
 
 
-def _keep(file: Path, cached: Path, examples: LabelledImages) -> bool:
-    """Keep decoded images for the next time; False, with a warning, where that is impossible.
+def _keep(cached: Path, examples: LabelledImages, file: Path | None) -> None:
+    """Keep decoded images for the next time; a warning where that is impossible.
 
     Args:
-        file: what `_room` made, with the images in front.
+        file: what `_room` made, with these images in front, which becomes theirs; None copies them.
     """
+    kept = Path(f"{cached}-images.npy")
     try:
-        with open(file, "r+b") as opened:
-            _write_header(opened, examples.images.shape)
-            opened.truncate(opened.tell() + examples.images.nbytes)
-            os.fsync(opened.fileno())
-        os.replace(file, f"{cached}-images.npy")
+        if file is None:
+            with replacing(kept) as opened:
+                np.save(opened, examples.images, allow_pickle=False)
+        else:
+            with open(file, "r+b") as opened:
+                _write_header(opened, examples.images.shape)
+                opened.truncate(opened.tell() + examples.images.nbytes)
+                os.fsync(opened.fileno())
+            os.replace(file, kept)
         with replacing(cached.with_name(f"{cached.name}-facts.npz")) as opened:
             np.savez(
                 opened,
@@ -371,5 +388,3 @@ def _keep(file: Path, cached: Path, examples: LabelledImages) -> bool:
             )
     except OSError as error:
         warnings.warn(f"decoded images are not kept for the next time: {error}", stacklevel=5)
-        return False
-    return True
