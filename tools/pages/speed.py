@@ -93,13 +93,13 @@ def memory(record: Path = RECORDS / "memory.json") -> str:
         size = f"{one['width']:,} x {one['height']:,}"
         numbers = (gigabytes(one[name]) for name in ("file_bytes", "decoded_bytes"))
         peak = gigabytes(one["peak_anonymous_bytes"])
-        minutes = f"{one['seconds'] / 60:.1f} min"
+        minutes = f"{one['process_seconds'] / 60:.1f} min"
         rows.append((f"{one['images']:,} of {size}", *numbers, peak, minutes))
-    header = ("JPEG files", "on the disk", "decoded", "peak of its own memory", "one epoch took")
+    header = ("JPEG files", "on the disk", "decoded", "peak of its own memory", "processor time")
     limit = gigabytes(found["limit_bytes"])
     return (
         f"Measured on {machine['cores']} cores ({machine['device']}) with a hard limit of {limit} "
-        "for the process and the pages of its files, decoding included, by "
+        "for the process and the pages of its files, decoding and an epoch of training included, by "
         f"`benchmarks/memory.py` (`{found['sets'][0]['command']}`):\n\n" + table(header, rows)
     )
 
