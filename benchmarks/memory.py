@@ -57,7 +57,7 @@ def draw(folder: Path, count: int, size: tuple[int, int]) -> None:
 
 
 def watch(words: list[str], environment: dict[str, str]) -> dict[str, float | int]:
-    """Run a command; its seconds, those of processors, and the peaks of its memory, looked at often."""
+    """Run a command; its seconds, processor time, and peaks of memory, looked at often."""
     begun, before = time.perf_counter(), os.times()
     peaks = {"RssAnon": 0, "VmHWM": 0}
     process = subprocess.Popen(words, env=environment)

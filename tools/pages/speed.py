@@ -99,8 +99,8 @@ def memory(record: Path = RECORDS / "memory.json") -> str:
     limit = gigabytes(found["limit_bytes"])
     return (
         f"Measured on {machine['cores']} cores ({machine['device']}) with a hard limit of {limit} "
-        "for the process and the pages of its files, decoding and an epoch of training included, by "
-        f"`benchmarks/memory.py` (`{found['sets'][0]['command']}`):\n\n" + table(header, rows)
+        "for the process and the pages of its files, decoding and an epoch of training included, "
+        f"by `benchmarks/memory.py` (`{found['sets'][0]['command']}`):\n\n" + table(header, rows)
     )
 
 
