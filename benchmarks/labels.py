@@ -1,14 +1,15 @@
 """What `vitlab fit` makes of 10, 100 and 1,000 labels of CIFAR-10, three draws each.
 
-VITLAB_DATA=FOLDER python benchmarks/labels.py [--minutes 10] [--out FILE]
+VITLAB_DATA=FOLDER python benchmarks/labels.py [--minutes 10] [--backbone NAME] [--out FILE]
 
 The labels are drawn of the training images that the recipe `cpu` has, the same number of every
 class; `fit` knows nothing but these. Its run is then asked for the validation images of that
-recipe, which no label is of, and once, at the end, for the test images. What is measured already is
-not measured again.
+recipe, which no label is of, and once, at the end, for the test images. Beside it, two recipes are
+trained whole on the same labels, from scratch. What is measured already is not measured again.
 """
 
 import argparse
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,17 @@ import numpy as np
 import torch
 
 import vitlab
-from vitlab.data import LabelledImages, load_test, open_dataset
+from vitlab.data import ARRAYS, LabelledImages, load_test, open_dataset
 from vitlab.data.splits import draw
 from vitlab.evaluate import evaluate
 from vitlab.files import read_json, write_json
 from vitlab.frozen import Frozen
 from vitlab.stats import wilson
+from vitlab.training import scale_to_images
 from vitlab.training.provenance import device_name
 
 LABELS, DRAWS = (10, 100, 1_000), 3
+SCRATCH = ("cpu", "cpu-cnn")
 CPU = torch.device("cpu")
 
 
@@ -52,20 +55,45 @@ def right(run: vitlab.Run, examples: LabelledImages, index: np.ndarray) -> int:
     return int((logits.argmax(axis=1) == examples.labels[index]).sum())
 
 
+def from_scratch(recipe: str, some: LabelledImages, folder: Path, name: str, seed: int):
+    """A whole recipe, trained on the labels alone: its run."""
+    fields = {"data.dataset": ARRAYS, "data.validation_fraction": 0.0, "train.seed": seed}
+    config = scale_to_images(vitlab.recipe(recipe).override(fields), len(some.labels))
+    return vitlab.train(config, data=some, out=folder, name=name, device="cpu", quiet=True)
+
+
+def share(correct: int, images: int) -> dict[str, Any]:
+    """An accuracy and its interval."""
+    interval = list(wilson(correct, images))
+    return {"images": images, "accuracy": correct / images, "interval": interval}
+
+
 def measured(
-    labels: int, seed: int, minutes: float, folder: Path, test: LabelledImages
+    labels: int,
+    seed: int,
+    minutes: float,
+    backbones: list[str] | None,
+    folder: Path,
+    test: LabelledImages,
 ) -> dict[str, Any]:
     """Fit one draw of labels, and ask its run for the validation and the test images."""
     dataset = open_dataset(vitlab.recipe("cpu").data)
     examples, (training, validation) = dataset.examples, dataset.split
     some = drawn(examples, training, labels, seed)
     name = f"cifar10-{labels}-{seed}"
+    shutil.rmtree(folder / name, ignore_errors=True)  # of a measurement that was interrupted
     begun = time.monotonic()
-    run = vitlab.Run(folder / name) if (folder / name).exists() else None
-    run = run or vitlab.fit(some, minutes=minutes, out=folder, name=name, device="cpu", seed=seed)
+    run = vitlab.fit(
+        some, minutes=minutes, backbones=backbones, out=folder, name=name, device="cpu", seed=seed
+    )
     took = time.monotonic() - begun
     found = run.selection
     assert found is not None
+    scratch = {}
+    for recipe in SCRATCH:
+        shutil.rmtree(folder / f"{name}-{recipe}", ignore_errors=True)
+        other = from_scratch(recipe, some, folder, f"{name}-{recipe}", seed)
+        scratch[recipe] = share(right(other, examples, validation), len(validation))
     correct = right(run, examples, validation)
     result = evaluate(run, "test", data=test, device="cpu", pictures=False)
     return {
@@ -74,11 +102,8 @@ def measured(
         "seconds": took,
         "chosen": found["chosen"],
         "candidates": found["candidates"],
-        "validation": {
-            "images": len(validation),
-            "accuracy": correct / len(validation),
-            "interval": list(wilson(correct, len(validation))),
-        },
+        "scratch": scratch,
+        "validation": share(correct, len(validation)),
         "test": {
             "images": result["images"],
             "accuracy": result["accuracy"],
@@ -92,6 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--out", type=Path, default=Path("docs/results/fit-cifar10.json"))
+    parser.add_argument("--backbone", action="append", help="default those that are here")
     parser.add_argument("--runs", type=Path, default=Path("runs/labels"))
     args = parser.parse_args()
     record = read_json(args.out) if args.out.exists() else {"rows": []}
@@ -101,7 +127,7 @@ def main() -> None:
         for seed in range(DRAWS):
             if (labels, seed) in done:
                 continue
-            row = measured(labels, seed, args.minutes, args.runs, test)
+            row = measured(labels, seed, args.minutes, args.backbone, args.runs, test)
             record["rows"].append(row)
             record |= {
                 "minutes": args.minutes,

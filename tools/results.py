@@ -35,6 +35,7 @@ from vitlab.run import LOCK, Run
 MARKED: tuple[tuple[Path, str, Callable[[], str]], ...] = (
     (Path("README.md"), "results", results.summary),
     (Path("docs/explain.md"), "maps", shipped.gains),
+    (Path("docs/own-images.md"), "memory", speed.memory),
     (Path("docs/explore.md"), "copies", shipped.copies),
     (Path("docs/explore.md"), "distances", shipped.distances),
     (Path("docs/explore.md"), "probes", shipped.probes),

@@ -18,9 +18,10 @@ import numpy as np
 import torch
 
 from vitlab.config import AugmentConfig, DataConfig, refuse_multilabel
-from vitlab.data import LabelledImages, load_test, open_dataset, statistics
+from vitlab.data import LabelledImages, Subset, load_test, open_dataset, statistics
 from vitlab.data.augment import RngKey, augment
 from vitlab.data.duplicates import near_duplicates
+from vitlab.data.labelled import value_counts
 from vitlab.data.operations import OPERATIONS, magnitudes
 from vitlab.data.splits import draw
 from vitlab.device import choose_device
@@ -168,14 +169,9 @@ def _describe(data: Exploration, test: np.ndarray) -> dict[str, Any]:
         for name, labels in splits.items()
         if len(labels)
     }
-    images = examples.images[data.train]
+    images = Subset(examples.images, data.train)
     mean, std = statistics(images)
-    parts = np.array_split(images, math.ceil(images.size / (1 << 22)))  # bincount makes int64
-    shares = [
-        sum(np.bincount(part[..., channel].ravel(), minlength=256) for part in parts)
-        / images[..., channel].size
-        for channel in range(images.shape[-1])
-    ]
+    values = value_counts(images)
     exploration.samples(
         [list(examples.images[index]) for index in places],
         [index.tolist() for index in places],
@@ -187,7 +183,11 @@ def _describe(data: Exploration, test: np.ndarray) -> dict[str, Any]:
         counts, data.classes, folder / "class-counts", title=f"{data.name}: images by class"
     )
     exploration.intensities(
-        np.stack(shares), mean, std, folder / "intensities", title=f"{data.name}: intensities"
+        values / values.sum(axis=1, keepdims=True),
+        mean,
+        std,
+        folder / "intensities",
+        title=f"{data.name}: intensities",
     )
     return {
         "shape": list(images.shape[1:]),
@@ -290,7 +290,8 @@ def _near_duplicates(data: Exploration, test: np.ndarray) -> list[dict[str, Any]
     """Images by split, and how many have a near copy among the training images; some are drawn."""
     images, labels = data.examples.images, data.examples.labels
     train, validation = data.split
-    pairs = near_duplicates(images[train], images[validation])
+    trained = Subset(images, train)
+    pairs = near_duplicates(trained, Subset(images, validation))
     if pairs:
         shown = np.linspace(0, len(pairs) - 1, min(PAIRS, len(pairs))).round().astype(int)
         rows: dict[str, list[Tile]] = {"training": [], "validation": []}
@@ -303,7 +304,7 @@ def _near_duplicates(data: Exploration, test: np.ndarray) -> list[dict[str, Any]
     counts = {
         "training": (len(train), None),
         "validation": (len(validation), len(pairs)),
-        "test": (len(test), len(near_duplicates(images[train], test))),
+        "test": (len(test), len(near_duplicates(trained, test))),
     }
     return [
         {"split": split, "images": count, "near_duplicates": copies}

@@ -3,16 +3,23 @@
 It goes to standard error and is gone at the end. Where no terminal reads it, there is none.
 """
 
+import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from threading import Event
 from typing import TYPE_CHECKING, Self, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
+PART, THREADS = 16, 4
+"""Items that a thread takes at once, so that handing them over costs nothing, and the most threads:
+what they work on is in memory, and a PNG of 50 megapixels takes 0.6 GB while it is decoded."""
 
 OFTEN = 0.1
 """Seconds between two changes of what is shown: to count fast must not cost more than to work."""
@@ -93,3 +100,38 @@ def tracked(
                 shown_at = time.monotonic()
             yield item
         bar.update(total, total, words, f"{total:,}/{total:,}")
+
+
+def in_threads(
+    function: Callable[[Item], Result], items: Sequence[Item], words: str
+) -> Iterator[Result]:
+    """Yield what a function makes of each item, in their order, and show how many are done.
+
+    A thread on each core works ahead by a few parts, which pays where a function leaves Python.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    stop, waiting = Event(), deque()
+
+    def work(part: Sequence[Item]) -> list[Result]:
+        return [function(item) for item in part if not stop.is_set()]
+
+    def results() -> Iterator[Result]:
+        for first in range(0, len(items), PART):
+            waiting.append(pool.submit(work, items[first : first + PART]))
+            if len(waiting) > 2 * count:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+
+    count = min(cores(), THREADS)
+    with ThreadPoolExecutor(count) as pool:
+        try:
+            yield from tracked(results(), words, len(items))
+        finally:
+            stop.set()  # whoever asks for no more does not wait for the rest
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

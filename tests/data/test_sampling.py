@@ -68,11 +68,17 @@ def test_the_order_depends_on_seed_and_epoch_and_on_nothing_before():
     assert not np.array_equal(epoch(other, 0), epoch(first, 0))
 
 
-def test_images_too_many_for_the_memory_are_gathered_to_the_same_batches(monkeypatch):
-    images, targets = steps_of().batch(2)
-    monkeypatch.setattr(batches, "RESIDENT_SHARE", 0)
-    gathered, same = steps_of().batch(2)
-    assert torch.equal(images, gathered) and torch.equal(targets, same)
+@pytest.mark.parametrize("limit", ["RESIDENT", "RESIDENT_SHARE"])
+def test_images_too_many_for_the_memory_are_gathered_to_the_same_batches(monkeypatch, limit):
+    whole = steps_of()
+    monkeypatch.setattr(batches, limit, 0)
+    gathered = steps_of()
+    assert np.shares_memory(gathered.images._host._images, EXAMPLES.images)
+    assert whole.images._resident is not None and gathered.images._resident is None
+    for images, again in zip(whole.batch(2), gathered.batch(2), strict=True):
+        assert torch.equal(images, again)
+    for some in (slice(3, 9), np.array([7, 2])):
+        assert torch.equal(whole.images[some], gathered.images[some])
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,8 @@ def test_runs_that_differ_in_their_seed_are_one_line(tmp_path):
 def test_the_page_of_fit_names_the_sets_on_which_it_loses(tmp_path):
     assert fit.page(tmp_path).count("Not yet measured.") == 2
     found = json.loads((ROOT / RECORDS / fit.FOLDERS).read_text())
-    for one, difference, p in zip(found["sets"], (-0.05, -0.04, 0.04, 0.0), (0.01, 0.2, 0.01, 1.0)):
+    outcomes = (-0.05, 0.01), (-0.04, 0.2), (0.04, 0.01), (0.0, 1.0)
+    for one, (difference, p) in zip(found["sets"], outcomes, strict=True):
         one |= {"difference": difference, "p": p}
     write_json(tmp_path / fit.FOLDERS, found)
     first = found["sets"][0]["name"]

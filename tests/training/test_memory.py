@@ -2,12 +2,14 @@
 
 import os
 import sys
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from vitlab.config import Config, DataConfig
 from vitlab.data import batches, open_dataset
@@ -16,7 +18,7 @@ from vitlab.inference import BATCH, at_once
 from vitlab.models import build_model
 from vitlab.recipes import ALL_RECIPES, recipe
 from vitlab.run import Run
-from vitlab.training import autotune, evaluation, fit, memory, resume, setup, train
+from vitlab.training import autotune, evaluation, fit, memory, preflight, resume, setup, train
 from vitlab.training.autotune import choose, estimate_seconds, measure, rules, step_images
 from vitlab.training.setup import TrainingSetup
 from vitlab.training.step import TrainingStep
@@ -169,6 +171,32 @@ def test_the_memory_is_what_a_process_may_have(monkeypatch):
     assert 0 < batches.memory(CPU) <= machine
     monkeypatch.setattr(resource, "getrlimit", lambda which: (10**9, 10**9))
     assert batches.memory(CPU) < 10**9
+
+
+def test_a_set_that_stays_in_its_file_is_copied_nowhere(monkeypatch):
+    monkeypatch.setattr(batches, "RESIDENT", 0)
+    images = np.random.default_rng(0).integers(0, 256, (200, 256, 256, 3), np.uint8)
+    config = photos("vit-tiny", side=256, model__patch_size=32, train__batch_size=8)
+    dataset = open_dataset(config.data, (images, np.arange(200) % 3))
+    assert dataset.examples.fingerprint  # keys and order are made
+    tracemalloc.start()
+    built = TrainingSetup.build(config, dataset, CPU, settings=rules(config, CPU))
+    list(preflight.warnings_of_setup(built))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert built.images[:2].shape == (2, 3, 256, 256)
+    assert peak < 0.7 * images.nbytes
+
+
+def test_files_are_counted_before_they_are_read(tmp_path):
+    for number in range(150):
+        path = tmp_path / "photos" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((4, 4), number, np.uint8)).save(path)
+    dataset = open_dataset(DataConfig(dataset=str(tmp_path / "photos")))
+    before = dataset.train_count
+    assert "examples" not in vars(dataset)
+    assert before <= len(dataset.split[0]) <= before + 4
 
 
 def test_calibration_sees_images_in_parts_that_fit(monkeypatch):

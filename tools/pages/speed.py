@@ -8,6 +8,7 @@ from pages.runs import RECORDS
 from vitlab.bench.tables import tables
 from vitlab.files import read_json
 from vitlab.formatting import table
+from vitlab.training.memory import gigabytes
 
 PARTS = {
     "training": "The same plain ViT (DeiT-Tiny's shape at patch 4, 5.4 M parameters) in one "
@@ -80,6 +81,27 @@ def page(found: Mapping[str, Any], name: str, gpus: str) -> str:
                 lines.append(f"{title[0].upper()}{title[1:]}:")
             lines.append(table(header, [[_cell(value) for value in row] for row in rows]))
     return "\n\n".join(lines) + "\n"
+
+
+def memory(record: Path = RECORDS / "memory.json") -> str:
+    """What trainings on large sets take of memory, in Markdown; see benchmarks/memory.py."""
+    if not record.exists():
+        return "Not yet measured."
+    found = read_json(record)
+    machine, rows = found["machine"], []
+    for one in found["sets"]:
+        size = f"{one['width']:,} x {one['height']:,}"
+        numbers = (gigabytes(one[name]) for name in ("file_bytes", "decoded_bytes"))
+        peak = gigabytes(one["peak_anonymous_bytes"])
+        minutes = f"{one['process_seconds'] / 60:.1f} min"
+        rows.append((f"{one['images']:,} of {size}", *numbers, peak, minutes))
+    header = ("JPEG files", "on the disk", "decoded", "peak of its own memory", "processor time")
+    limit = gigabytes(found["limit_bytes"])
+    return (
+        f"Measured on {machine['cores']} cores ({machine['device']}) with a hard limit of {limit} "
+        "for the process and the pages of its files, decoding and an epoch of training included, "
+        f"by `benchmarks/memory.py` (`{found['sets'][0]['command']}`):\n\n" + table(header, rows)
+    )
 
 
 def on_gpu(found: Mapping[str, Any]) -> bool:

@@ -7,7 +7,7 @@ from vitlab.data.dataset import ARRAYS, Data, Dataset, load_test, open_dataset
 from vitlab.data.find import Root, locate, relocate
 from vitlab.data.images import decode
 from vitlab.data.known import KNOWN
-from vitlab.data.labelled import LabelledImages, class_counts, from_arrays, statistics
+from vitlab.data.labelled import LabelledImages, Subset, class_counts, from_arrays, statistics
 from vitlab.data.splits import index_sha256
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Dataset",
     "LabelledImages",
     "Root",
+    "Subset",
     "class_counts",
     "decode",
     "from_arrays",

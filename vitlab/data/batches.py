@@ -2,16 +2,13 @@
 
 Nothing is streamed and nothing is shuffled in place, so resuming needs a step number and
 no loader state, and two arms of a study with one seed see the same images. The whole data
-set lies on the device as uint8; a set too large for that stays where it is, on the disk if it
-was decoded before, and is gathered batch by batch.
+set lies on the device as uint8; a set too large for that stays where it is, which is a file for
+images that were decoded, and is gathered batch by batch.
 """
 
 import math
-import os
-import sys
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,8 +17,9 @@ from torch import Tensor
 
 from vitlab.config import Config
 from vitlab.data.augment import RngKey, augment
-from vitlab.data.labelled import LabelledImages
+from vitlab.data.labelled import LabelledImages, Subset
 from vitlab.data.labels import places_by_class
+from vitlab.data.limits import RESIDENT, host_memory
 from vitlab.data.sampling import balanced_order, weighted_order
 from vitlab.device import to_device
 
@@ -32,7 +30,8 @@ BLOCK_STEPS, BLOCK_BYTES = 16, 1 << 28
 """Steps whose batches are made at once on a GPU, fewer where their images would take more bytes."""
 
 RESIDENT_SHARE = 0.25
-"""Share of a device's memory that images may take before they stay where they are."""
+"""Share of a device's memory that images may take before they stay where they are: on a CPU, which
+reads them as fast from there, no more than RESIDENT either."""
 
 COPIED = 1 << 26
 """Bytes of images that are gathered at once: a set is never there a third time."""
@@ -46,23 +45,24 @@ class DeviceImages:
     """
 
     def __init__(self, examples: LabelledImages, index: np.ndarray, device: torch.device):
-        self._host = examples.images
-        self._index = index
+        self._host = Subset(examples.images, index)
         self.device = device
         self.host_labels = examples.labels[index]
         self.labels = torch.from_numpy(self.host_labels).to(device)
         self.weights = None if examples.weights is None else examples.weights[index]
-        bytes_needed = len(index) * math.prod(examples.images.shape[1:])
-        resident = bytes_needed < RESIDENT_SHARE * memory(device)
-        self._resident = self._fetch(index) if resident else None
+        room = RESIDENT_SHARE * memory(device)
+        if device.type == "cpu":
+            room = min(room, RESIDENT)
+        resident = math.prod(self._host.shape) < room
+        self._resident = self._fetch(np.arange(len(index))) if resident else None
 
     def __len__(self) -> int:
-        return len(self._index)
+        return len(self._host)
 
     def __getitem__(self, index: np.ndarray | slice) -> Tensor:
         """Images (B, C, H, W) uint8 on the device."""
         if self._resident is None:
-            return self._fetch(self._index[index])
+            return self._fetch(np.arange(len(self))[index])
         if isinstance(index, slice):
             return self._resident[index]
         return self._resident[to_device(index, self.device)]
@@ -82,33 +82,7 @@ def memory(device: torch.device) -> int:
     """Bytes of memory of a GPU, or else those that this process may have of the machine's."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
-    return min(_limits())
-
-
-def _limits() -> Iterator[int]:
-    """What the machine has, what `ulimit -v` leaves beside code, and what control groups allow."""
-    import resource
-
-    page = os.sysconf("SC_PAGE_SIZE")
-    yield page * os.sysconf("SC_PHYS_PAGES")
-    if sys.platform != "linux":
-        return
-    most = resource.getrlimit(resource.RLIMIT_AS)[0]
-    if most != resource.RLIM_INFINITY:
-        size, resident = map(int, Path("/proc/self/statm").read_text().split()[:2])
-        yield max(0, most - page * (size - resident))
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        _, controllers, own = line.split(":", 2)
-        root, name = Path("/sys/fs/cgroup"), "memory.max"
-        if controllers:  # the first version of control groups
-            root, name = root / "memory", "memory.limit_in_bytes"
-        if controllers and "memory" not in controllers.split(","):
-            continue
-        folder = root / own.lstrip("/")
-        for file in (place / name for place in (folder, *folder.parents)):
-            # Inside a container the path is one of the host's, and only the root is there.
-            if file.is_relative_to(root) and file.is_file() and (text := file.read_text()).strip():
-                yield from (int(text),) if text.strip().isdigit() else ()
+    return host_memory()
 
 
 def block_steps(config: Config, device: torch.device) -> int:

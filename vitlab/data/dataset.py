@@ -143,12 +143,19 @@ class Dataset:
 
     @property
     def train_count(self) -> int:
-        """Number of training images; before they are read, what is known of it: at least 1."""
+        """Number of training images; before they are read at most that number, and at least 1."""
         if self._given is not None or "examples" in vars(self):
             return len(self.split[0])
         known, config = KNOWN.get(self.config.dataset), self.config
+        if not known and config.unreadable == "skip":
+            return 1
         fraction = (1 - config.validation_fraction) * config.train_fraction
-        return max(1, int(known.train * fraction)) if known else 1
+        if known:
+            return max(1, int(known.train * fraction))
+        labels = self.source.read("train")[1]
+        fraction *= 1 if self.has_test else 1 - config.test_fraction
+        # Shares are rounded in each class.
+        return max(1, int(len(labels) * fraction) - len(self.source.class_names))
 
 
 def open_dataset(config: DataConfig, data: Data = None, root: Root = None) -> Dataset:

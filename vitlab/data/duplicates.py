@@ -11,10 +11,12 @@ Shapes: N images in both sets, D numbers in a sketch, at most 8 * 8 * C.
 """
 
 import hashlib
+import math
 from typing import NamedTuple
 
 import numpy as np
 
+from vitlab.data.labelled import Subset
 from vitlab.errors import DataError
 
 THRESHOLD = 0.15
@@ -49,7 +51,7 @@ class Pair(NamedTuple):
 
 
 def near_duplicates(
-    images_a: np.ndarray, images_b: np.ndarray, threshold: float = THRESHOLD
+    images_a: np.ndarray | Subset, images_b: np.ndarray | Subset, threshold: float = THRESHOLD
 ) -> list[Pair]:
     """Find the images of one set that have a near copy in another.
 
@@ -85,7 +87,9 @@ def near_duplicates(
     return sorted(pairs, key=lambda pair: (pair.distance, pair.b))
 
 
-def duplicates_warning(training: np.ndarray, validation: np.ndarray) -> str | None:
+def duplicates_warning(
+    training: np.ndarray | Subset, validation: np.ndarray | Subset
+) -> str | None:
     """Say how many validation images have a near copy among the training images, if any has."""
     pairs = near_duplicates(training, validation)
     if not pairs:
@@ -101,9 +105,9 @@ def _digest(image: np.ndarray) -> bytes:
     return hashlib.sha256(image.tobytes()).digest()
 
 
-def _sketches(images_a: np.ndarray, images_b: np.ndarray) -> np.ndarray:
+def _sketches(images_a: np.ndarray | Subset, images_b: np.ndarray | Subset) -> np.ndarray:
     """Images of two sets as whitened sketches of length 1: float32 (N, D); flat ones are 0."""
-    block = max(1, min(BLOCK, NUMBERS // images_a[0].size))
+    block = max(1, min(BLOCK, NUMBERS // math.prod(images_a.shape[1:])))
     sketches = np.concatenate(
         [
             _shrink(images[start : start + block])

@@ -132,9 +132,10 @@ def _read(source: bytes | Path, image_size: tuple[int, int], max_pixels: int) ->
             upright = upright.convert("RGBA")
             white = Image.new("RGBA", upright.size, "white")
             upright = Image.alpha_composite(white, upright)
-        grey = upright.mode in ("1", "L")
-        pixels = np.array(upright.convert("L" if grey else "RGB"))
-    return pixels.reshape(*pixels.shape[:2], 1 if grey else 3)
+        mode = "L" if upright.mode in ("1", "L") else "RGB"
+        # Pillow copies even where there is nothing to convert.
+        pixels = np.array(upright if upright.mode == mode else upright.convert(mode))
+    return pixels.reshape(*pixels.shape[:2], -1)
 
 
 def _orientation(image: "Image") -> int:

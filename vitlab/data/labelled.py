@@ -3,7 +3,8 @@
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+import mmap
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -13,6 +14,7 @@ import numpy as np
 from vitlab.config import DataConfig
 from vitlab.data.arrays import check_images, check_labels, check_multi_hot
 from vitlab.data.labels import canonical_order, images_by_class
+from vitlab.data.limits import RESIDENT
 from vitlab.data.source import numbered
 from vitlab.data.splits import train_validation
 from vitlab.errors import DataError
@@ -86,6 +88,42 @@ class LabelledImages:
         return train_validation(self.keys, self.labels, config)
 
 
+class Subset:
+    """Some of the images of an array (N, H, W, C), copied only where they are looked at."""
+
+    def __init__(self, images: np.ndarray, index: np.ndarray):
+        self._images, self._index = images, index
+        self.shape = (len(index), *images.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, places: int | slice | np.ndarray) -> np.ndarray:
+        ask_for(self._images, np.atleast_1d(self._index[places]))
+        return self._images[self._index[places]]
+
+
+def ask_for(images: np.ndarray, places: Iterable[int]) -> None:
+    """Have images of a set that is not in memory read from its file, all of them at once.
+
+    One after another, where they are touched, each would wait for its own and for megabytes around
+    it that are not wanted.
+    """
+    if images.nbytes <= RESIDENT or not hasattr(mmap.mmap, "madvise"):
+        return
+    file = images.base
+    while isinstance(file, np.ndarray):
+        file = file.base
+    if not isinstance(file, mmap.mmap):
+        return
+    size = images[0].nbytes
+    first = images.ctypes.data - np.frombuffer(file, np.uint8).ctypes.data
+    for place in places:
+        begin = first + int(place) * size
+        start = begin - begin % mmap.PAGESIZE
+        file.madvise(mmap.MADV_WILLNEED, start, begin + size - start)
+
+
 def key_of(image: np.ndarray) -> int:
     """64 bits of SHA-256 of an image's type, shape and pixels, (H, W, C) uint8 or uint16."""
     digest = hashlib.sha256(f"{image.dtype} {image.shape}".encode())
@@ -140,23 +178,30 @@ def check_classes(dataset: str, class_names: tuple[str, ...]) -> None:
         )
 
 
-def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def statistics(images: np.ndarray | Subset) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel of uint8 images (N, H, W, C), in 0..1.
 
     Counting the values is exact, so neither order nor machine changes the result. The deviation
     of a channel of one value is given as 1, so that images can be divided by it.
     """
-    counts = np.zeros((images.shape[-1], 256), np.int64)
-    part = max(1, (1 << 20) // math.prod(images.shape[1:3]))  # bincount makes int64 of them
-    for start in range(0, len(images), part):
-        for channel, count in enumerate(counts):
-            count += np.bincount(images[start : start + part, ..., channel].ravel(), minlength=256)
+    counts = value_counts(images)
     values = np.arange(256) / 255
     frequencies = counts / counts.sum(axis=1, keepdims=True)
     mean = frequencies @ values
     variance = (frequencies * (values - mean[:, None]) ** 2).sum(axis=1)
     std = np.where(counts.astype(bool).sum(axis=1) > 1, np.sqrt(variance), 1.0)
     return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def value_counts(images: np.ndarray | Subset) -> np.ndarray:
+    """How often each channel of uint8 images (N, H, W, C) has each value: int64 (C, 256)."""
+    counts = np.zeros((images.shape[-1], 256), np.int64)
+    part = max(1, (1 << 20) // math.prod(images.shape[1:3]))  # bincount makes int64 of them
+    for start in range(0, len(images), part):
+        pixels = images[start : start + part]
+        for channel, count in enumerate(counts):
+            count += np.bincount(pixels[..., channel].ravel(), minlength=256)
+    return counts
 
 
 def class_counts(labels: np.ndarray, class_names: Sequence[str]) -> str:

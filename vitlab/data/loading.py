@@ -1,13 +1,20 @@
 """A source's images become one uint8 array in canonical order; decoded once, kept in the cache.
 
+They are decoded into a file of the cache, mapped into memory, so a set may be larger than memory.
 The cache folder may be deleted at any time.
 """
 
+import contextlib
+import errno
+import fcntl
+import functools
 import hashlib
 import json
 import math
 import os
+import shutil
 import stat
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,13 +25,14 @@ import numpy as np
 from vitlab.config import DataConfig
 from vitlab.data.find import cache_folder
 from vitlab.data.images import convert, header, read
-from vitlab.data.labelled import LabelledImages, check_range, key_of
+from vitlab.data.labelled import LabelledImages, ask_for, check_range, key_of
 from vitlab.data.labels import canonical_order, images_by_class
+from vitlab.data.limits import RESIDENT, host_memory
 from vitlab.data.source import Items, Source
 from vitlab.data.splits import Split, hold_out
 from vitlab.errors import DataError
 from vitlab.files import replacing
-from vitlab.progress import tracked
+from vitlab.progress import in_threads, tracked
 
 DECODER = 2
 """Number of the way images are decoded; arrays kept under another are not used."""
@@ -43,11 +51,14 @@ def survey(config: DataConfig, source: Source) -> tuple[tuple[int, int], int]:
     if isinstance(items, np.ndarray):
         return (items.shape[1], items.shape[2]), items.shape[3]
     try:
-        headers = _each(lambda item: header(item, config.max_pixels), items, config, source)
+        headers = _each(lambda _, item: header(item, config.max_pixels), items, config, source)
         sizes, channels, _ = zip(*dict(headers).values(), strict=True)
     except DataError:
         # Those of broken pixels are named together with those of broken headers.
-        for _ in _each(lambda item: read(item, (1, 1), config.max_pixels), items, config, source):
+        checked = _each(
+            lambda _, item: read(item, (1, 1), config.max_pixels).shape, items, config, source
+        )
+        for _ in checked:
             pass
         raise
     if len(set(sizes)) > 1 and config.image_size is None:
@@ -65,14 +76,7 @@ def load(config: DataConfig, source: Source, split: Split) -> LabelledImages:
     DataError for all that is missing or damaged, naming the files.
     """
     cached = _cache_path(config, source, split)
-    examples = _from_cache(cached, source.class_names)
-    if examples is None:
-        examples = _decode(config, source, split)
-        # What was skipped is warned of each time.
-        if not examples.skipped and _to_cache(cached, examples):
-            # The disk's copy can leave the memory again.
-            examples = _from_cache(cached, source.class_names) or examples
-    return examples
+    return _from_cache(cached, source.class_names) or _decode(config, source, split)
 
 
 def _read_items(config: DataConfig, source: Source, split: Split) -> tuple[Items, np.ndarray]:
@@ -96,40 +100,125 @@ def _check_every_class(config: DataConfig, labels: np.ndarray, source: Source) -
 
 
 def _decode(config: DataConfig, source: Source, split: Split) -> LabelledImages:
-    """Read, decode and sort the images of a split; draw it where the set has no test split."""
+    """Read, decode, sort and keep the images of a split, or of both where they are drawn.
+
+    Threads decode, each into the place of its item; only the sort knows the order.
+    """
+    cached = _cache_path(config, source, split)
     items, labels = _read_items(config, source, split if source.has_test else "train")
-    size, channels, grey_range = config.image_size, config.channels, config.grey_range
+    size, channels = config.image_size, config.channels
     assert size and channels, "the config is resolved"
-    try:
-        images = np.empty((len(items), *size, channels), np.uint8)
-    except MemoryError:
-        needed = len(items) * math.prod(size) * channels / 1e9
-        raise DataError(
-            f"{config.dataset}: {len(items):,} images of {size[0]} x {size[1]} pixels take "
-            f"{needed:.1f} GB, more than there is memory: make data.image_size smaller"
-        ) from None
     keys = np.empty(len(items), np.uint64)
-    places: list[int] = []
-    for place, pixels in _each(
-        lambda item: _pixels(item, config), items, config, source, of_test=split == "test"
-    ):
-        if pixels.dtype == np.uint16 and grey_range is None:
-            grey_range = _grey_range(config, source)
-        keys[len(places)] = key_of(pixels)
-        images[len(places)] = convert(pixels, size, channels, config.fit, grey_range)
-        places.append(place)
-    skipped = len(items) - len(places)
-    images, keys, labels = images[: len(places)], keys[: len(places)], labels[places]
-    if skipped and split == "train":
-        _check_every_class(config, labels, source)
-    order = canonical_order(keys, labels)
-    if not source.has_test:
-        rest, held_out = hold_out(keys[order], labels[order], config, "test")
-        order = order[held_out if split == "test" else rest]
-    _sort(images, order)
-    return LabelledImages(
-        images[: len(order)], labels[order], source.class_names, skipped, grey_range, keys[order]
-    )
+    lock = threading.Lock()
+
+    @functools.cache
+    def grey_range() -> tuple[int, int]:
+        return config.grey_range or _grey_range(config, source)
+
+    def put(place: int, item: Any) -> None:
+        pixels, scale = _pixels(item, config), config.grey_range
+        if pixels.dtype == np.uint16:
+            with lock:  # all wait for the one that reads all
+                scale = grey_range()
+        keys[place] = key_of(pixels)
+        images[place] = convert(pixels, size, channels, config.fit, scale)
+
+    images, file = _room(cached, (len(items), *size, channels), config.dataset)
+    try:
+        done = _each(put, items, config, source, of_test=split == "test")
+        places = np.array([place for place, _ in done], np.int64)
+        skipped = len(items) - len(places)
+        keys, labels = keys[places], labels[places]
+        if skipped and split == "train":
+            _check_every_class(config, labels, source)
+        order = canonical_order(keys, labels)
+        parts: dict[Split, np.ndarray] = {split: order}
+        if not source.has_test:
+            drawn = hold_out(keys[order], labels[order], config, "test")
+            parts = {"test": order[drawn[1]], "train": order[drawn[0]]}
+            parts = {split: parts.pop(split), **parts}  # the one asked for in front
+        _sort(images, places[np.concatenate(list(parts.values()))])
+        scale = config.grey_range or (grey_range() if grey_range.cache_info().currsize else None)
+        ends = np.cumsum([len(part) for part in parts.values()])
+        found = {
+            name: LabelledImages(
+                images[end - len(part) : end],
+                labels[part],
+                source.class_names,
+                skipped,
+                scale,
+                keys[part],
+            )
+            for (name, part), end in zip(parts.items(), ends, strict=True)
+        }
+        # What was skipped is warned of each time.
+        if file is not None and not skipped:
+            for name in reversed(found):  # those in front last: the others leave their file
+                _keep(
+                    _cache_path(config, source, name), found[name], file if name == split else None
+                )
+            return _from_cache(cached, source.class_names) or found[split]
+        return found[split]
+    finally:
+        if file is not None:  # what is mapped stays there without its name
+            with contextlib.suppress(OSError):
+                file.unlink(missing_ok=True)
+
+
+def _room(cached: Path, shape: tuple[int, ...], dataset: str) -> tuple[np.ndarray, Path | None]:
+    """Room for uint8 images (N, H, W, C): a hidden file of the cache or, if it has none, memory.
+
+    Raises DataError where there is not enough of either.
+    """
+    needed, folder = math.prod(shape), cached.parent
+    file = cached.with_name(f".{cached.name}-images.npy.{os.getpid()}.tmp")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(folder)
+        if (free := shutil.disk_usage(folder).free) < needed:
+            raise OSError(
+                errno.ENOSPC,
+                f"they take {needed / 1e9:.1f} GB, and {folder} has {free / 1e9:.1f} GB of room",
+            )
+        with open(file, "w+b") as opened:
+            with contextlib.suppress(OSError):  # not every disk has locks
+                fcntl.flock(opened, fcntl.LOCK_EX)  # and the map holds it
+            _write_header(opened, shape)
+            first = opened.tell()
+            # A page without room on the disk would be a signal, and no error, when it is written.
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(opened.fileno(), 0, first + needed)
+            return np.asarray(np.memmap(opened, np.uint8, "r+", first, shape)), file
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            file.unlink(missing_ok=True)
+        reason = error
+    try:
+        if needed > host_memory():
+            raise MemoryError
+        images = np.empty(shape, np.uint8)
+    except MemoryError:
+        raise DataError(
+            f"{dataset}: {shape[0]:,} images of {shape[1]} x {shape[2]} pixels take "
+            f"{needed / 1e9:.1f} GB, more than there is memory, and cannot be kept on the disk: "
+            f"{reason}. Make data.image_size smaller, or let XDG_CACHE_HOME be a folder with room"
+        ) from None
+    warnings.warn(f"decoded images are not kept for the next time: {reason}", stacklevel=5)
+    return images, None
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what processes that were killed left while they decoded: nobody holds its lock."""
+    for file in folder.glob(".*-images.npy.*.tmp"):
+        with contextlib.suppress(OSError), open(file, "rb") as opened:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.unlink()
+
+
+def _write_header(file: Any, shape: tuple[int, ...]) -> None:
+    """Write how an .npy file of uint8 begins: as long for any number of images."""
+    form = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, form)
 
 
 def _pixels(item: Any, config: DataConfig) -> np.ndarray:
@@ -155,7 +244,7 @@ def _grey_range(config: DataConfig, source: Source) -> tuple[int, int]:
 
 
 def _sort(images: np.ndarray, order: np.ndarray) -> None:
-    """Put `images[order]` in front, without a second copy: the images may fill half the memory."""
+    """Put `images[order]` in front, without a second copy: the images may be more than memory."""
     rest = np.setdiff1d(np.arange(len(images)), order)
     order = np.concatenate([order, rest])
     done = np.zeros(len(images), bool)
@@ -164,30 +253,41 @@ def _sort(images: np.ndarray, order: np.ndarray) -> None:
             continue
         first, place = images[start].copy(), start
         while (source := order[place]) != start:
+            ask_for(images, [source])
             images[place] = images[source]
             done[place], place = True, source
         images[place], done[place] = first, True
 
 
 def _each(
-    function: Callable[[Any], Any],
+    function: Callable[[int, Any], Any],
     items: Items,
     config: DataConfig,
     source: Source,
     of_test: bool = False,
 ) -> Iterator[tuple[int, Any]]:
-    """Apply a reader to every image and yield its place and what was read.
+    """Apply a reader to every image, by place, and yield the place and what was read.
 
     Then all that could not be read are named: in an error, or where they may be left out and
     others remain, in a warning.
     """
-    failures = []
-    for place, item in enumerate(tracked(items, f"reading {config.dataset}")):
+
+    def attempt(place: int) -> Any:
         try:
-            _check_file(item)
-            result = function(item)
+            _check_file(items[place])
+            return function(place, items[place])
         except DataError as error:
-            failures.append(f"  {place}: {error}" if isinstance(item, bytes) else f"  {error}")
+            return error
+
+    words, failures = f"reading {config.dataset}", []
+    if isinstance(items, np.ndarray):  # nothing to decode, nothing for threads
+        results = map(attempt, tracked(range(len(items)), words))
+    else:
+        results = in_threads(attempt, range(len(items)), words)
+    for place, result in enumerate(results):
+        if isinstance(result, DataError):
+            encoded = isinstance(items[place], bytes)
+            failures.append(f"  {place}: {result}" if encoded else f"  {result}")
         else:
             yield place, result
     if not failures:
@@ -252,7 +352,9 @@ def _size_and_time(path: Path) -> tuple[int, int]:
 def _from_cache(path: Path, class_names: tuple[str, ...]) -> LabelledImages | None:
     """Examples whose images stay on the disk until they are used."""
     try:
-        images = np.load(f"{path}-images.npy", mmap_mode="c", allow_pickle=False)
+        file = Path(f"{path}-images.npy")
+        mode = "c" if file.stat().st_size <= RESIDENT else "r"
+        images = np.load(file, mmap_mode=mode, allow_pickle=False)
         facts = np.load(f"{path}-facts.npz", allow_pickle=False)
         grey_range = tuple(facts["grey_range"].tolist()) or None
         return LabelledImages(
@@ -262,19 +364,29 @@ def _from_cache(path: Path, class_names: tuple[str, ...]) -> LabelledImages | No
         return None
 
 
-def _to_cache(path: Path, examples: LabelledImages) -> bool:
-    """Keep decoded images for the next time; False, with a warning, where that is impossible."""
+def _keep(cached: Path, examples: LabelledImages, file: Path | None) -> None:
+    """Keep decoded images for the next time; a warning where that is impossible.
+
+    Args:
+        file: what `_room` made, with these images in front, which becomes theirs; None copies them.
+    """
+    kept = Path(f"{cached}-images.npy")
     try:
-        with replacing(path.with_name(f"{path.name}-images.npy")) as file:
-            np.save(file, examples.images, allow_pickle=False)
-        with replacing(path.with_name(f"{path.name}-facts.npz")) as file:
+        if file is None:
+            with replacing(kept) as opened:
+                np.save(opened, examples.images, allow_pickle=False)
+        else:
+            with open(file, "r+b") as opened:
+                _write_header(opened, examples.images.shape)
+                opened.truncate(opened.tell() + examples.images.nbytes)
+                os.fsync(opened.fileno())
+            os.replace(file, kept)
+        with replacing(cached.with_name(f"{cached.name}-facts.npz")) as opened:
             np.savez(
-                file,
+                opened,
                 labels=examples.labels,
                 keys=examples.keys,
                 grey_range=np.array(examples.grey_range or (), np.int64),
             )
     except OSError as error:
-        warnings.warn(f"decoded images are not kept for the next time: {error}", stacklevel=4)
-        return False
-    return True
+        warnings.warn(f"decoded images are not kept for the next time: {error}", stacklevel=5)

@@ -26,11 +26,11 @@ from vitlab.data import KNOWN
 from vitlab.device import choose_device
 from vitlab.files import read_json, write_bytes, write_json
 from vitlab.formatting import between, duration
+from vitlab.progress import cores
 from vitlab.reproduce.rows import SYSTEMS, published, row_config
 from vitlab.reproduce.smoke import smoke_test
 from vitlab.reproduce.worker import Task, Worker, train_row
 from vitlab.run import Run
-from vitlab.study.engines import cores
 from vitlab.training.signals import stop_request
 
 QUEUE, SMOKE = "queue.json", "smoke.json"

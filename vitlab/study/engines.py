@@ -18,6 +18,7 @@ import torch
 from vitlab.device import choose_device
 from vitlab.errors import ConfigError, VitlabError
 from vitlab.files import write_json
+from vitlab.progress import cores
 
 JOB_MINUTES = 24 * 60
 """Minutes that a job of SLURM may take, unless --job timeout_min says otherwise."""
@@ -246,8 +247,3 @@ def visible_gpus() -> list[str]:
     """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     return named.split(",") if named else [str(k) for k in range(torch.cuda.device_count())]
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from vitlab.config import AugmentConfig, Config, TrainConfig, ViTConfig, fields_of, text
-from vitlab.data import KNOWN, Dataset, LabelledImages, class_counts
+from vitlab.data import KNOWN, Dataset, LabelledImages, Subset, class_counts
 from vitlab.data.duplicates import duplicates_warning
 from vitlab.device import choose_threads, enough_memory
 from vitlab.diagnosis import FEW_IMAGES, SMALL_BATCH
@@ -178,7 +178,7 @@ def warnings_of_setup(setup: TrainingSetup) -> Iterator[str]:
         yield f"train.precision is {setup.settings.precision}"
     yield from warnings_for(config, len(training))
     if config.data.dataset not in KNOWN:  # nobody has looked for copies there
-        warning = duplicates_warning(images[training], images[validation])
+        warning = duplicates_warning(Subset(images, training), Subset(images, validation))
         if warning is not None:
             yield warning
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vitlab.config import BackboneConfig, Config
-from vitlab.data import Dataset, statistics
+from vitlab.data import Dataset, Subset, statistics
 from vitlab.data.augment import normalize
 from vitlab.data.batches import Batches, DeviceImages, resize
 from vitlab.data.sampling import class_weights
@@ -89,7 +89,7 @@ class TrainingSetup:
         if isinstance(config.model, BackboneConfig):
             mean, std = config.model.statistics(examples.images.shape[-1])
         else:
-            mean, std = statistics(examples.images[train_index])
+            mean, std = statistics(Subset(examples.images, train_index))
         images = DeviceImages(examples, train_index, device)
         batches = Batches(images, config, mean, std)
         trial = {}
