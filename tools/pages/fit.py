@@ -113,6 +113,8 @@ def labels(found: Mapping[str, Any]) -> list[str]:
     ]
     minutes_of = [row["seconds"] / 60 for row in found["rows"]]
     chosen = Counter(row["chosen"] for row in found["rows"])
+    taken = "; ".join(f"{name} ({times})" for name, times in chosen.items())
+    threads = count(found["threads"], "thread")
     larger = found["command"] + " --backbone facebook/dinov2-small --out dinov2-small.json"
     return [
         f"`fit` has {count(len(draws[max(draws)]), 'draw')} of labels, the same number of every "
@@ -121,10 +123,10 @@ def labels(found: Mapping[str, Any]) -> list[str]:
         "the draws. What it chooses from is measured on the labels alone, each held out in turn: "
         "with one picture of a class there is nothing to measure, and the simplest is taken. Our "
         "shipped models are not trained on here: they were trained on these pictures, "
-        f"[45,000 of them](results.md). Chosen: {'; '.join(f'{k} ({n})' for k, n in chosen.items())}.",
+        f"[45,000 of them](results.md). Chosen: {taken}.",
         table(("", *(count(number, "label") for number in draws)), lines),
-        f"Measured by `{found['command']}` on {found['device']}, {count(found['threads'], 'thread')}, "
-        f"torch {found['torch']}: {minutes(60 * max(minutes_of))} at most for a draw. A larger "
+        f"Measured by `{found['command']}` on {found['device']}, {threads}, torch "
+        f" {found['torch']}: {minutes(60 * max(minutes_of))} at most for a draw. A larger "
         f"backbone is not yet measured: `{larger}`.",
     ]
 
