@@ -297,9 +297,9 @@ def finetune() -> Config:
     Cost: 10 epochs of a network for images of 224x224 pixels.
     """
     return Config(
-        model=BackboneConfig(dropout=0.1),
-        augment=AugmentConfig(resized_crop=0.7, flip="random", label_smoothing=0.1),
-        optim=OptimConfig(lr=1e-3, layer_decay=0.75, warmup_epochs=1, clip_norm=1.0),
+        model=BackboneConfig(),
+        augment=AugmentConfig(flip="random", label_smoothing=0.1),
+        optim=OptimConfig(lr=3e-4, layer_decay=0.75, warmup_epochs=1, clip_norm=1.0),
         train=TrainConfig(epochs=10, batch_size=32),
     )
 

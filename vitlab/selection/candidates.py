@@ -26,7 +26,7 @@ from vitlab.models.cost import cost
 from vitlab.preprocessing import to_tensor
 from vitlab.pretrained.backbones import resolve
 from vitlab.run import Run
-from vitlab.selection.folds import assign_folds, held_out, linear_logits
+from vitlab.selection.folds import FOLDS, assign_folds, held_out, linear_logits
 from vitlab.training import scale_to_images, train
 from vitlab.training.autotune import estimate_seconds
 from vitlab.training.setup import TrainingSetup
@@ -241,16 +241,27 @@ class Trained(Network):
         return estimate_seconds(config, setup.state.model, self.device, precision, steps)
 
     @property
-    def seconds_per_fold(self) -> float:
-        """What a training on all folds but one is expected to take."""
+    def seconds_of_all(self) -> float:
+        """What a training on all of the pictures is expected to take."""
         return self.seconds_per_epoch * self.config.train.epochs
 
+    @property
+    def seconds_per_fold(self) -> float:
+        """What a training on all folds but one is expected to take."""
+        return self.seconds_of_all * (FOLDS - 1) / FOLDS
+
     def shorten(self, seconds: float, least: int) -> bool:
-        """Take fewer epochs where there is no time for all; False if they would be too few."""
-        epochs = min(self.config.train.epochs, int(seconds / self.seconds_per_epoch))
-        if epochs < min(least, self.config.train.epochs):
+        """Take fewer epochs where there is no time for a fold and for the run, should it be chosen.
+
+        False if they would be too few. What an epoch has learned is looked at after the last one.
+        """
+        whole = self.config.train.epochs
+        epochs = min(whole, int(seconds / self.seconds_per_epoch / (2 - 1 / FOLDS)))
+        if epochs < min(least, whole):
             return False
-        self.config = self.config.override({"train.epochs": epochs})
+        self.config = self.config.override(
+            {"train.epochs": epochs, "train.evaluate_epochs": float(epochs)}
+        )
         return True
 
     @property

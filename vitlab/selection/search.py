@@ -20,7 +20,7 @@ import torch
 
 from vitlab.config import BackboneConfig, Config, DataConfig, refuse_multilabel
 from vitlab.data import ARRAYS, Data, LabelledImages, Root, open_dataset
-from vitlab.device import choose_device
+from vitlab.device import choose_device, multiplies_bf16
 from vitlab.errors import ConfigError, DataError, Interrupted, RunError
 from vitlab.evaluate import store_cross_validation
 from vitlab.formatting import duration
@@ -37,8 +37,8 @@ from vitlab.training import new_path
 from vitlab.training.logging import ConsoleLogger
 from vitlab.training.optim import blocks_of, layer_numbers
 
-FEATURES_SHARE, LAST_SHARE = 0.4, 0.1
-"""Parts of the time for features of frozen networks, and for the run at the end."""
+FEATURES_SHARE = 0.4
+"""Part of the time for features of frozen networks."""
 
 MOST = 10_000
 """Pictures on which a linear classifier is fitted; with more a network of its own pays."""
@@ -139,7 +139,7 @@ def fit(
     if measured:
         trained = list(trainings(pool, config, linear, where))
         candidates += trained
-        try_trainings(trained, path.parent, deadline - LAST_SHARE * 60 * minutes, logger)
+        try_trainings(trained, path.parent, deadline, logger)
     verdict = judge(candidates)
     labels = None
     if labels_per_class is not None and linear:
@@ -304,7 +304,9 @@ def trainings(
         return
     best = judge(on_backbones).chosen
     assert isinstance(best, Linear) and isinstance(best.config.model, BackboneConfig)
-    whole = recipe("finetune").override(seed)
+    # What fewer digits cost is in the answers that it is judged by.
+    fast = {"train.precision": "bf16"} if multiplies_bf16(device) else {}
+    whole = recipe("finetune").override({**seed, **fast})
     whole = replace(whole, data=best.config.data, model=best.config.model)
     backbone = best.config.model.name
     resolved, _ = best.of(np.arange(len(pool)))
@@ -335,30 +337,36 @@ def try_trainings(
 ) -> None:
     """Train candidates fold by fold until a deadline, by `time.monotonic`.
 
-    Each has its share of the time for the first fold; what is left goes to those that are not
-    clearly behind.
+    Each has its share of the time for a fold and for the run, should it be chosen; the last, all of
+    a backbone, has what is left. The rest goes to folds of those that are not clearly behind.
     """
     waiting = [one for one in candidates if not one.note]
+    # Both ways to train a backbone on share a part.
+    kinds = [type(one) for one in waiting]
+    sharing, trained = kinds.count(Trained) + (FineTuned in kinds), []
+
+    def seconds_left() -> float:
+        last = max((one.seconds_of_all for one in trained), default=0.0)
+        return deadline - time.monotonic() - last
+
     with passing_folder(folder) as passing:
-        for left, one in zip(range(len(waiting), 0, -1), waiting, strict=True):
-            allowed = (deadline - time.monotonic()) / left
+        for place, one in enumerate(waiting):
+            allowed = seconds_left() / max(1, sharing - place)
             if allowed <= 0:
                 one.note = "not tried: no time was left"
             elif one.shorten(allowed, LEAST_EPOCHS):
                 one.answer(passing)
+                trained.append(one)
             else:
                 epoch = duration(one.seconds_per_epoch)
                 one.note = f"not tried: a pass over the pictures takes {epoch}"
             logger.say(tried(one))
-        while True:
-            best = judge([one for one in waiting if one.answered.any()] or [*waiting]).chosen
+        while trained:
+            best, left = judge(trained).chosen, seconds_left()
             able = [
                 one
-                for one in waiting
-                if one.answered.any()
-                and not one.done
-                and time.monotonic() + one.seconds_per_fold < deadline
-                and near(one, best)
+                for one in trained
+                if not one.done and one.seconds_per_fold < left and near(one, best)
             ]
             if not able:
                 return

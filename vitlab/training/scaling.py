@@ -3,7 +3,7 @@
 import math
 from collections.abc import Collection
 
-from vitlab.config import Config, fields_of
+from vitlab.config import BackboneConfig, Config, fields_of
 from vitlab.data import KNOWN
 from vitlab.diagnosis import FEW_BATCHES, FEW_STEPS, SMALL_BATCH
 from vitlab.recipes import ALL_RECIPES, recipe
@@ -45,7 +45,8 @@ def scale_to_images(config: Config, images: int, fields: Collection[str] = SCALE
         power = 2 ** int(math.log2(max(1, images // FEW_BATCHES)))
         batch_size = min(batch_size, max(SMALL_BATCH, power, train.accumulate))
     epochs = train.epochs
-    if "train.epochs" in fields:
+    # What is pretrained needs no more looks at fewer images.
+    if "train.epochs" in fields and not isinstance(config.model, BackboneConfig):
         enough = math.ceil(FEW_STEPS / max(1, images // batch_size))
         epochs = max(epochs, min(EPOCHS, enough))
     now, share = fields_of(config), epochs / train.epochs
