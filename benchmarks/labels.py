@@ -3,7 +3,7 @@
 VITLAB_DATA=FOLDER python benchmarks/labels.py [--minutes 10] [--backbone NAME] [--out FILE]
 
 The labels are drawn of the training images that the recipe `cpu` has, the same number of every
-class; `fit` knows nothing but these. Its run is then asked for the validation images of that
+class; `fit` knows nothing but these. Its run is then asked for validation images of that
 recipe, which no label is of, and once, at the end, for the test images. Beside it, two recipes are
 trained whole on the same labels, from scratch. What is measured already is not measured again.
 """
@@ -29,6 +29,9 @@ from vitlab.training.provenance import device_name
 
 LABELS, DRAWS = (10, 100, 1_000), 3
 SCRATCH = ("cpu", "cpu-cnn")
+VALIDATION = 2_000
+"""Validation images that are looked at, drawn at random."""
+
 CPU = torch.device("cpu")
 
 
@@ -79,6 +82,7 @@ def measured(
     """Fit one draw of labels, and ask its run for the validation and the test images."""
     dataset = open_dataset(vitlab.recipe("cpu").data)
     examples, (training, validation) = dataset.examples, dataset.split
+    validation = np.random.default_rng(0).permutation(validation)[:VALIDATION]
     some = drawn(examples, training, labels, seed)
     name = f"cifar10-{labels}-{seed}"
     shutil.rmtree(folder / name, ignore_errors=True)  # of a measurement that was interrupted

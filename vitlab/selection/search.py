@@ -52,7 +52,7 @@ LEAST_EPOCHS = 3
 SIDE = 32
 """Pixels on a side that networks of ours see: those that they were made for."""
 
-LAST_BLOCKS = 2
+LAST_BLOCKS = 3
 """Blocks that are trained where only the last ones are."""
 
 SHIPPED, OURS = "cpu", "mit"
