@@ -95,10 +95,11 @@ def labels(found: Mapping[str, Any]) -> list[str]:
             ours = {
                 "**the run of `fit`, test images**": row["test"]["accuracy"],
                 "**the run of `fit`, validation images**": row["validation"]["accuracy"],
-                **{
-                    f"`{name}` from scratch, whole recipe, validation images": one["accuracy"]
-                    for name, one in row["scratch"].items()
-                },
+                **(
+                    {"`cpu` from scratch, all of it, validation images": row["scratch"]["accuracy"]}
+                    if row["scratch"]
+                    else {}
+                ),
                 **{
                     f"{one['candidate']}, held out of the labels": one["accuracy"]
                     for one in row["candidates"]

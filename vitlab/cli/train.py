@@ -150,8 +150,12 @@ def fit(args: Namespace) -> int:
     if args.json:
         print_json({"run": str(run.path), **found})
         return 0
-    print_table(HEAD, cells(found["candidates"]))
+    rows = found["candidates"]
+    print_table(HEAD, cells([row for row in rows if row["pictures"]]))
     print()
+    for row in rows:
+        if not row["pictures"]:
+            print(f"{row['candidate']}: {row['verdict']}")
     print_paragraph(found["advice"])
     if found["labels"]:
         print_paragraph(found["labels"]["sentence"])

@@ -35,6 +35,7 @@ from vitlab.inference import TrainedModel, load, open_examples
 from vitlab.ledger import open_split, record_opening
 from vitlab.metrics.tasks import brief
 from vitlab.models import ViT, build_model
+from vitlab.models.cost import cost
 from vitlab.pretrained import open_run
 from vitlab.progress import tracked
 from vitlab.records import Split
@@ -42,8 +43,11 @@ from vitlab.run import Run
 
 __all__ = ["METHODS", "choose", "compute_maps", "explain"]
 
-MEASURED = 256
-"""Images on which the faithfulness of maps is measured."""
+MEASURED, FEWEST = 256, 16
+"""Images on which the faithfulness of maps is measured, and how few do on a CPU."""
+
+MACS = 1.4e10
+"""Multiply-adds of one look at all of them on a CPU, at most: hundreds of looks take minutes."""
 
 LONGEST = 1024
 """Most pixels on the longer side of a picture that is drawn."""
@@ -117,7 +121,7 @@ def explain(
         if split == "test":
             record_opening(run, model.checkpoint, examples.fingerprint)
         places = np.random.default_rng(SEED).permutation(index)
-        places, measured = places[:count], np.sort(places[:MEASURED])
+        places, measured = places[:count], np.sort(places[: _measured(run, model.device)])
         pictures = _drawn(examples, places, shown)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -144,6 +148,13 @@ def explain(
         if examples is not None:
             _draw_model(model, examples.images[measured], folder, quiet)
     return {"folder": str(folder), "pictures": answers, "faithfulness": result}
+
+
+def _measured(run: Run, device: torch.device) -> int:
+    """On how many images the faithfulness of a run's maps is measured."""
+    if device.type != "cpu":
+        return MEASURED
+    return min(MEASURED, max(FEWEST, int(MACS / cost(run.config).macs)))
 
 
 def _some_images(

@@ -161,7 +161,6 @@ def fit(
             "labels": labels,
         }
     )
-    logger.say(verdict.advice())
     return run
 
 
