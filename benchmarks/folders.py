@@ -50,9 +50,10 @@ def digits(folder: Path, packages: Path) -> None:
     """The digits of scikit-learn, of 8 x 8 pixels."""
     from sklearn.datasets import load_digits
 
-    found = load_digits()
-    for place, (image, label) in enumerate(zip(found.images, found.target, strict=True)):
-        save(Image.fromarray((image * 15.9).astype(np.uint8)), folder / str(label), place)
+    pixels, labels = load_digits(return_X_y=True)
+    for place, (image, label) in enumerate(zip(np.asarray(pixels), labels, strict=True)):
+        eight = (image.reshape(8, 8) * 15.9).astype(np.uint8)
+        save(Image.fromarray(eight), folder / str(label), place)
 
 
 def stamps(folder: Path, packages: Path) -> None:

@@ -118,13 +118,13 @@ def measured(
 
 def main() -> None:
     """Measure what is missing, and write after every draw."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--out", type=Path, default=Path("docs/results/fit-cifar10.json"))
     parser.add_argument("--backbone", action="append", help="default those that are here")
     parser.add_argument("--runs", type=Path, default=Path("runs/labels"))
     args = parser.parse_args()
-    record = read_json(args.out) if args.out.exists() else {"rows": []}
+    record: dict[str, Any] = read_json(args.out) if args.out.exists() else {"rows": []}
     done = {(row["labels"], row["draw"]) for row in record["rows"]}
     test = load_test(open_dataset(vitlab.recipe("cpu").data))
     for labels in LABELS:

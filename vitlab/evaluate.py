@@ -406,18 +406,17 @@ def _summarize(target: StoredResult) -> dict[str, Any]:
     arrays = _load(run, target.name)
     # Temperature and thresholds are always those of validation logits, of just this checkpoint.
     validation = target if target.key == "validation" else target.find("validation")
-    fitted = None if validation is None else _load(run, validation.name)
+    known = None if validation is None else _load(run, validation.name)
+    fitted = None if known is None else (known["logits"], known["labels"])
     names, task = run.provenance["data"]["class_names"], TASKS[run.config.data.task]
-    summary = task.summarize(
-        arrays["logits"], arrays["labels"], names, fitted and (fitted["logits"], fitted["labels"])
-    )
+    summary = task.summarize(arrays["logits"], arrays["labels"], names, fitted)
     lines = [line for line in run.metrics if line["step"] <= target.checkpoint.step]
     clean = [line[task.score] for line in lines if line["split"] == "train_clean"]
     finished = run.finished or {}
     reached = {"epochs_to_accuracy": epochs_to_accuracy(lines)} if task.score == "accuracy" else {}
     return {
         **summary,
-        "temperature_images": fitted and len(fitted["labels"]),
+        "temperature_images": fitted and len(fitted[1]),
         f"train_{task.score}": clean[-1] if clean else None,
         "generalisation_gap": clean[-1] - summary[task.score] if clean else None,
         "seconds_per_epoch": finished.get("seconds_per_epoch"),

@@ -173,7 +173,9 @@ def _sample(runs: Sequence[Run], examples: LabelledImages) -> tuple[np.ndarray, 
             "that the other is evaluated on. Give both the same validation_fraction and split_seed"
         )
     if not len(validation):
-        raise RunError(f"{runs[0].path} has no validation split: data.validation_fraction=0")
+        raise RunError(
+            f"{runs[0].path} has no validation split: train with data.validation_fraction above 0"
+        )
     return _some(train, examples, FITTED), _some(validation, examples, MEASURED)
 
 

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -154,7 +155,7 @@ def last_layer(model: nn.Module) -> nn.Linear:
     return last
 
 
-def open_backbone(name: str, channels: int, device: torch.device) -> Frozen:
+def open_backbone(name: str, channels: Literal[1, 3], device: torch.device) -> Frozen:
     """A pretrained backbone by name, for images of so many channels; DataError if there is none."""
     data = DataConfig(image_size=(224, 224), channels=channels, classes=2)
     config = resolve(Config(data=data, model=BackboneConfig(name=name)))

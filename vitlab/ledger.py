@@ -50,7 +50,9 @@ def open_split(
     examples = open_examples(run, data, data_root)
     _, index = run.split.index
     if not len(index):
-        raise RunError(f"{run.path} has no validation split: data.validation_fraction=0")
+        raise RunError(
+            f"{run.path} has no validation split: it was trained with --data.validation_fraction 0"
+        )
     return examples, index
 
 

@@ -153,7 +153,7 @@ def _decode(config: DataConfig, source: Source, split: Split) -> LabelledImages:
         }
         # What was skipped is warned of each time.
         if file is not None and not skipped:
-            for name in reversed(found):  # those in front last: the others leave their file
+            for name in reversed(parts):  # those in front last: the others leave their file
                 _keep(
                     _cache_path(config, source, name), found[name], file if name == split else None
                 )

@@ -115,7 +115,7 @@ def summarize(
     right = (given & has).sum(axis=0)
     precision, recall = right / given.sum(axis=0).clip(1), right / has.sum(axis=0).clip(1)
     f1 = 2 * right / (given.sum(axis=0) + has.sum(axis=0)).clip(1)
-    present = has.any(axis=0)
+    present = np.asarray(has.any(axis=0))
     by_label = {
         "average_precision": average_precision(logits, labels),
         "threshold": thresholds,

@@ -209,7 +209,7 @@ def open_body(cfg: BackboneConfig) -> tuple[nn.Module, int]:
 def create_timm(name: str, pretrained: bool) -> Any:
     """A model of timm without its head."""
     try:
-        import timm
+        import timm  # pyright: ignore[reportMissingImports]
     except (ImportError, RuntimeError) as error:  # timm needs a torchvision that fits to torch
         raise ConfigError([f"{name} needs timm, which cannot be imported here: {error}"]) from None
     try:

@@ -129,13 +129,14 @@ def package_file() -> Path:
 
 
 Size = tuple[int, int]
-Colour = tuple[float, float, float]
+Colour = tuple[float, ...]
 
 
 def _description(name: str) -> tuple[Size, Colour, Colour, str | None]:
     """Input size, mean and deviation of a backbone, and its architecture if it is of the Hub."""
     if name == EFFICIENTNET:
-        return EfficientNetLite0.input_size, (127 / 255,) * 3, (128 / 255,) * 3, None
+        mean, deviation = 127 / 255, 128 / 255
+        return EfficientNetLite0.input_size, (mean,) * 3, (deviation,) * 3, None
     if name.startswith(TIMM):
         settings = create_timm(name, pretrained=False).pretrained_cfg
         _, height, width = settings["input_size"]
@@ -202,8 +203,8 @@ def _hub_facts(name: str) -> Facts:
 
         if _cached(name):
             size = os.path.getsize(str(huggingface_hub.try_to_load_from_cache(name, WEIGHTS)))
-            licenses = dict.fromkeys(DOCUMENTED, "apache-2.0")
-            return Facts(name, licenses.get(name, "unknown"), size / 1e6, True)
+            license = "apache-2.0" if name in DOCUMENTED else "unknown"
+            return Facts(name, license, size / 1e6, True)
         found = huggingface_hub.HfApi().model_info(name, files_metadata=True)
     sizes = {one.rfilename: one.size for one in found.siblings or ()}
     size = sizes.get(WEIGHTS)

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import zip_longest
-from typing import Any
+from typing import Any, cast
 
 from vitlab.config import BESIDE, MODEL_NAMES, refuse_multilabel, shared_fields
 from vitlab.data.known import KNOWN
@@ -452,7 +452,9 @@ def curve(runs: Sequence[Subject], name: str) -> Figure | None:
 def of_end(one: Subject) -> Sentence:
     """Where the curves end."""
     score = one.config.data.score
-    last = {line["split"]: line for line in one.facts.metrics if score in line}
+    last = {
+        line["split"]: cast("dict[str, Any]", line) for line in one.facts.metrics if score in line
+    }
     on, what = ("on", "mean average precision ") if one.several else ("of", "")
     words = {"validation": "validation", "train_clean": "clean training"}
     parts = [

@@ -19,7 +19,7 @@ import torch
 
 from vitlab.config import Config
 from vitlab.data import ARRAYS, Dataset, LabelledImages, Root, open_dataset
-from vitlab.data.images import convert
+from vitlab.data.images import Fit, convert
 from vitlab.frozen import Frozen
 from vitlab.inference import compute_logits, load
 from vitlab.models.cost import cost
@@ -45,7 +45,7 @@ class Pool:
     """
 
     def __init__(self, examples: LabelledImages, config: Config, seed: int):
-        self.fit = config.data.fit
+        self.fit: Fit = config.data.fit
         self.class_names = examples.class_names
         self.index, _ = examples.split(config.data)
         """Places of the pictures among all, sorted."""
