@@ -142,12 +142,12 @@ def test_folds_share_classes_evenly_and_keep_copies_together():
 class Answers(Candidate):
     """A candidate of a given name that is right about so many of 200 pictures."""
 
-    def __init__(self, name, pool, right, config=None):
-        super().__init__(name, pool)
-        self.config = config
-        self.logits = np.eye(2)[np.where(np.arange(200) < right, pool.labels, 1 - pool.labels)]
-
     megabytes = None
+
+    def __init__(self, name, pool, right, config=None, megabytes=1.0):
+        super().__init__(name, pool)
+        self.config, self.megabytes = config, megabytes
+        self.logits = np.eye(2)[np.where(np.arange(200) < right, pool.labels, 1 - pool.labels)]
 
 
 class Pictures:
@@ -162,9 +162,12 @@ class Pictures:
 def test_the_larger_model_must_earn_its_place():
     pool = Pictures()
     simple, same, better = (Answers(n, pool, r) for n, r in (("a", 150), ("b", 150), ("c", 170)))
+    larger, equal = Answers("d", pool, 171, megabytes=9.0), Answers("e", pool, 171)
     control = Answers("control", pool, 199, config=None)
-    for one in (simple, same, better):
+    for one in (simple, same, better, larger, equal):
         one.config = type("Config", (), {"sha256": one.name})
+    assert judge([better, larger]).chosen is better
+    assert judge([better, equal]).chosen is equal
     assert judge([control, simple, same]).chosen is simple
     verdict = judge([control, simple, same, better])
     assert verdict.chosen is better
