@@ -358,7 +358,7 @@ def try_trainings(
                 trained.append(one)
             else:
                 epoch = duration(one.seconds_per_epoch)
-                one.note = f"not tried: a pass over the pictures takes {epoch}"
+                one.note = f"not tried: no time for {LEAST_EPOCHS} passes of {epoch} each"
             logger.say(tried(one))
         while trained:
             best, left = judge(trained).chosen, seconds_left()
