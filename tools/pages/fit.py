@@ -112,7 +112,7 @@ def labels(found: Mapping[str, Any]) -> list[str]:
         [name, *(_mean(by[number]) if number in by else "-" for number in draws)]
         for name, by in rows.items()
     ]
-    minutes_of = [row["seconds"] / 60 for row in found["rows"]]
+    longest = max(row["seconds"] for row in found["rows"])
     chosen = Counter(row["chosen"] for row in found["rows"])
     taken = "; ".join(f"{name} ({times})" for name, times in chosen.items())
     threads = count(found["threads"], "thread")
@@ -127,7 +127,7 @@ def labels(found: Mapping[str, Any]) -> list[str]:
         f"[45,000 of them](results.md). Chosen: {taken}.",
         table(("", *(count(number, "label") for number in draws)), lines),
         f"Measured by `{found['command']}` on {found['device']}, {threads}, torch "
-        f" {found['torch']}: {minutes(60 * max(minutes_of))} at most for a draw. A larger "
+        f"{found['torch']}: {minutes(longest)} at most for a draw. A larger "
         f"backbone is not yet measured: `{larger}`.",
     ]
 
