@@ -37,7 +37,7 @@ from vitlab.training import new_path
 from vitlab.training.logging import ConsoleLogger
 from vitlab.training.optim import blocks_of, layer_numbers
 
-FEATURES_SHARE = 0.4
+FEATURES_SHARE = 0.6
 """Part of the time for features of frozen networks."""
 
 MOST = 10_000
