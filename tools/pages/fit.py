@@ -75,7 +75,8 @@ def folders(found: Mapping[str, Any]) -> list[str]:
         f"number of sets. `fit` is worse than by hand on: {', '.join(worse) or 'none'}.",
         table(HEAD, rows),
         "\n".join(f"- {line}" for line in sources),
-        f"Measured by {'; '.join(commands)} on {'; '.join(sorted(machines))}.",
+        f"Measured by {'; '.join(commands)} on {'; '.join(sorted(machines))}, partly beside "
+        "other programs.",
     ]
 
 
