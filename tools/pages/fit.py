@@ -72,7 +72,8 @@ def folders(found: Mapping[str, Any]) -> list[str]:
         "reference network of `efficientnet-lite-pytorch`, pictures stretched to 224 x 224 by "
         "Pillow, scikit-learn's logistic regression as it comes. Intervals are 95 %; p is "
         "McNemar's, on the pictures that one of the two is wrong about, not adjusted for the "
-        f"number of sets. `fit` is worse than by hand on: {', '.join(worse) or 'none'}.",
+        f"number of sets. With p below {LEVEL:g} `fit` is worse than by hand on: "
+        f"{', '.join(worse) or 'none'}.",
         table(HEAD, rows),
         "\n".join(f"- {line}" for line in sources),
         f"Measured by {'; '.join(commands)} on {'; '.join(sorted(machines))}, partly beside "
