@@ -13,7 +13,7 @@ from vitlab.cli import main
 from vitlab.errors import RunError
 from vitlab.evaluate import evaluate
 from vitlab.explain import explain
-from vitlab.selection.candidates import Candidate
+from vitlab.selection.candidates import Candidate, Trained
 from vitlab.selection.folds import FOLDS, NEVER, assign_folds
 from vitlab.selection.verdict import judge
 
@@ -157,6 +157,14 @@ class Pictures:
 
     def __len__(self):
         return 200
+
+
+def test_a_training_leaves_time_for_the_run_should_it_be_chosen():
+    one = object.__new__(Trained)
+    one.config, one.seconds_per_epoch = vitlab.recipe("finetune"), 10.0
+    assert one.shorten(90, least=3) and one.config.train.epochs == 5
+    assert one.seconds_per_fold + one.seconds_of_all <= 90
+    assert not one.shorten(30, least=3)
 
 
 def test_the_larger_model_must_earn_its_place():

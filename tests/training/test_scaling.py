@@ -48,3 +48,8 @@ def test_the_memory_in_the_header_is_that_of_the_scaled_batch(tmp_path, capsys):
     printed = capsys.readouterr().err
     assert "train.batch_size=32, 256 in the recipe" in printed
     assert "32 images at once" in printed and "256 images at once" not in printed
+
+
+def test_a_pretrained_network_needs_no_more_epochs_for_fewer_images():
+    few = scale_to_images(recipe("finetune"), 100).train
+    assert few.epochs == recipe("finetune").train.epochs and few.batch_size == 32

@@ -156,6 +156,7 @@ def fit(args: Namespace) -> int:
     for row in rows:
         if not row["pictures"]:
             print(f"{row['candidate']}: {row['verdict']}")
+    print()
     print_paragraph(found["advice"])
     if found["labels"]:
         print_paragraph(found["labels"]["sentence"])
