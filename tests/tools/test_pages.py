@@ -167,10 +167,16 @@ def test_the_share_of_peak_is_that_of_the_device_that_trained(tmp_path):
     peak = goals.training_flops(MEASURED) / goals.warm_seconds(MEASURED) / 0.25
     for device, folder in ((origin["device"], "speed"), ("a Cray-1", "speed-cray")):
         training = {"matrix_peak": {origin["precision"]["value"]: peak}}
-        found = {"machine": {"device": device}, "training": training}
+        machine = {"device": device, "cpu_capability": origin["cpu_capability"]}
+        found = {"machine": machine, "training": training}
         write_json(tmp_path / folder / "bench.json", found)
         assert goals.share_of_peak(MEASURED, tmp_path) == "0.25"
         peak = 1.0
+    write_json(
+        tmp_path / "speed/bench.json",
+        found | {"machine": machine | {"device": origin["device"], "cpu_capability": "another"}},
+    )
+    assert goals.share_of_peak(MEASURED, tmp_path) == "-"
 
 
 def test_every_machine_has_a_page_of_speed_and_the_first_names_the_gpus(tmp_path):
@@ -178,10 +184,15 @@ def test_every_machine_has_a_page_of_speed_and_the_first_names_the_gpus(tmp_path
     write_json(tmp_path / "speed/bench.json", record)
     record["training"]["device"], record["machine"]["device"] = "cuda", "a Cray-1"
     write_json(tmp_path / "speed-cray/bench.json", record)
-    pages = speed.pages(tmp_path)
-    assert set(pages) == {Path("docs/speed.md"), Path("docs/speed-cray.md")}
-    assert "On a GPU: [a Cray-1](speed-cray.md)." in pages[Path("docs/speed.md")]
-    assert "on a Cray-1" in pages[Path("docs/speed-cray.md")]
+    record["training"] |= {"device": "cpu", "matrix_peak": {"fp32": 1e11, "bf16": 2e11}}
+    record["machine"]["device"] = "a Cray-2"
+    write_json(tmp_path / "speed-bf16/bench.json", record)
+    pages = {path.stem: text for path, text in speed.pages(tmp_path).items()}
+    assert set(pages) == {"speed", "speed-bf16", "speed-cray"}
+    assert "On a GPU: [a Cray-1](speed-cray.md)." in pages["speed"]
+    assert "What a CPU that does gains: [a Cray-2](speed-bf16.md)." in pages["speed"]
+    assert pages["speed-cray"].startswith("# Speed on a Cray-1")
+    assert pages["speed-bf16"].startswith("# Speed on a Cray-2, AVX2 with native bf16")
 
 
 SHOWN = """# A page

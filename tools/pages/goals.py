@@ -154,7 +154,10 @@ def share_of_peak(run: Run, folder: Path = RECORDS) -> str:
         found = read_json(file)
         peaks = found.get("training", {}).get("matrix_peak", {})
         peak = peaks.get(run.provenance["precision"]["value"])
-        if peak and found["machine"]["device"] == run.provenance["device"]:
+        same = all(
+            found["machine"][name] == run.provenance[name] for name in ("device", "cpu_capability")
+        )
+        if peak and same:
             return f"{training_flops(run) / warm_seconds(run) / peak:.2f}"
     return "-"
 
