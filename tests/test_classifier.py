@@ -26,6 +26,7 @@ from vitlab.data.labelled import key_of
 from vitlab.errors import DataError, RunError, VitlabError
 from vitlab.export import export
 from vitlab.files import sha256, write_json
+from vitlab.inference import Prediction
 from vitlab.metrics import log_softmax
 from vitlab.pretrained import shipped
 from vitlab.run import Run
@@ -132,8 +133,8 @@ def test_what_enters_the_model_is_bit_for_bit_what_evaluation_used(trained, onnx
         images.append(torch.from_numpy(batch))
         return session(self, batch)
 
-    session = module.Session.__call__
-    monkeypatch.setattr(module.Session, "__call__", watch)
+    session = module.Session.outputs
+    monkeypatch.setattr(module.Session, "outputs", watch)
     onnx.logits([file.read_bytes() for file in files])
     assert torch.equal(torch.cat(images), trained.entered)
 
@@ -224,12 +225,14 @@ def test_threads_get_their_own_answers(trained, engine):
 
 
 def test_the_answer_names_the_likeliest_classes_first(onnx):
-    answer = onnx.answer(np.array([0.08, 0.92]), top=3)
+    answer = onnx.answer(Prediction(np.array([0.08, 0.92]), 1.0, 0.5), top=3)
     assert answer == {
         "top": [{"class": "dark", "probability": 0.92}, {"class": "bright", "probability": 0.08}],
         "certainty": "sure",
+        "unknown": False,
     }
-    assert onnx.answer(np.array([0.8, 0.2]), top=1)["certainty"] == "fairly sure"
+    less = Prediction(np.array([0.8, 0.2]), 1.0, 0.5)
+    assert onnx.answer(less, top=1)["certainty"] == "fairly sure"
 
 
 def test_the_shipped_models_answer_without_a_run_and_are_calibrated(monkeypatch, tmp_path):

@@ -93,7 +93,11 @@ def test_int8_says_what_it_costs_and_still_knows_its_preprocessing(run, capsys):
     assert f"{validation:.2%} before, {found['accuracy']['after']:.2%} after" in (
         capsys.readouterr().out
     )
-    assert sorted(os.listdir(run.exports / "onnx-int8")) == ["model.onnx", "parity.json"]
+    assert sorted(os.listdir(run.exports / "onnx-int8")) == [
+        "detector.npz",
+        "model.onnx",
+        "parity.json",
+    ]
     classifier = open_classifier(run.exports / "onnx-int8")
     assert classifier.class_names == tuple("0123456789") and classifier.calibrated
 
@@ -207,7 +211,8 @@ def test_what_timm_does_not_have_is_named(model, field):
 
 def test_the_hub_folder_holds_weights_config_onnx_and_a_card_of_real_numbers(trained, on_the_hub):
     folder, found = on_the_hub
-    expected = ["README.md", "config.json", "model.onnx", "model.safetensors", "parity.json"]
+    weights = ["model.onnx", "model.safetensors"]
+    expected = ["README.md", "config.json", "detector.npz", *weights, "parity.json"]
     assert sorted(os.listdir(folder)) == expected
     assert found["files"]["model.safetensors"]["max_difference"] < 1e-5
     card = (folder / "README.md").read_text()

@@ -6,7 +6,8 @@ import torch
 
 from vitlab.config import ResNet18Config
 from vitlab.data import LabelledImages
-from vitlab.frozen import Frozen, last_layer
+from vitlab.frozen import Frozen
+from vitlab.inference import last_layer
 from vitlab.models.convnet import ResNet18
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pages import docs, fit, goals, reliability, results, shipped, speed
+from pages import docs, fit, goals, reliability, results, shipped, speed, unknown
 from pages.docs import fill
 from pages.results import PICTURES
 from pages.runs import RECORDS
@@ -146,6 +146,7 @@ def pages() -> dict[Path, str]:
     texts = {
         results.PAGE: results.page(),
         fit.PAGE: fit.page(),
+        unknown.PAGE: unknown.page(),
         goals.PAGE: goals.page(),
         reliability.PAGE: reliability.page(),
         **speed.pages(),

@@ -22,6 +22,9 @@ from vitlab.formatting import count, csv_text, plain
 BATCH = 64
 """Pictures that are classified at once."""
 
+UNKNOWN = "unlike anything it was trained on"
+"""What is said of such a picture."""
+
 
 class Answer(NamedTuple):
     """What became of one picture."""
@@ -60,28 +63,34 @@ def find_pictures(names: Iterable[str]) -> list[Path]:
     return found
 
 
-def answers(classifier: Classifier, paths: Sequence[Path], top: int = 3) -> Iterator[Answer]:
+def answers(
+    classifier: Classifier, paths: Sequence[Path], top: int = 3, coverage: int | None = None
+) -> Iterator[Answer]:
     """Classify picture files; an answer each, in order.
 
     Args:
         paths: any number of files.
         top: classes to name.
+        coverage: percent of pictures whose class is to be in a set of classes; None for no sets.
 
     Raises:
-        ConfigError: less than one class to name.
-        VitlabError: the model's logits are not finite.
+        ConfigError: less than one class to name, or no such coverage.
+        VitlabError: the model's logits are not finite, or no sets were calibrated.
     """
     if top < 1:
         raise ConfigError([f"top={top}: name at least one class"])
+    unanswered = {**classifier.task.unanswered, "unknown": None}
+    if coverage is not None:
+        unanswered["set"] = []
     for start in range(0, len(paths), BATCH):
         read = [_read(classifier, path) for path in paths[start : start + BATCH]]
         images = [pixels for pixels in read if not isinstance(pixels, str)]
-        rows = iter(classifier.probabilities(np.stack(images)) if images else ())
+        found = iter(classifier.predict(np.stack(images)) if images else ())
         for path, pixels in zip(paths[start : start + BATCH], read, strict=True):
             if isinstance(pixels, str):
-                yield Answer(path, classifier.task.unanswered, pixels)
+                yield Answer(path, unanswered, pixels)
             else:
-                yield Answer(path, classifier.answer(next(rows), top), None)
+                yield Answer(path, classifier.answer(next(found), top, coverage), None)
 
 
 def _read(classifier: Classifier, path: Path) -> np.ndarray | str:
@@ -119,10 +128,14 @@ def in_words(said: dict[str, Any]) -> str:
         return ", ".join(f"{plain(one['class'])} {one['probability']:.1%}" for one in found)
 
     if "labels" not in said:
-        return f"{said['certainty']:<11}  {named(said['top'])}"
-    if said["labels"]:
-        return named(said["labels"])
-    return f"no label (likeliest {named(said['top'][:1])})"
+        words = f"{said['certainty']:<11}  {named(said['top'])}"
+    elif said["labels"]:
+        words = named(said["labels"])
+    else:
+        words = f"no label (likeliest {named(said['top'][:1])})"
+    if "set" in said:
+        words += f"; set: {', '.join(map(plain, said['set'])) or 'empty'}"
+    return f"{words}; {UNKNOWN}" if said["unknown"] else words
 
 
 def csv_lines(
@@ -132,14 +145,23 @@ def csv_lines(
     places = range(1, min(top, len(classifier.class_names)) + 1)
     classes = [f"{name}_{place}" for place in places for name in ("class", "probability")]
     first = next(name for name in classifier.task.unanswered if name != "top")
-    yield csv_text([["path", first, *classes, "problem"]])
+    separator = classifier.card.get("label_separator", ";")
+    head = None
     for answer in answers:
-        cells = [cell for one in answer.said["top"] for cell in (one["class"], one["probability"])]
+        said = answer.said
+        if head is None:
+            more = ["set"] * ("set" in said)
+            head = ["path", first, *classes, "unknown", *more, "problem"]
+            yield csv_text([head])
+        cells = [cell for one in said["top"] for cell in (one["class"], one["probability"])]
         cells += [""] * (len(classes) - len(cells))
-        word = answer.said[first]
+        word = said[first]
         if first == "labels":
-            word = classifier.card["label_separator"].join(one["class"] for one in word)
-        yield csv_text([[str(answer.path), word, *cells, answer.problem or ""]])
+            word = separator.join(one["class"] for one in word)
+        unknown = "" if said.get("unknown") is None else str(said["unknown"]).lower()
+        sets = [separator.join(said.get("set", ()))] * ("set" in head)
+        row = [str(answer.path), word, *cells, unknown, *sets, answer.problem or ""]
+        yield csv_text([row])
 
 
 def json_lines(

@@ -55,6 +55,12 @@ def card(run: Run, checkpoint: Checkpoint) -> dict[str, Any]:
         "scaled_calibration_error": validation.get("scaled_calibration_error"),
         # What logits are divided by, as evaluate fitted it on validation images.
         "temperature": validation.get("temperature"),
+        # How images that are unlike the training images are told, as `metrics.ood` does it.
+        "ood": validation.get("ood"),
+        # What sets of classes hold, and the thresholds they are made with, as `metrics.conformal`
+        # has them.
+        "prediction_sets": test.get("prediction_sets") or validation.get("prediction_sets"),
+        "conformal_thresholds": validation.get("conformal_thresholds"),
         "checkpoint_sha256": checkpoint.sha256,
         "vitlab": origin.get("vitlab"),
     }

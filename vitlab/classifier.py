@@ -18,8 +18,9 @@ from torch import Tensor
 
 from vitlab.card import card
 from vitlab.errors import RunError, VitlabError
-from vitlab.export import MODEL, Session, exported
-from vitlab.inference import BATCH, Classifier, load
+from vitlab.export import DETECTOR, MODEL, Session, exported
+from vitlab.inference import BATCH, Classifier, load, stored_detector
+from vitlab.metrics.ood import read_detector
 from vitlab.preprocessing import Preprocessing
 from vitlab.pretrained import names, open_run
 from vitlab.run import Run
@@ -61,11 +62,20 @@ class OnnxModel(Classifier):
         if run is not None:
             facts = card(run, run.checkpoint())
         super().__init__(Preprocessing.from_dict(values), class_names, facts, run)
+        if run is not None:
+            self.detector = stored_detector(run, run.checkpoint())
+        else:
+            self.detector = read_detector(file.with_name(DETECTOR), facts["checkpoint_sha256"])
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Map uint8 images (N, C, H, W) to logits (N, K) float32."""
-        parts = [self.session(self.preprocessing(part).numpy()) for part in images.split(BATCH)]
-        return torch.from_numpy(np.concatenate(parts))
+    def outputs(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Map uint8 images (N, C, H, W) to logits (N, K) and, if it has them, features (N, D)."""
+        parts = [
+            self.session.outputs(self.preprocessing(part).numpy()) for part in images.split(BATCH)
+        ]
+        logits, *features = (
+            torch.from_numpy(np.concatenate(each)) for each in zip(*parts, strict=True)
+        )
+        return logits, features[0] if features else None
 
 
 def is_source(name: str) -> bool:

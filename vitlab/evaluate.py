@@ -31,21 +31,23 @@ from vitlab.figures import evaluation, training
 from vitlab.files import write_bytes
 from vitlab.formatting import csv_text
 from vitlab.frozen import Frozen
-from vitlab.inference import BATCH, WORKING, TrainedModel
+from vitlab.inference import BATCH, WORKING, TrainedModel, stored_detector
 from vitlab.ledger import open_split, record_opening
 from vitlab.metrics import (
     FEW_FOR_TEMPERATURE,
     GALLERY_SEED,
+    conformal,
     epochs_to_accuracy,
     galleries,
     log_softmax,
+    ood,
     require_finite,
     roc,
 )
 from vitlab.metrics.tasks import TASKS
 from vitlab.pretrained import open_run
 from vitlab.progress import tracked
-from vitlab.records import CheckpointChoice, Split, Timing
+from vitlab.records import CheckpointChoice, OodResult, Split, Timing
 from vitlab.robustness import EPSILON, predictions
 from vitlab.run import Checkpoint, Run
 from vitlab.stats import wilson
@@ -70,6 +72,7 @@ GALLERIES = {
 labels an image those drawn at random alone."""
 
 FACTS = (
+    "ood",
     "step",
     "checkpoint_sha256",
     "data_fingerprint",
@@ -130,6 +133,8 @@ def evaluate(
     run = open_run(run)
     target = StoredResult(run, split, checkpoint, run.checkpoint(checkpoint))
     stored = target.find()
+    if split == "validation" and stored and stored_detector(run, target.checkpoint) is None:
+        stored = None  # it was evaluated by an earlier version
     if stored == target and (_is_drawn(run, target.name) or not pictures):
         return target.result
     images = None
@@ -175,6 +180,8 @@ def store_cross_validation(
     }
     with run.evaluating():
         _save_logits(target, logits.astype(np.float32), examples, index)
+        model = TrainedModel(run, target.checkpoint, choose_device(run.provenance["device_type"]))
+        facts["ood"] = _fit_detector(target, model, examples, index, None, quiet=True)
         result = {**facts, **_summarize(target)}
         target.write(result)
     return result
@@ -353,29 +360,68 @@ def _compute_logits(
     device: str,
     quiet: bool,
 ) -> dict[str, Any]:
-    """Classify a split, store its logits and the images that are shown, and return the facts."""
+    """Classify a split, store its logits and the images that are shown, and return the facts.
+
+    With the validation images comes what tells images that are unlike the training images.
+    """
     examples, index = images
     with _open_model(target, split, images, device) as (model, facts):
-        form = model.preprocessing
-        pixels = DeviceImages(examples, index, model.device)
-        if target.run.config.optim.optimizer == "lbfgs":  # others of this network know them as well
-            frozen = Frozen(model.module, form.mean, form.std, form.input_size)
-            features = frozen.features(examples, index, quiet=quiet, what=f"{split} images")
-            logits = frozen.logits(features)
-        else:
-            starts = tracked(range(0, len(index), BATCH), f"{split} images by {BATCH}", quiet=quiet)
-            logits = torch.cat([model(pixels[s : s + BATCH]) for s in starts]).cpu().numpy()
-        seconds = _latency(model, pixels)
+        logits, features = _outputs(model, examples, index, f"{split} images", quiet)
+        require_finite(logits)
+        if split == "validation":
+            train, _ = target.run.split.index
+            facts["ood"] = _fit_detector(target, model, examples, train, features, quiet)
+        elif model.detector is not None:
+            facts["ood"] = ood.summarize(model.detector, model.detector.distances(features))
+        seconds = _latency(model, DeviceImages(examples, index, model.device))
     timing: Timing = {
         "inference_ms": 1000 * seconds,
-        "device": str(pixels.device),
+        "device": str(model.device),
         "threads": torch.get_num_threads(),
         "step": target.checkpoint.step,
     }
     target.run.write_timing(timing)
-    require_finite(logits)
     _save_logits(target, logits, examples, index)
     return facts
+
+
+def _fit_detector(
+    target: StoredResult,
+    model: TrainedModel,
+    examples: LabelledImages,
+    train: np.ndarray,
+    held_out: np.ndarray | None,
+    quiet: bool,
+) -> OodResult:
+    """Fit and store what tells images that are unlike the training images.
+
+    Args:
+        train: places of the training images.
+        held_out: features of the validation images (V, D), None where there are none.
+    """
+    some = np.sort(np.random.default_rng(ood.SEED).permutation(train)[: ood.FITTED])
+    _, features = _outputs(model, examples, some, "training images", quiet)
+    detector, distances = ood.fit_detector(features, examples.labels[some], held_out)
+    ood.write_detector(target.run.detector(target.which), detector, target.checkpoint.sha256)
+    return ood.summarize(detector, distances)
+
+
+def _outputs(
+    model: TrainedModel, examples: LabelledImages, index: np.ndarray, what: str, quiet: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (N, K) and features (N, D) of some of labelled images."""
+    form = model.preprocessing
+    if model.run.config.optim.optimizer == "lbfgs":  # others of this network know them as well
+        frozen = Frozen(model.module, form.mean, form.std, form.input_size)
+        features = frozen.features(examples, index, quiet=quiet, what=what)
+        return frozen.logits(features), features
+    pixels = DeviceImages(examples, index, model.device)
+    parts = [
+        [part.cpu().numpy() for part in model.outputs(pixels[start : start + BATCH])]
+        for start in tracked(range(0, len(index), BATCH), f"{what} by {BATCH}", quiet=quiet)
+    ]
+    logits, features = map(np.concatenate, zip(*parts, strict=True))
+    return logits, features
 
 
 def _save_logits(
@@ -413,7 +459,11 @@ def _summarize(target: StoredResult) -> dict[str, Any]:
     lines = [line for line in run.metrics if line["step"] <= target.checkpoint.step]
     clean = [line[task.score] for line in lines if line["split"] == "train_clean"]
     finished = run.finished or {}
-    reached = {"epochs_to_accuracy": epochs_to_accuracy(lines)} if task.score == "accuracy" else {}
+    more: dict[str, Any] = {}
+    if task.score == "accuracy":
+        more["epochs_to_accuracy"] = epochs_to_accuracy(lines)
+        if known is not None:
+            more |= _prediction_sets(target, arrays, known, summary["temperature"])
     return {
         **summary,
         "temperature_images": fitted and len(fitted[1]),
@@ -421,8 +471,26 @@ def _summarize(target: StoredResult) -> dict[str, Any]:
         "generalisation_gap": clean[-1] - summary[task.score] if clean else None,
         "seconds_per_epoch": finished.get("seconds_per_epoch"),
         "seconds_per_step": finished.get("seconds_per_step"),
-        **reached,
+        **more,
     }
+
+
+def _prediction_sets(
+    target: StoredResult,
+    arrays: dict[str, np.ndarray],
+    known: dict[str, np.ndarray],
+    temperature: float,
+) -> dict[str, Any]:
+    """Thresholds of prediction sets by validation logits, and what the sets of a split hold."""
+    here, held_out = (
+        np.exp(log_softmax(each["logits"].astype(np.float64) / temperature))
+        for each in (arrays, known)
+    )
+    thresholds = conformal.calibrate(held_out, known["labels"])
+    if target.key == "validation":
+        measured = conformal.measure(here, arrays["labels"], None)
+        return {"prediction_sets": measured, "conformal_thresholds": thresholds}
+    return {"prediction_sets": conformal.measure(here, arrays["labels"], thresholds)}
 
 
 def _compute_robustness(

@@ -23,9 +23,8 @@ from vitlab.config import BackboneConfig, Config, DataConfig
 from vitlab.data.batches import DeviceImages
 from vitlab.data.find import cache_folder
 from vitlab.data.labelled import LabelledImages, key_of
-from vitlab.errors import VitlabError
 from vitlab.files import replacing
-from vitlab.inference import at_once, evaluating
+from vitlab.inference import at_once, evaluating, inputs_of, last_layer
 from vitlab.models import build_model
 from vitlab.preprocessing import preprocess
 from vitlab.pretrained.backbones import read_backbone, resolve
@@ -125,34 +124,25 @@ class Frozen:
         return last_layer(self.model)(torch.from_numpy(features).to(self.device)).cpu().numpy()
 
     def _compute(self, examples: LabelledImages, index: np.ndarray) -> Iterator[np.ndarray]:
-        images, caught = DeviceImages(examples, index, self.device), []
-        last = last_layer(self.model)
+        images = DeviceImages(examples, index, self.device)
         count = at_once(self.model, (examples.images.shape[-1], *self.size), BATCH)
-        hook = last.register_forward_pre_hook(lambda _, given: caught.extend(given))
-        try:
-            with evaluating(self.model), torch.inference_mode():
-                for start in range(0, len(images), count):
-                    part = images[start : start + count]
-                    real = len(part)
-                    if real < count:
-                        part = torch.cat((part, part[-1:].expand(count - real, -1, -1, -1)))
-                    self.model(preprocess(part, self.mean, self.std, self.size))
-                    yield caught.pop()[:real].float().cpu().numpy()
-        finally:
-            hook.remove()
+        with (
+            evaluating(self.model),
+            torch.inference_mode(),
+            inputs_of(last_layer(self.model)) as caught,
+        ):
+            for start in range(0, len(images), count):
+                part = images[start : start + count]
+                real = len(part)
+                if real < count:
+                    part = torch.cat((part, part[-1:].expand(count - real, -1, -1, -1)))
+                self.model(preprocess(part, self.mean, self.std, self.size))
+                yield caught.pop()[:real].float().cpu().numpy()
 
 
 def keys_of(examples: LabelledImages, index: np.ndarray) -> np.ndarray:
     """Hashes of images as they are given, at whatever size: uint64 (N,)."""
     return np.array([key_of(examples.images[place]) for place in index.tolist()], np.uint64)
-
-
-def last_layer(model: nn.Module) -> nn.Linear:
-    """The linear layer that makes a model's logits."""
-    *_, last = model.get_submodule("head").modules()
-    if not isinstance(last, nn.Linear):
-        raise VitlabError(f"the head of {type(model).__name__} ends in no linear layer")
-    return last
 
 
 def open_backbone(name: str, channels: Literal[1, 3], device: torch.device) -> Frozen:

@@ -8,12 +8,13 @@ N images   H, W height and width   C channels   K classes
 """
 
 import os
+import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -21,9 +22,11 @@ from torch import Tensor, nn
 
 from vitlab.card import card
 from vitlab.data import ARRAYS, Data, LabelledImages, from_arrays, open_dataset, relocate
+from vitlab.data.labelled import key_of
 from vitlab.device import autocast, choose_device, choose_precision, multiplies_bf16
-from vitlab.errors import DataError, RunError
-from vitlab.metrics import FEW_FOR_TEMPERATURE, require_finite
+from vitlab.errors import DataError, RunError, VitlabError
+from vitlab.metrics import FEW_FOR_TEMPERATURE, conformal, require_finite
+from vitlab.metrics.ood import Detector, read_detector
 from vitlab.metrics.tasks import TASKS, Task
 from vitlab.models import build_model
 from vitlab.models.attention import set_attention_backend
@@ -42,6 +45,17 @@ last bits of an answer depend on how many images are classified at once."""
 
 SMALL = 32 * 32
 """Pixels of images of which any model takes as many at once as were asked for."""
+
+
+class Prediction(NamedTuple):
+    """What a model says of one picture, as numbers."""
+
+    probabilities: np.ndarray
+    """Of the classes, (K,), after temperature scaling."""
+    distance: float | None
+    """From the training images, as `metrics.ood` measures it; None without a detector."""
+    uniform: float
+    """From 0 to 1, drawn by the picture's pixels: what is random in a prediction set."""
 
 
 class Classifier(ABC):
@@ -69,6 +83,8 @@ class Classifier(ABC):
         """Numbers of the model, as `vitlab.card.card` has them."""
         self.run = run
         """The run that it comes from; None where there is only an export of it."""
+        self.detector: Detector | None = None
+        """Tells pictures that are unlike the training images; None where none was fitted."""
         self.notes: tuple[str, ...] = tuple(self._notes())
         """What its user should know, a sentence each."""
 
@@ -121,8 +137,14 @@ class Classifier(ABC):
         return f"{self.name}: {right}. It knows {shown}, and nothing else"
 
     @abstractmethod
+    def outputs(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Map uint8 images (N, C, H, W) to logits (N, K) and what its last layer reads of them,
+        features (N, D), both float32; None where an export has no features.
+        """
+
     def __call__(self, images: Tensor) -> Tensor:
         """Map uint8 images (N, C, H, W) to logits (N, K) float32."""
+        return self.outputs(images)[0]
 
     def logits(self, pictures: Pictures) -> np.ndarray:
         """Logits (N, K) float32 of pictures; DataError for what is none."""
@@ -133,25 +155,82 @@ class Classifier(ABC):
 
         VitlabError if the model's logits are not finite.
         """
-        logits = self.logits(pictures)
+        return self._scaled(self.logits(pictures))
+
+    def _scaled(self, logits: np.ndarray) -> np.ndarray:
         require_finite(logits)
         return self.task.probabilities(logits.astype(np.float64) / self.temperature)
 
-    def classify(self, pictures: Pictures, top: int = 3) -> list[dict[str, Any]]:
-        """The answer to each picture: its likeliest classes or its labels, as `answer` has them."""
-        return [self.answer(row, top) for row in self.probabilities(pictures)]
+    def predict(self, pictures: Pictures) -> list[Prediction]:
+        """The numbers behind the answer to each picture."""
+        images = self.preprocessing.images(pictures)
+        logits, features = self.outputs(to_tensor(images))
+        probabilities = self._scaled(logits.cpu().numpy())
+        distances: list[float | None] = [None] * len(images)
+        if self.detector is not None and features is not None:
+            distances = self.detector.distances(features.cpu().numpy()).tolist()
+        uniforms = [(key_of(image) >> 11) / (1 << 53) for image in images]
+        return [Prediction(*one) for one in zip(probabilities, distances, uniforms, strict=True)]
 
-    def answer(self, probabilities: np.ndarray, top: int = 3) -> dict[str, Any]:
-        """Probabilities of one image (K,) to its likeliest classes and how sure the model is.
+    def is_unknown(self, pictures: Pictures) -> np.ndarray:
+        """Which pictures are unlike anything the model was trained on: bool (N,).
+
+        VitlabError if that was never measured.
+        """
+        distances = [one.distance for one in self.predict(pictures)]
+        if self.detector is None or None in distances:
+            raise VitlabError(
+                f"what is unlike the training images of {self.name} was never measured: "
+                "`vitlab evaluate` does it; an export is to be written again"
+            )
+        return np.array(distances) > self.detector.threshold
+
+    def classify(
+        self, pictures: Pictures, top: int = 3, coverage: int | None = None
+    ) -> list[dict[str, Any]]:
+        """The answer to each picture: its likeliest classes or its labels, as `answer` has them."""
+        return [self.answer(one, top, coverage) for one in self.predict(pictures)]
+
+    def answer(
+        self, prediction: Prediction, top: int = 3, coverage: int | None = None
+    ) -> dict[str, Any]:
+        """What is said of one picture.
+
+        Args:
+            top: likeliest classes to name.
+            coverage: percent of pictures whose class is to be in the set of classes, 50 to 99.
 
         Returns:
             {"top": [{"class", "probability"}, ...], likeliest first; "certainty": sure above
-            0.9, fairly sure above 0.7, else unsure}. Of a model of several labels {"labels":
+            0.9, fairly sure above 0.7, else unsure; "unknown": true if the picture is unlike
+            anything the model was trained on, None where that was not measured}. With a coverage
+            also "set": [class, ...], likeliest first. Of a model of several labels "labels":
             [{"class", "probability", "threshold"}, ...], every label whose probability is at least
-            its threshold; "top": the likeliest labels in the same form, given or not}
+            its threshold, instead of the certainty; "top": the likeliest labels in the same form,
+            given or not
+
+        ConfigError for a coverage that is none, VitlabError where no set was calibrated.
         """
+        probabilities, distance, uniform = prediction
         thresholds = self.card.get("thresholds")
-        return self.task.answer(probabilities, self.class_names, thresholds, top)
+        said = self.task.answer(probabilities, self.class_names, thresholds, top)
+        said["unknown"] = None
+        if self.detector is not None and distance is not None:
+            said["unknown"] = distance > self.detector.threshold
+        if coverage is not None:
+            limit = conformal.threshold(self._calibrated_sets(), coverage)
+            row = np.array([uniform])
+            (inside,) = conformal.prediction_sets(probabilities[None], row, limit)
+            order = np.argsort(-probabilities, kind="stable")
+            said["set"] = [self.class_names[k] for k in order if inside[k]]
+        return said
+
+    def _calibrated_sets(self) -> list[float | None]:
+        if found := self.card.get("conformal_thresholds"):
+            return found
+        if self.task.score != "accuracy":
+            raise VitlabError("prediction sets hold one class: this model gives several labels")
+        raise VitlabError(f"no prediction sets: {not_calibrated(self.run)}")
 
     def to_dict(self) -> dict[str, Any]:
         """What an export says of the model besides its card, as JSON values."""
@@ -195,18 +274,21 @@ class TrainedModel(Classifier):
         """fp32 or bf16: the arithmetic of its answers."""
         self.module = open_model(run, checkpoint, device)
         """The network in evaluation mode: normalised images (N, C, height, width) to logits."""
+        self.detector = stored_detector(run, checkpoint)
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Map uint8 images (N, C, H, W) to logits (N, K) float32 on the model's device."""
+    def outputs(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Map uint8 images (N, C, H, W) to logits (N, K) and features (N, D) on its device."""
         form = self.preprocessing
-        return compute_logits(
-            self.module,
-            images.to(self.device),
-            mean=form.mean,
-            std=form.std,
-            size=form.input_size,
-            precision=self.precision,
-        )
+        with inputs_of(last_layer(self.module)) as features:
+            logits = compute_logits(
+                self.module,
+                images.to(self.device),
+                mean=form.mean,
+                std=form.std,
+                size=form.input_size,
+                precision=self.precision,
+            )
+        return logits, torch.cat(features).float()
 
     def prepare(self, pictures: Pictures) -> Tensor:
         """Bring pictures to what enters `module`: (N, C, height, width) on its device."""
@@ -291,6 +373,31 @@ def compute_logits(
     return torch.cat(parts)
 
 
+def last_layer(model: nn.Module) -> nn.Linear:
+    """The linear layer that makes a model's logits."""
+    *_, last = model.get_submodule("head").modules()
+    if not isinstance(last, nn.Linear):
+        raise VitlabError(f"the head of {type(model).__name__} ends in no linear layer")
+    return last
+
+
+@contextmanager
+def inputs_of(layer: nn.Module) -> Iterator[list[Tensor]]:
+    """Collect what enters a layer while this thread computes, a tensor a call."""
+    caught: list[Tensor] = []
+    thread = threading.get_ident()
+
+    def keep(_: nn.Module, given: tuple[Tensor, ...]) -> None:
+        if threading.get_ident() == thread:  # others may be using the model too
+            caught.extend(given)
+
+    hook = layer.register_forward_pre_hook(keep)
+    try:
+        yield caught
+    finally:
+        hook.remove()
+
+
 def at_once(
     model: nn.Module,
     shape: Sequence[int],
@@ -344,6 +451,14 @@ def open_model(run: Run, checkpoint: Checkpoint, device: torch.device) -> nn.Mod
     if device.type == "cpu":
         set_attention_backend(model, run.provenance.get("attention", {}).get("value", "auto"))
     return model.to(device).eval()
+
+
+def stored_detector(run: Run, checkpoint: Checkpoint) -> Detector | None:
+    """What tells images unlike the training images of a checkpoint; None if never evaluated."""
+    for which in ("last", "best"):
+        if found := read_detector(run.detector(which), checkpoint.sha256):
+            return found
+    return None
 
 
 def inference_precision(run: Run, device: torch.device) -> str:

@@ -309,10 +309,39 @@ class EvaluationSource(TypedDict):
     these is the model of the checkpoint, which was trained on all of them."""
     test_openings: NotRequired[int]
     """Uses of these test images so far, by the ledger beside the run, this one included."""
+    ood: NotRequired["OodResult"]
+
+
+class OodResult(TypedDict):
+    """What was found of images that are unlike the training images; see `metrics.ood`."""
+
+    score: str
+    threshold: float
+    """Up to which an image is taken for known, as 95 % of the validation images are."""
+    held_out: bool
+    """False where the threshold is of images that the model was trained on."""
+    unknown: float
+    """Share of the images of this result that are called unknown."""
+
+
+class PredictionSets(TypedDict):
+    """Sets of classes that are to hold the true one with some probability, as measured."""
+
+    level: float
+    coverage: float
+    coverage_interval: list[float]
+    mean_size: float
+    empty: float
+    """Share of the images whose set is empty."""
 
 
 class SplitResult(Summary, EvaluationSource):
     """The evaluation of a checkpoint on a split, with what its run's training adds."""
+
+    conformal_thresholds: NotRequired[list[float | None]]
+    """Of the coverages of `metrics.conformal.LEVELS`, by validation images."""
+    prediction_sets: NotRequired[list[PredictionSets]]
+    """Measured with the thresholds of validation images; on these, half by the other half."""
 
     temperature_images: NotRequired[int | None]
     """Validation images that the temperature was fitted on."""

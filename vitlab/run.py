@@ -10,6 +10,8 @@
     tensorboard/               the metrics as events, where asked for
     results.json results.csv timing.json predictions/ figures/     written by evaluate
     selection.json             what fit tried beside it
+    detector.npz best-detector.npz     by which images unlike the training images are known,
+                               written by evaluate
     features/                  written by features
     explain/                   written by explain
     export/                    written by export
@@ -351,6 +353,10 @@ class Run:
     def predictions(self, split: str) -> Path:
         """File of logits, labels and indices of a split, as npz."""
         return self.path / "predictions" / f"{split}.npz"
+
+    def detector(self, which: CheckpointChoice) -> Path:
+        """File of what tells images that are unlike the training images, as npz."""
+        return self.path / ("detector.npz" if which == "last" else "best-detector.npz")
 
     @property
     def figures(self) -> Path:

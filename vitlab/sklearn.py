@@ -28,7 +28,8 @@ from vitlab.data.arrays import channels_last, refuse_types, written
 from vitlab.device import choose_device
 from vitlab.errors import DataError
 from vitlab.inference import load
-from vitlab.metrics import log_softmax
+from vitlab.metrics import log_softmax, ood
+from vitlab.preprocessing import to_tensor
 from vitlab.recipes import recipe
 from vitlab.selection import fit
 from vitlab.training import train
@@ -133,6 +134,8 @@ class ViTClassifier(ClassifierMixin, BaseEstimator):
             self.model_ = load(run, device="cpu")
             # Answers are the same on every device.
             self.model_.precision = "fp32"
+            if self.model_.detector is None:
+                self._fit_detector(images, labels)
             self.metrics_ = run.metrics
             self.run_ = run.path if self.folder else None
         self.classes_ = classes
@@ -144,6 +147,15 @@ class ViTClassifier(ClassifierMixin, BaseEstimator):
 
         Raises DataError for images of another shape than those it was fitted on.
         """
+        images = self._checked(X)
+        try:
+            logits = self.model_.to(choose_device(self.device)).logits(images)
+        finally:
+            self.model_.to(torch.device("cpu"))
+        return np.exp(log_softmax(logits))
+
+    def _checked(self, X: Any) -> np.ndarray:
+        """Images as the model takes them, of the shape of those it was fitted on."""
         check_is_fitted(self)
         one = self.image_shape_[:2] if self.image_shape_[2] == 1 else self.image_shape_
         if getattr(X, "shape", None) == one:
@@ -154,11 +166,7 @@ class ViTClassifier(ClassifierMixin, BaseEstimator):
                 f"X has images of {images.shape[1:]}, but {type(self).__name__} was fitted on "
                 f"images of {self.image_shape_}: {self._way(X, images)}"
             )
-        try:
-            logits = self.model_.to(choose_device(self.device)).logits(images)
-        finally:
-            self.model_.to(torch.device("cpu"))
-        return np.exp(log_softmax(logits))
+        return images
 
     def _way(self, X: Any, images: np.ndarray) -> str:
         """What brings images (N, H, W, C), which were given as X, to the shape of the fitted."""
@@ -174,6 +182,20 @@ class ViTClassifier(ClassifierMixin, BaseEstimator):
                 f"{grey}.round().astype(np.uint8)" if np.asarray(X).dtype.kind in "iu" else grey
             )
         return "resize them first"
+
+    def _fit_detector(self, images: np.ndarray, labels: np.ndarray) -> None:
+        some = np.random.default_rng(ood.SEED).permutation(len(images))[: ood.FITTED]
+        _, features = self.model_.outputs(to_tensor(images[some]))
+        self.model_.detector, _ = ood.fit_detector(features.cpu().numpy(), labels[some])
+
+    def predict_ood(self, X: Any) -> np.ndarray:
+        """Which images are unlike all it was fitted on: bool (N,).
+
+        Some 5 of 100 images like those that it was fitted on are taken for unlike as well, or more
+        where it has learned these by heart.
+        """
+        images = self._checked(X)
+        return self.model_.is_unknown(images)
 
     def predict(self, X: Any) -> np.ndarray:
         """The likeliest class of each image, (N,), as the labels it was fitted on."""

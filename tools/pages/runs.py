@@ -90,6 +90,18 @@ def facts(run: Run) -> list[tuple[str, str]]:
         ("mean AUC, mean F1", f"{test['mean_auc']:.4f}, {test['mean_f1']:.4f}"),
         ("top-3 accuracy", percent(test["top3_accuracy"])),
         ("mean confidence, calibration error", sure),
+        *(
+            (
+                f"sets for {100 * row['level']:.0f} % hold the class in; mean size",
+                f"{percent(row['coverage'])}; {row['mean_size']:.2f}",
+            )
+            for row in run.result("test").get("prediction_sets", ())
+        ),
+        *(
+            [("test images called unlike the training images", percent(found["unknown"]))]
+            if (found := run.result("test").get("ood"))
+            else []
+        ),
         ("hardware", hardware(run)),
         ("process time", minutes(test["process_seconds"])),
         ("wall time", minutes(test["training_seconds"]) + shared),

@@ -80,8 +80,8 @@ def card(run: Run) -> str:
         (ALL_RECIPES[run.config.recipe].__doc__ or "").split("\n")[0],
         "Weights in half precision; the figures are of these weights. For research on and "
         f"teaching of image classification; it knows {classes} classes and nothing else, and may "
-        "be sure of itself on pictures of other things too. Trained on CIFAR-10 (Krizhevsky, "
-        f"2009), {start}.",
+        "be sure of itself on pictures of other things too ([measured](../../../docs/unknown.md)). "
+        f"Trained on CIFAR-10 (Krizhevsky, 2009), {start}.",
         table(("", ""), facts(run)),
         table(CLASS_HEAD, class_rows(run)),
     ]

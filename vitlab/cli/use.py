@@ -34,6 +34,12 @@ from vitlab.serve.limits import Limits
         nargs="*",
     ),
     argument("--top", "classes to name", type=int, default=3, metavar="N"),
+    argument(
+        "--coverage",
+        "name a set of classes that holds the true one in this percentage of pictures, 50 to 99",
+        type=int,
+        metavar="PERCENT",
+    ),
     flag("--csv", "print CSV, a line per picture"),
     flag("--explain", "draw what the answers rest on"),
     DEVICE,
@@ -60,7 +66,8 @@ def predict(args: Namespace) -> int:
     note(classifier.introduction, *classifier.notes)
     tally = Tally(note)
     paths = find_pictures(names)
-    found = tally.counted(tracked(answers(classifier, paths, args.top), "pictures", len(paths)))
+    given = answers(classifier, paths, args.top, args.coverage)
+    found = tally.counted(tracked(given, "pictures", len(paths)))
     form = "json" if args.json else "csv" if args.csv else "lines"
     for piece in FORMATS[form](found, classifier, paths, args.top):
         print(piece, end="")

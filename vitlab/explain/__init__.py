@@ -207,10 +207,10 @@ def _explain(
 ) -> dict[str, Any]:
     """Draw one picture's maps, attention and feature maps; return the model's answer to it."""
     module, path = model.module, folder / picture.name
-    (probabilities,) = model.probabilities(picture.pixels)
-    answer = model.answer(probabilities, TOP)
+    (prediction,) = model.predict(picture.pixels)
+    answer = model.answer(prediction, TOP)
     top = [(one["class"], one["probability"]) for one in answer["top"]]
-    likeliest = torch.tensor([probabilities.argmax()], device=model.device)
+    likeliest = torch.tensor([prediction.probabilities.argmax()], device=model.device)
     image = model.prepare(picture.pixels)
     heats = {name: compute_maps(name, module, image, likeliest)[0] for name in methods}
     explanation.maps(

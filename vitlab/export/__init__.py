@@ -30,13 +30,14 @@ from vitlab.export.onnx import Session, needed, to_int8, to_onnx
 from vitlab.export.parity import Logits, Sample
 from vitlab.files import Lock, sha256, write_json
 from vitlab.inference import TrainedModel, open_examples
+from vitlab.metrics.ood import write_detector
 from vitlab.metrics.tasks import TASKS
 from vitlab.preprocessing import Preprocessing
 from vitlab.pretrained import open_run
 from vitlab.run import Checkpoint, Run
 
 __all__ = [
-    "MODEL", "TARGETS", "Session", "discard_unfinished", "export", "exported", "needed",
+    "DETECTOR", "MODEL", "TARGETS", "Session", "discard_unfinished", "export", "exported", "needed",
     "to_int8", "to_onnx",
 ]  # fmt: skip
 
@@ -44,6 +45,9 @@ MODEL = "model.onnx"
 """Name of an ONNX file in its folder."""
 
 PARITY = "parity.json"
+
+DETECTOR = "detector.npz"
+"""What tells images that are unlike the training images, beside an ONNX file."""
 
 CALIBRATION_IMAGES, CALIBRATION_SEED = 512, 0
 """Training images that int8 is calibrated on, and the seed that draws them."""
@@ -219,6 +223,8 @@ def _export(
     folder = Path(out) if out is not None else run.exports / target
     with appearing(folder) as hidden:
         files = TARGETS[target](Job(model, data, data_root), hidden)
+        if model.detector is not None and (hidden / MODEL).exists():
+            write_detector(hidden / DETECTOR, model.detector, checkpoint.sha256)
         before = parity.compute(logits_of(model.module), model, sample.images)
         checked = {
             name: parity.compare(

@@ -97,6 +97,7 @@ def readme(model: TrainedModel) -> str:
         (f"test {model.task.title}", measured(card, "test", score)),
         (f"validation {model.task.title}", measured(card, "validation", score)),
         ("temperature", temperature(model)),
+        *unknown_and_sets(card),
         ("weights at the start", markdown_name(card["weights"] or "random")),
         ("parameters", number(card["parameters"])),
         ("multiply-adds", number(card["multiply_adds"])),
@@ -171,6 +172,18 @@ def temperature(model: TrainedModel) -> str:
     few = model.card["validation_images"] < FEW_FOR_TEMPERATURE
     guess = ", too few for more than a guess" if few else ""
     return f"{model.temperature:.4f}, fitted on {images}{guess}"
+
+
+def unknown_and_sets(card: dict[str, Any]) -> list[tuple[str, str]]:
+    """What was measured of pictures unlike the training images and of prediction sets."""
+    rows = []
+    if found := card["ood"]:
+        share = percent(found["unknown"])
+        rows.append(("validation images called unlike the training images", share))
+    for row in card["prediction_sets"] or ():
+        held = f"{percent(row['coverage'])}, with {row['mean_size']:.2f} classes in the mean"
+        rows.append((f"sets of classes for {100 * row['level']:.0f} % of images hold", held))
+    return rows
 
 
 def measured(card: dict[str, Any], split: str, score: str) -> str:

@@ -1,7 +1,8 @@
 """ONNX files: written in fp32, quantised to int8, opened in ONNX Runtime.
 
-What goes in are normalised images (B, C, height, width), what comes out are logits (B, K); the
-batch size stays free. What belongs to the file besides is text in its metadata.
+What goes in are normalised images (B, C, height, width), what comes out are logits (B, K) and what
+the last layer reads, features (B, D); the batch size stays free. What belongs to the file besides
+is text in its metadata.
 """
 
 import importlib
@@ -19,13 +20,27 @@ from torch import Tensor, nn
 
 from vitlab.errors import RunError, VitlabError
 from vitlab.files import write_bytes
-from vitlab.inference import evaluating
+from vitlab.inference import evaluating, inputs_of, last_layer
 
 # ONNX Runtime 1.29 and newer report every session to Microsoft unless this is set before they load.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 OPSET = 20
 CALIBRATION_BATCH = 32
+
+
+class WithFeatures(nn.Module):
+    """Maps images (B, C, height, width) to a model's logits (B, K) and features (B, D)."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Images to logits and features."""
+        with inputs_of(last_layer(self.model)) as features:
+            logits = self.model(images)
+        return logits, features[-1]
 
 
 def to_onnx(
@@ -44,12 +59,12 @@ def to_onnx(
     with evaluating(model), warnings.catch_warnings(), silent("torch.onnx"):
         warnings.simplefilter("ignore")  # the exporter speaks of its own internals
         program = torch.onnx.export(
-            model,
+            WithFeatures(model),
             (images[:2],),
             dynamo=True,
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             input_names=["images"],
-            output_names=["logits"],
+            output_names=["logits", "features"],
             opset_version=OPSET,
             verbose=False,
         )
@@ -118,7 +133,11 @@ class Session:
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Normalised images (B, C, height, width) float32 to logits (B, K) float32."""
-        return self._session.run(None, {"images": images})[0]
+        return self.outputs(images)[0]
+
+    def outputs(self, images: np.ndarray) -> list[np.ndarray]:
+        """Logits and, of a file that was written with them, features (B, D) float32."""
+        return self._session.run(None, {"images": images})
 
     @property
     def metadata(self) -> dict[str, str]:

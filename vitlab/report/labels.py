@@ -21,7 +21,7 @@ from vitlab.report.document import (
     whole,
 )
 from vitlab.report.pictures import dot_chart
-from vitlab.report.results import MANY, openings
+from vitlab.report.results import MANY, of_unknown, openings
 from vitlab.report.subject import Subject
 from vitlab.run import RESULTS
 
@@ -116,7 +116,7 @@ def results(one: Subject) -> Iterator[Panel]:
         which = f"Average precision of the {count(MANY, 'label')} in which it is lowest"
     caption = say(f"{which}: 100 % where all images that have it are ranked first.")
     blocks = [dot_chart(rows, "average precision of labels, lowest first", caption, (where,))]
-    sentences = [*at_thresholds(one), *openings(one)]
+    sentences = [*at_thresholds(one), *of_unknown(one), *openings(one)]
     blocks.append(Bullets(sentences))
     if one.split != "test" and one.facts.finished:
         blocks.append(

@@ -488,7 +488,11 @@ def confidence(found: Sequence[Subject]) -> Iterator[Panel]:
             )
         )
     sentences = [join(list(of_confidence(one))) for one, _ in pairs]
-    errors = [sentence for one, _ in pairs for sentence in of_calibration(one)]
+    errors = [
+        sentence
+        for one, _ in pairs
+        for sentence in (*of_calibration(one), *of_sets(one), *of_unknown(one))
+    ]
     yield Panel(
         "confidence",
         "How sure it is",
@@ -514,6 +518,43 @@ def of_confidence(one: Subject) -> Iterator[Sentence]:
         sure=one.number("mean_confidence"),
         right=one.number("accuracy"),
     )
+
+
+def of_sets(one: Subject) -> Iterator[Sentence]:
+    """How often prediction sets hold the class, at the coverage in the middle."""
+    result = one.facts.result
+    rows = [] if result is None else result.get("prediction_sets", [])
+    if len(rows) > 1:
+        row = rows[1]
+
+        def at(field: str, words: str) -> Number:
+            return Number(words, (one.at(RESULTS, f"{one.split}.prediction_sets.{field}"),))
+
+        yield say(
+            "{name}: sets of classes that are to hold the true one in {level} of the {split} "
+            "images hold it in {coverage}, with {size} classes in the mean.",
+            name=one.name,
+            level=at("level", percent(row["level"])),
+            split=one.split,
+            coverage=at("coverage", percent(row["coverage"])),
+            size=at("mean_size", f"{row['mean_size']:.2f}"),
+        )
+
+
+def of_unknown(one: Subject) -> Iterator[Sentence]:
+    """How many images are called unlike the training images."""
+    result = one.facts.result
+    if result is not None and (found := result.get("ood")):
+        share = (one.at(RESULTS, f"{one.split}.ood.unknown"),)
+        yield say(
+            "{name}: {share} of the {split} images are called unlike anything it was trained on, "
+            "by a threshold that 95 % of the "
+            + ("validation images" if found["held_out"] else "images it was trained on")
+            + " stay below.",
+            name=one.name,
+            share=Number(percent(found["unknown"]), share),
+            split=one.split,
+        )
 
 
 def of_calibration(one: Subject) -> Iterator[Sentence]:

@@ -407,7 +407,6 @@ def train_chosen(
     run = chosen.run(config, path.parent, path.name, given, root)
     if not config.data.validation_fraction and chosen.answered.any():
         places = np.flatnonzero(chosen.answered)
-        store_cross_validation(
-            run, chosen.logits[places], pool.all_at(chosen.size), pool.index[places], FOLDS
-        )
+        examples, index = pool.all_at(chosen.size), pool.index[places]
+        store_cross_validation(run, chosen.logits[places], examples, index, FOLDS)
     return run

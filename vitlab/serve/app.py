@@ -68,6 +68,16 @@ class Answer(BaseModel):
         description="every label that is as likely as its threshold, likeliest first; of a model "
         "of several labels a picture",
     )
+    unknown: bool | None = Field(
+        default=None,
+        description="true if the picture is unlike anything the model was trained on; missing "
+        "where that was not measured",
+    )
+    set: list[str] | None = Field(
+        default=None,
+        description="classes, likeliest first, among which the true one is with the probability "
+        "that `coverage` asks for; may be empty",
+    )
 
 
 class Map(Answer):
@@ -112,6 +122,7 @@ class Model(BaseModel):
     )
     engine: str = Field(description="what computes: onnx or torch")
     calibrated: bool = Field(description="whether the temperature was measured")
+    has_sets: bool = Field(description="whether sets of classes were calibrated, for `coverage`")
     temperature: float
     methods: list[Method] = Field(
         description="ways to make a map, faithful ones first; empty until they are loaded"
@@ -199,9 +210,13 @@ def build_app(service: Service, hosts: Iterable[str], root: str = "") -> Guard:
     async def predict(
         request: Request,
         top: Annotated[int, Query(ge=1, le=1000, description="classes to name")] = 3,
+        coverage: Annotated[
+            int | None,
+            Query(ge=50, le=99, description="percent of pictures whose class is to be in the set"),
+        ] = None,
     ) -> Response:
         """Classify a picture."""
-        return await answered(request, service, lambda file: service.predict(file, top))
+        return await answered(request, service, lambda file: service.predict(file, top, coverage))
 
     @app.post(
         "/api/explain", response_model=Map, responses=upload | errors(404), openapi_extra=BODY

@@ -3,19 +3,22 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-Compute = Callable[[np.ndarray], np.ndarray]
-"""What maps pixels uint8 (N, H, W, C) to probabilities (N, K)."""
+if TYPE_CHECKING:
+    from vitlab.inference import Prediction
+
+Compute = Callable[[np.ndarray], "list[Prediction]"]
+"""What maps pixels uint8 (N, H, W, C) to a prediction each."""
 
 
 class Waiting(NamedTuple):
     """One picture and who waits for it."""
 
     pixels: np.ndarray
-    answer: asyncio.Future[np.ndarray]
+    answer: "asyncio.Future[Prediction]"
 
 
 class Batcher:
@@ -30,9 +33,9 @@ class Batcher:
         self._compute, self._most, self._thread = compute, most, thread
         self._queue: asyncio.Queue[Waiting] = asyncio.Queue()
 
-    async def ask(self, pixels: np.ndarray) -> np.ndarray:
-        """Pixels (H, W, C) to probabilities (K,). Whoever is cancelled is not computed."""
-        answer: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
+    async def ask(self, pixels: np.ndarray) -> "Prediction":
+        """Pixels (H, W, C) to a prediction. Whoever is cancelled is not computed."""
+        answer: asyncio.Future[Prediction] = asyncio.get_running_loop().create_future()
         self._queue.put_nowait(Waiting(pixels, answer))
         return await answer
 

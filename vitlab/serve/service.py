@@ -88,7 +88,7 @@ class Service:
         def load() -> "Classifier":
             classifier = self._open(export=export)
             shape = (*classifier.preprocessing.image_size, classifier.preprocessing.channels)
-            classifier.probabilities(np.zeros((self.limits.batch, *shape), np.uint8))
+            classifier.predict(np.zeros((self.limits.batch, *shape), np.uint8))
             return classifier
 
         classifier = await loop.run_in_executor(self._thread, load)
@@ -96,7 +96,7 @@ class Service:
         self._form = decoding.Form(
             form.image_size, form.channels, form.fit, form.grey_range, self.limits.pixels
         )
-        self._batcher = Batcher(classifier.probabilities, self.limits.batch, self._thread)
+        self._batcher = Batcher(classifier.predict, self.limits.batch, self._thread)
         self._tasks.append(asyncio.create_task(self._batcher.work()))
         try:
             pixels = await self._decoders.call(decoding.decode_picture, _example(), self._form)
@@ -159,11 +159,14 @@ class Service:
 
     # What is done
 
-    async def predict(self, file: bytes, top: int) -> dict[str, Any]:
-        """A picture's file to the likeliest classes and how sure the model is."""
+    async def predict(self, file: bytes, top: int, coverage: int | None = None) -> dict[str, Any]:
+        """A picture's file to what `Classifier.answer` says of it."""
         async with self._within(self.limits.answer_seconds):
-            rows = await self._batcher.ask(await self._decode(file))
-        return self.classifier.answer(rows, top)
+            prediction = await self._batcher.ask(await self._decode(file))
+        try:
+            return self.classifier.answer(prediction, top, coverage)
+        except VitlabError as error:
+            raise Refusal(422, str(error)) from None
 
     async def explain(self, file: bytes, method: str, name: str | None) -> dict[str, Any]:
         """A picture's file to a map of what speaks for a class, by default for the likeliest."""
@@ -205,6 +208,7 @@ class Service:
             "fit": form.fit,
             "engine": classifier.engine,
             "calibrated": classifier.calibrated,
+            "has_sets": bool(classifier.card.get("conformal_thresholds")),
             "temperature": classifier.temperature,
             "methods": self.methods,
             "explains": self._explainer is not None,

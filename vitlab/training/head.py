@@ -15,7 +15,8 @@ import torch
 
 from vitlab.data.sampling import class_weights
 from vitlab.device import enough_memory
-from vitlab.frozen import Frozen, last_layer
+from vitlab.frozen import Frozen
+from vitlab.inference import last_layer
 from vitlab.metrics.tasks import TASKS, Task
 from vitlab.run import Run
 from vitlab.training.energy import EnergyMeter

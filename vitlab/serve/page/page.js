@@ -135,6 +135,9 @@ function facts(card) {
 function show(answer) {
   at("verdict").classList.remove("waiting");
   at("verdict").textContent = answer.labels ? several(answer.labels) : likeliest(answer);
+  at("unknown").hidden = !answer.unknown;
+  at("set").hidden = !answer.set || answer.unknown;
+  at("set").textContent = `The set of classes for a coverage of 90 %: ${answer.set?.join(", ") || "empty"}.`;
   const given = new Set((answer.labels ?? answer.top.slice(0, 1)).map((one) => one.class));
   const all = [...(answer.labels ?? []), ...answer.top.filter((one) => !answer.labels || !given.has(one.class))];
   at("bars").replaceChildren(...all.map((one) => {
@@ -164,6 +167,7 @@ function waiting(words) {
   at("verdict").classList.add("waiting");
   at("verdict").textContent = words;
   at("bars").replaceChildren();
+  at("unknown").hidden = at("set").hidden = true;
 }
 
 async function take(blob) {
@@ -181,7 +185,7 @@ async function take(blob) {
   waiting("Looking …");
   at("looks").hidden = true;
   try {
-    const answer = await post("api/predict", blob, mine.stop.signal);
+    const answer = await post(model.has_sets ? "api/predict?coverage=90" : "api/predict", blob, mine.stop.signal);
     await display(blob);
     if (mine !== current) return;
     show(answer);
