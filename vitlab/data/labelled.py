@@ -42,6 +42,9 @@ class LabelledImages:
     """The keys, where they were computed before, from pixels of another size."""
     weights: np.ndarray | None = None
     """How often an image is shown beside others, positive (N,); None shows all equally often."""
+    places: np.ndarray | None = None
+    """Place of each image among the items that its source has for the split, (N,); of images handed
+    in as arrays, place in them; None where it is not known."""
 
     @cached_property
     def keys(self) -> np.ndarray:
@@ -81,6 +84,7 @@ class LabelledImages:
             labels=self.labels[order],
             known_keys=self.keys[order],
             weights=None if self.weights is None else self.weights[order],
+            places=None if self.places is None else self.places[order],
         )
 
     def split(self, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
@@ -101,6 +105,28 @@ class Subset:
     def __getitem__(self, places: int | slice | np.ndarray) -> np.ndarray:
         ask_for(self._images, np.atleast_1d(self._index[places]))
         return self._images[self._index[places]]
+
+
+class Joined:
+    """Images of several arrays (N, H, W, C) one after another, copied only where looked at."""
+
+    def __init__(self, arrays: Sequence[np.ndarray]):
+        self._arrays = arrays
+        self._starts = np.cumsum([0, *map(len, arrays)])
+        self.shape = (int(self._starts[-1]), *arrays[0].shape[1:])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, places: int | slice) -> np.ndarray:
+        if isinstance(places, slice):
+            begin, end, _ = places.indices(len(self))
+            pairs = zip(self._arrays, self._starts.tolist(), strict=False)
+            return np.concatenate(
+                [array[max(begin - start, 0) : max(end - start, 0)] for array, start in pairs]
+            )
+        which = int(np.searchsorted(self._starts, places, "right")) - 1
+        return self._arrays[which][places - self._starts[which]]
 
 
 def ask_for(images: np.ndarray, places: Iterable[int]) -> None:
@@ -149,11 +175,13 @@ def from_arrays(
         labels = check_multi_hot(labels, len(images), class_names)
         names = tuple(map(str, range(labels.shape[1]) if class_names is None else class_names))
         check_classes("the arrays", names)
-        return LabelledImages(np.ascontiguousarray(images), labels, names).canonical()
-    labels = check_labels(labels, len(images), class_names)
-    names = numbered(labels) if class_names is None else tuple(map(str, class_names))
-    check_range("the arrays", labels, names)
-    return LabelledImages(np.ascontiguousarray(images), labels, names).canonical()
+    else:
+        labels = check_labels(labels, len(images), class_names)
+        names = numbered(labels) if class_names is None else tuple(map(str, class_names))
+        check_range("the arrays", labels, names)
+    places = np.arange(len(images))
+    images = np.ascontiguousarray(images)
+    return LabelledImages(images, labels, names, places=places).canonical()
 
 
 def check_range(dataset: str, labels: np.ndarray, class_names: tuple[str, ...]) -> None:
