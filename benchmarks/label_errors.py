@@ -19,8 +19,8 @@ import torch
 from cleanlab import __version__ as version
 from cleanlab.filter import find_label_issues
 
+from vitlab.auditing.audit import DECAY
 from vitlab.auditing.confident import label_errors
-from vitlab.auditing.subject import decay
 from vitlab.config import DataConfig
 from vitlab.data import open_dataset
 from vitlab.files import write_json
@@ -70,7 +70,7 @@ def main() -> None:
             noisy = planted(labels, classes, rate, seed)
             begun = time.perf_counter()
             folds = assign_folds(keys, noisy, seed)
-            logits = linear_logits(features, noisy, folds, classes, decay())
+            logits = linear_logits(features, noisy, folds, classes, DECAY)
             regression = time.perf_counter() - begun
             probabilities, wrong = np.exp(log_softmax(logits)), noisy != labels
             begun = time.perf_counter()
@@ -97,7 +97,7 @@ def main() -> None:
         "dataset": "cifar10",
         "images": IMAGES,
         "backbone": EFFICIENTNET,
-        "weight_decay": decay(),
+        "weight_decay": DECAY,
         "cleanlab": version,
         "machine": {
             "device": device_name(CPU),

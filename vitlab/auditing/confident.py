@@ -47,6 +47,14 @@ def confident_joint(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray
     return joint * (counts / joint.sum(axis=1))[:, None]
 
 
+def rounded(joint: np.ndarray) -> np.ndarray:
+    """Counts (K, K) whose rows have whole sums, as whole numbers of the same sums."""
+    floor = np.floor(joint + 1e-9)
+    missing = np.rint(joint.sum(axis=1) - floor.sum(axis=1))
+    ranks = np.argsort(np.argsort(floor - joint, axis=1, kind="stable"), axis=1)
+    return (floor + (ranks < missing[:, None])).astype(int)
+
+
 def label_errors(probabilities: np.ndarray, labels: np.ndarray) -> LabelErrors:
     """Images whose labels are probably wrong, pruned by noise rate.
 
@@ -57,7 +65,7 @@ def label_errors(probabilities: np.ndarray, labels: np.ndarray) -> LabelErrors:
         probabilities: (N, K), each row of sum 1.
         labels: (N,) into the classes.
     """
-    joint = np.rint(confident_joint(probabilities, labels)).astype(int)
+    joint = rounded(confident_joint(probabilities, labels))
     given = probabilities[np.arange(len(labels)), labels]
     taken = np.zeros(len(labels), bool)
     for i, j in np.argwhere(joint):

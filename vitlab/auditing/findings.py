@@ -15,6 +15,7 @@ from vitlab.auditing.subject import Image, Subject
 from vitlab.data.duplicates import Pair, earlier_copies, near_duplicates
 from vitlab.data.labelled import Joined
 from vitlab.formatting import between, percent
+from vitlab.progress import tracked
 from vitlab.stats import wilson
 
 NEIGHBORS = 10
@@ -170,11 +171,11 @@ def fence(values: np.ndarray) -> float:
     return float(high + FENCE * (high - low))
 
 
-def neighbor_distances(features: np.ndarray) -> np.ndarray:
+def neighbor_distances(features: np.ndarray, quiet: bool = False) -> np.ndarray:
     """Mean cosine distance of each image to the nearest others: (N, D) to (N,)."""
     unit = torch.nn.functional.normalize(torch.from_numpy(features).float())
     nearest, found = min(NEIGHBORS, len(unit) - 1), []
-    for start in range(0, len(unit), BLOCK):
+    for start in tracked(range(0, len(unit), BLOCK), "nearest images", quiet=quiet):
         own = unit[start : start + BLOCK]
         cosine = own @ unit.T
         cosine[:, start:].fill_diagonal_(-torch.inf)

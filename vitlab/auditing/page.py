@@ -9,6 +9,7 @@ from PIL import Image as Picture
 
 from vitlab.auditing.findings import CONFUSED, FENCE, FLAT, NEIGHBORS, Audit, Finding, two_labels
 from vitlab.auditing.subject import Subject
+from vitlab.data.duplicates import THRESHOLD
 from vitlab.figures import style
 from vitlab.figures.auditing import contact_sheet
 from vitlab.figures.exploration import Tile as Shown
@@ -73,8 +74,9 @@ LISTS = (
     ),
     List(
         "copies", "Near-duplicates", "near copy of another image", "near copies of other images",
-        "Those of two different labels come first: one of the two is wrong. A copy of a test image "
-        "makes a test accuracy look too good. The score is 0 for equal pixels and at most 0.15.",
+        "Those of two different labels come first: if both show the same, one label is wrong. A "
+        "copy of a test image makes a test accuracy look too good. The score is the distance, 0 "
+        f"for equal pixels and at most {THRESHOLD:g}; towards that, look-alikes are among them.",
     ),
     List(
         "unlike", "Images unlike the rest",
@@ -85,7 +87,7 @@ LISTS = (
     ),
     List(
         "unreadable", "Unreadable files", "file cannot be read", "files cannot be read",
-        "Training refuses them, or leaves them out with --data.unreadable skip.",
+        "Training refuses them, or leaves them out with data.unreadable=skip.",
     ),
     List(
         "empty", "Nearly empty images", "image is nearly empty", "images are nearly empty",
@@ -175,7 +177,7 @@ def report(found: Audit, subject: Subject) -> Report:
                             list(_table(one, findings, at))))  # fmt: skip
     number = at(whole(len(found.confusions)), CONFUSIONS.field)
     pairs = [say("{a} → {b}", a=Name(c.label), b=Name(c.taken_for)) for c in found.confusions[:1]]
-    tiles.append(Tile(number, CONFUSIONS.title.lower(), join(pairs)))
+    tiles.append(Tile(number, CONFUSIONS.title.lower(), join(pairs or [say("none")])))
     panels.append(_confusions(found, at))
     total = sum(len(getattr(found, one.field)) for one in LISTS)
     return Report(
@@ -249,11 +251,10 @@ def _shown(
             words = f"{place}. {said(each)}"
             pictures.append(small(_pixels(each, subject), alt, words, good, largest))
     if pictures:
-        arrow = {"label_errors": ": the given label → the proposed one",
-                 "copies": ": an image and, below it, what it is a copy of"}  # fmt: skip
-        caption = f"The first {len(pictures)}" if len(findings) > SHOWN else "All of them"
-        sources = (Source(found.source, RECORD, one.field),)
-        yield Pictures(pictures, say(f"{caption}{arrow.get(one.field, '')}."), sources)
+        below = {"label_errors": "Below each: the given label → the proposed one. ",
+                 "copies": "Below each: what it is a copy of. "}  # fmt: skip
+        caption = say(f"{below.get(one.field, '')}Numbers are those of the table.")
+        yield Pictures(pictures, caption, (Source(found.source, RECORD, one.field),))
 
 
 def _table(
@@ -264,15 +265,12 @@ def _table(
         return
     columns = {
         "": lambda place, each: str(place),
-        "image": lambda place, each: Name(str(each.image)),
-        "label": lambda place, each: Name(each.image.label),
-        "proposed": lambda place, each: Name(each.proposed or ""),
-        "copy of": lambda place, each: Name(str(each.other or "")),
-        "score": lambda place, each: at(f"{each.score:.3f}", one.field),
+        "label": lambda place, each: Name(said(each)),
         "why": lambda place, each: Name(each.why),
+        "score": lambda place, each: at(f"{each.score:.3f}", one.field),
+        "image": lambda place, each: Name(str(each.image)),
+        "copy of": lambda place, each: Name(str(each.other or "")),
     }
-    if one.field != "label_errors":
-        del columns["proposed"]
     if one.field != "copies":
         del columns["copy of"]
     if one.field == "unreadable":

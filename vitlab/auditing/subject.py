@@ -28,7 +28,6 @@ from vitlab.errors import ConfigError, DataError
 from vitlab.frozen import Frozen, open_backbone
 from vitlab.inference import load, open_examples
 from vitlab.models.backbone import EFFICIENTNET
-from vitlab.recipes import recipe
 from vitlab.run import Run, shipped_names
 from vitlab.selection.search import open_pictures
 
@@ -228,8 +227,3 @@ def _refuse_multilabel(data: DataConfig) -> None:
         "audit looks for images whose one label is wrong",
         "audit each label by itself, a CSV file with one column of labels",
     )
-
-
-def decay() -> float:
-    """The weight decay of the linear classifiers: that of the recipe `linear`."""
-    return recipe("linear").optim.weight_decay
