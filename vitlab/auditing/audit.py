@@ -71,8 +71,9 @@ def default_folder(name: str) -> Path:
 
 def judge(subject: Subject, quiet: bool) -> Audit:
     """Everything that is found."""
-    features, labels, names = subject.features(quiet), subject.labels, subject.class_names
-    folds = assign_folds(subject.keys, labels, seed=0)
+    examples, labels, names = subject.examples, subject.examples.labels, subject.class_names
+    features = subject.frozen.features(examples, np.arange(len(labels)), quiet=quiet)
+    folds = assign_folds(examples.keys, labels, seed=0)
     logits = linear_logits(features, labels, folds, len(names), DECAY)
     probabilities = np.exp(log_softmax(logits))
     known = ~np.isnan(logits[:, 0])
@@ -84,10 +85,10 @@ def judge(subject: Subject, quiet: bool) -> Audit:
         source=subject.name,
         features=subject.backbone or subject.name,
         own_body=subject.backbone is None,
-        fingerprints={split: part.fingerprint for split, part in subject.judged.items()},
+        fingerprint=examples.fingerprint,
         class_names=names,
         images=len(labels),
-        test_images=sum(len(part.labels) for part in subject.beside.values()),
+        test_images=len(subject.named_test),
         predicted=int(known.sum()),
         agreement=float(right.mean()) if len(right) else None,
         not_judged=tuple(names[label] for label in single.tolist()),

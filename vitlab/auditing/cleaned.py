@@ -12,7 +12,7 @@ from vitlab.formatting import FORMULA, csv_cell, csv_text
 
 def check_files(subject: Subject) -> None:
     """DataError unless every image has a file of its own, which a CSV file can name."""
-    if not all(subject.files(split) for split in subject.judged):
+    if not subject.files("train"):
         raise DataError(
             f"--write lists files, and the images of {subject.dataset.config.dataset} have none of "
             "their own: save each in a folder named like its class, or leave --write out and take "
@@ -26,7 +26,7 @@ def write_cleaned(found: Audit, subject: Subject, path: Path) -> dict[str, int]:
     Returns:
         How many images are `kept`, and how many are left out by reason, each by the first it has.
     """
-    reasons = left_out(found, subject)
+    reasons = left_out(found)
     counts = {"kept": 0, **dict.fromkeys(reasons.values(), 0)}
     lines = []
     for image in subject.every():
@@ -40,7 +40,7 @@ def write_cleaned(found: Audit, subject: Subject, path: Path) -> dict[str, int]:
     return counts
 
 
-def left_out(found: Audit, subject: Subject) -> dict[tuple[str, int], str]:
+def left_out(found: Audit) -> dict[tuple[str, int], str]:
     """Why images are left out, by their split and row.
 
     Of two copies it is the second, of a training and a test image that of training, and both where
@@ -56,12 +56,12 @@ def left_out(found: Audit, subject: Subject) -> dict[tuple[str, int], str]:
     for reason, findings in lists.items():
         for one in findings:
             reasons.setdefault((one.image.split, one.image.row), reason)
-    tested = {one.image for one in found.copies if one.other and one.other.split in subject.beside}
+    tested = {one.image for one in found.copies if one.other and one.other.split == "test"}
     for one in found.copies:
         assert one.other
         both = one.image.label != one.other.label
         # The first of two copies stays, unless the second is a copy of a test image, as both are.
-        if both or (one.image in tested and one.other.split not in subject.beside):
+        if both or (one.image in tested and one.other.split != "test"):
             reasons.setdefault((one.other.split, one.other.row), "copies")
     return reasons
 

@@ -13,7 +13,6 @@ import torch
 from vitlab.auditing.confident import label_errors
 from vitlab.auditing.subject import Image, Subject
 from vitlab.data.duplicates import Pair, earlier_copies, near_duplicates
-from vitlab.data.labelled import Joined
 from vitlab.formatting import between, percent
 from vitlab.progress import tracked
 from vitlab.stats import wilson
@@ -85,8 +84,8 @@ class Audit:
     """What describes the images."""
     own_body: bool
     """Whether that is the run itself, which saw the labels of its training images."""
-    fingerprints: dict[str, str]
-    """Of the images that were judged, by split (`LabelledImages.fingerprint`)."""
+    fingerprint: str
+    """Of the images that were judged (`LabelledImages.fingerprint`)."""
     class_names: tuple[str, ...]
     images: int
     """How many were judged."""
@@ -121,10 +120,10 @@ def wrong_labels(subject: Subject, probabilities: np.ndarray) -> Iterator[Findin
         probabilities: out of fold, (N, K); NaN where an image was never held out.
     """
     known = np.flatnonzero(~np.isnan(probabilities[:, 0]))
-    found = label_errors(probabilities[known], subject.labels[known])
+    found = label_errors(probabilities[known], subject.examples.labels[known])
     for place, proposed, margin in zip(*map(np.ndarray.tolist, found), strict=True):
         row = probabilities[known[place]]
-        image, given = subject.named[known[place]], row[subject.labels[known[place]]]
+        image, given = subject.named[known[place]], row[subject.examples.labels[known[place]]]
         name = subject.class_names[proposed]
         why = f"{image.label} {share(given)}, {name} {share(row[proposed])}"
         yield Finding(image, why, margin, proposed=name)
@@ -132,12 +131,12 @@ def wrong_labels(subject: Subject, probabilities: np.ndarray) -> Iterator[Findin
 
 def copies(subject: Subject) -> Iterator[Finding]:
     """Images that have a near copy; the score is the distance, those of two labels in front."""
-    named, pairs = subject.named, earlier_copies(subject.images)
+    named, pairs = subject.named, earlier_copies(subject.examples.images)
     found = [_copy(named[pair.b], named[pair.a], pair) for pair in pairs]
-    for part in subject.beside.values():
-        pairs = near_duplicates(subject.images, part.images)
+    if subject.test is not None:
+        pairs = near_duplicates(subject.examples.images, subject.test.images)
         found += [
-            _copy(named[pair.a], subject.named_beside[pair.b], pair, "the other is a test image")
+            _copy(named[pair.a], subject.named_test[pair.b], pair, "the other is a test image")
             for pair in pairs
         ]
     yield from sorted(found, key=lambda one: (not two_labels(one), one.score))
@@ -185,7 +184,7 @@ def neighbor_distances(features: np.ndarray, quiet: bool = False) -> np.ndarray:
 
 def empty(subject: Subject) -> Iterator[Finding]:
     """Images whose pixels hardly vary, the emptiest first; the score is their deviation, of 255."""
-    deviations = pixel_deviations(subject.images)
+    deviations = pixel_deviations(subject.examples.images)
     for place in np.argsort(deviations, kind="stable").tolist():
         if deviations[place] > FLAT:
             break
@@ -194,7 +193,7 @@ def empty(subject: Subject) -> Iterator[Finding]:
         yield Finding(subject.named[place], why, deviation)
 
 
-def pixel_deviations(images: Joined) -> np.ndarray:
+def pixel_deviations(images: np.ndarray) -> np.ndarray:
     """Standard deviation of an image's pixels about its mean colour: uint8 (N, H, W, C) to (N,)."""
     found = [
         images[start : start + BLOCK].astype(np.float32).var(axis=(1, 2)).mean(axis=1) ** 0.5

@@ -20,8 +20,9 @@ from vitlab.data import (
     open_dataset,
     relocate,
 )
-from vitlab.data.labelled import Joined
+from vitlab.data.loading import load as read
 from vitlab.data.loading import why_unreadable
+from vitlab.data.source import Undivided
 from vitlab.data.splits import Split
 from vitlab.device import choose_device
 from vitlab.errors import ConfigError, DataError
@@ -53,7 +54,7 @@ class Image:
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """The images that are judged, those of the test split beside them, and a network.
+    """The images that are judged, the test images beside them, and a network.
 
     A set that comes without a test split is judged whole; of a run only what it was trained and
     validated on.
@@ -61,10 +62,10 @@ class Subject:
 
     name: str
     dataset: Dataset
-    judged: Mapping[Split, LabelledImages]
-    """By the split that they are of."""
-    beside: Mapping[Split, LabelledImages]
-    """Test images that are only compared with the others, where the set comes with some."""
+    examples: LabelledImages
+    """The images that are judged."""
+    test: LabelledImages | None
+    """Test images, which are only compared with the others, where the set comes with some."""
     frozen: Frozen
     backbone: str | None
     """The pretrained network that describes images; None for the run's own body."""
@@ -73,99 +74,75 @@ class Subject:
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names in the order of the labels."""
-        return next(iter(self.judged.values())).class_names
-
-    @cached_property
-    def images(self) -> Joined:
-        """The images that are judged, uint8 (N, H, W, C)."""
-        return Joined([part.images for part in self.judged.values()])
-
-    @cached_property
-    def labels(self) -> np.ndarray:
-        """Their labels, (N,)."""
-        return np.concatenate([part.labels for part in self.judged.values()])
-
-    @cached_property
-    def keys(self) -> np.ndarray:
-        """Their keys, uint64 (N,)."""
-        return np.concatenate([part.keys for part in self.judged.values()])
-
-    def features(self, quiet: bool) -> np.ndarray:
-        """What the network makes of them: float32 (N, D)."""
-        return np.concatenate(
-            [
-                self.frozen.features(part, np.arange(len(part.labels)), quiet=quiet)
-                for part in self.judged.values()
-            ]
-        )
-
-    @cached_property
-    def named(self) -> list[Image]:
-        """The images that are judged, in order."""
-        return [image for split, part in self.judged.items() for image in self._named(split, part)]
-
-    @cached_property
-    def named_beside(self) -> list[Image]:
-        """The images beside them, in order."""
-        return [image for split, part in self.beside.items() for image in self._named(split, part)]
-
-    def _named(self, split: Split, part: LabelledImages) -> list[Image]:
-        rows, names = part.places, part.class_names
-        assert rows is not None, "whoever opens the images knows where they were"
-        files = self.files(split)
-        return [
-            Image(split, index, row, files[row] if files else None, names[label])
-            for index, (row, label) in enumerate(
-                zip(rows.tolist(), part.labels.tolist(), strict=True)
-            )
-        ]
-
-    def files(self, split: Split) -> Sequence[str]:
-        """The files of a split of the source, all of them where it has no other; none of others."""
-        items, _ = self._items(split)
-        return [str(item) for item in items] if isinstance(items[0], Path) else ()
-
-    def _items(self, split: Split) -> tuple[Any, np.ndarray]:
-        if self.dataset.config.dataset == ARRAYS:
-            return [None], np.empty(0)
-        return self.dataset.source.read(split if self.dataset.has_test else "train")
+        return self.examples.class_names
 
     @property
     def has_splits(self) -> bool:
         """Whether some of its images are for testing, whatever is trained on it later."""
         return self.dataset.has_test or self.run is not None
 
-    def every(self) -> Iterator[Image]:
-        """All images of the source that have a file, those of a run's test split among them."""
-        yield from self.named
-        yield from self.named_beside
-        unread = [image for image, _ in self.unreadable]
-        yield from unread
-        if self.run and not self.dataset.has_test:
-            files, (_, labels) = self.files("test"), self._items("test")
-            known = [image.row for image in (*self.named, *unread)]
-            for row in np.setdiff1d(np.arange(len(labels)), known).tolist():
-                yield Image("test", None, row, files[row], self.class_names[labels[row]])
+    @cached_property
+    def named(self) -> list[Image]:
+        """The images that are judged, in order."""
+        return self._named("train", self.examples)
+
+    @cached_property
+    def named_test(self) -> list[Image]:
+        """The test images beside them, in order."""
+        return [] if self.test is None else self._named("test", self.test)
+
+    def _named(self, split: Split, part: LabelledImages) -> list[Image]:
+        assert part.places is not None, "whoever reads images knows where they were"
+        rows, labels, files = part.places.tolist(), part.labels.tolist(), self.files(split)
+        return [
+            Image(split, index, row, files[row] if files else None, part.class_names[label])
+            for index, (row, label) in enumerate(zip(rows, labels, strict=True))
+        ]
+
+    def files(self, split: Split) -> Sequence[str]:
+        """The files of a split of the source, or all of a source without; none of other sources."""
+        items, _ = self._items(split)
+        return [str(item) for item in items] if isinstance(items[0], Path) else ()
+
+    def _items(self, split: Split) -> tuple[Any, np.ndarray]:
+        if self.dataset.config.dataset == ARRAYS:
+            return self.examples.images, self.examples.labels
+        return self.dataset.source.read(split if self.dataset.has_test else "train")
 
     @cached_property
     def unreadable(self) -> list[tuple[Image, str]]:
         """Images that were left out as they cannot be read, and why."""
-        parts, found = {**self.judged, **self.beside}, []
-        # Without a test split of its own, the source has its images in one list.
-        groups = [[split] for split in parts] if self.dataset.has_test else [list(parts)]
-        for group in groups:
-            items, labels = self._items(group[0])
-            rows = np.concatenate([parts[split].places for split in group])
-            for row in np.setdiff1d(np.arange(len(labels)), rows).tolist():
-                if why := why_unreadable(items[row], self.dataset.config):
-                    file = str(items[row]) if isinstance(items[row], Path) else None
-                    label = self.class_names[labels[row]]
-                    found.append((Image(group[0], None, row, file, label), why))
+        found = []
+        for split, named in (("train", self.named), ("test", self.named_test)):
+            if named:
+                items, labels = self._items(split)
+                files = self.files(split)
+                for row in _missing(len(labels), named):
+                    if why := why_unreadable(items[row], self.dataset.config):
+                        label = self.class_names[labels[row]]
+                        found.append(
+                            (Image(split, None, row, files[row] if files else None, label), why)
+                        )
         return found
+
+    def every(self) -> Iterator[Image]:
+        """All images of the source, those of a run's test split and unreadable ones among them."""
+        unread = [image for image, _ in self.unreadable]
+        yield from (*self.named, *self.named_test, *unread)
+        if self.run and not self.dataset.has_test:
+            files, (_, labels) = self.files("test"), self._items("test")
+            for row in _missing(len(labels), [*self.named, *unread]):
+                yield Image("test", None, row, files[row], self.class_names[labels[row]])
 
     def pixels(self, image: Image) -> np.ndarray:
         """An image, uint8 (H, W, C)."""
-        return {**self.judged, **self.beside}[image.split].images[image.index]
+        part = self.test if image.split == "test" and self.test else self.examples
+        return part.images[image.index]
+
+
+def _missing(rows: int, named: Sequence[Image]) -> list[int]:
+    """Rows of a source that none of some images has."""
+    return np.setdiff1d(np.arange(rows), [image.row for image in named]).tolist()
 
 
 def open_subject(
@@ -187,13 +164,14 @@ def open_subject(
     network, where = backbone or EFFICIENTNET, choose_device(device)
     _, dataset = open_pictures(source, [network], {"data.unreadable": "skip", **fields}, root)
     frozen = open_backbone(network, dataset.config.channels or 3, where)
-    name = Path(dataset.config.dataset).stem
-    parts: dict[Split, LabelledImages] = {"train": dataset.examples}
     if dataset.config.dataset == ARRAYS:
-        return Subject(name, dataset, parts, {}, frozen, network, None)
-    test: dict[Split, LabelledImages] = {"test": load_test(dataset)}
-    judged, beside = (parts, test) if dataset.has_test else ({**parts, **test}, {})
-    return Subject(name, dataset, judged, beside, frozen, network, None)
+        examples, test = dataset.examples, None
+    elif dataset.has_test:
+        examples, test = dataset.examples, load_test(dataset)
+    else:
+        examples, test = read(dataset.config, Undivided(dataset.source), "train"), None
+    name = Path(dataset.config.dataset).stem
+    return Subject(name, dataset, examples, test, frozen, network, None)
 
 
 def _of_run(
@@ -217,8 +195,8 @@ def _of_run(
         frozen = Frozen(model.module, form.mean, form.std, form.input_size)
     else:
         frozen = open_backbone(backbone, dataset.config.channels or 3, choose_device(device))
-    beside: dict[Split, LabelledImages] = {"test": load_test(dataset)} if dataset.has_test else {}
-    return Subject(run.name, dataset, {"train": examples}, beside, frozen, backbone, run)
+    test = load_test(dataset) if dataset.has_test else None
+    return Subject(run.name, dataset, examples, test, frozen, backbone, run)
 
 
 def _refuse_multilabel(data: DataConfig) -> None:

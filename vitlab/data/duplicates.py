@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vitlab.data.labelled import Joined, Subset
+from vitlab.data.labelled import Subset
 from vitlab.errors import DataError
 
 THRESHOLD = 0.15
@@ -51,8 +51,8 @@ class Pair(NamedTuple):
 
 
 def near_duplicates(
-    images_a: np.ndarray | Subset | Joined,
-    images_b: np.ndarray | Subset | Joined,
+    images_a: np.ndarray | Subset,
+    images_b: np.ndarray | Subset,
     threshold: float = THRESHOLD,
 ) -> list[Pair]:
     """Find the images of one set that have a near copy in another.
@@ -89,9 +89,7 @@ def near_duplicates(
     return sorted(pairs, key=lambda pair: (pair.distance, pair.b))
 
 
-def earlier_copies(
-    images: np.ndarray | Subset | Joined, threshold: float = THRESHOLD
-) -> list[Pair]:
+def earlier_copies(images: np.ndarray | Subset, threshold: float = THRESHOLD) -> list[Pair]:
     """Find the images of a set that have a near copy before them in it.
 
     Args:
@@ -136,7 +134,7 @@ def _digest(image: np.ndarray) -> bytes:
     return hashlib.sha256(image.tobytes()).digest()
 
 
-def _sketches(*sets: np.ndarray | Subset | Joined) -> np.ndarray:
+def _sketches(*sets: np.ndarray | Subset) -> np.ndarray:
     """Images of some sets as whitened sketches of length 1: float32 (N, D); flat ones are 0."""
     block = max(1, min(BLOCK, NUMBERS // math.prod(sets[0].shape[1:])))
     sketches = np.concatenate(

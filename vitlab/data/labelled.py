@@ -107,28 +107,6 @@ class Subset:
         return self._images[self._index[places]]
 
 
-class Joined:
-    """Images of several arrays (N, H, W, C) one after another, copied only where looked at."""
-
-    def __init__(self, arrays: Sequence[np.ndarray]):
-        self._arrays = arrays
-        self._starts = np.cumsum([0, *map(len, arrays)])
-        self.shape = (int(self._starts[-1]), *arrays[0].shape[1:])
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, places: int | slice) -> np.ndarray:
-        if isinstance(places, slice):
-            begin, end, _ = places.indices(len(self))
-            pairs = zip(self._arrays, self._starts.tolist(), strict=False)
-            return np.concatenate(
-                [array[max(begin - start, 0) : max(end - start, 0)] for array, start in pairs]
-            )
-        which = int(np.searchsorted(self._starts, places, "right")) - 1
-        return self._arrays[which][places - self._starts[which]]
-
-
 def ask_for(images: np.ndarray, places: Iterable[int]) -> None:
     """Have images of a set that is not in memory read from its file, all of them at once.
 
