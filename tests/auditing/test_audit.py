@@ -214,6 +214,31 @@ def test_arrays_are_audited_by_their_places_and_several_labels_are_refused(backb
         vitlab.audit("photos.csv", fields={"data.task": "multilabel"}, **where)
 
 
+def test_a_table_is_not_overwritten_by_what_is_left_of_it(backbone, tmp_path):
+    lines = ["path,label"]
+    for shape in SHAPES[:2]:
+        for number in range(6):
+            drawn(shape, number).save(tmp_path / f"{shape}{number}.png")
+            lines.append(f"{shape}{number}.png,={shape}")
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(lines))
+    where = {"out": tmp_path / "out", "backbone": backbone, "quiet": True}
+    for name in ("table.csv", "rest.txt"):
+        with pytest.raises(ConfigError, match="--write"):
+            vitlab.audit(table, write=tmp_path / name, **where)
+    assert table.read_text() == "\n".join(lines)
+    (tmp_path / "below").mkdir()
+    found = vitlab.audit(table, write=tmp_path / "below" / "rest.csv", **where)
+    rest = open_dataset(DataConfig(dataset=str(tmp_path / "below" / "rest.csv")))
+    assert len(rest.source.read("train")[0]) == found.cleaned["kept"] == 12
+
+
+def test_one_image_of_each_class_leaves_labels_unjudged(backbone, tmp_path):
+    images = np.stack([np.asarray(drawn(shape, 0)) for shape in SHAPES])
+    found = vitlab.audit((images, np.arange(3)), out=tmp_path, backbone=backbone, quiet=True)
+    assert found.predicted == 0 and found.agreement is None and not found.label_errors
+
+
 def test_without_their_second_images_a_set_has_no_copies():
     draw = np.random.default_rng(0)
     images = draw.integers(0, 256, (300, 16, 16, 3), np.uint8)

@@ -51,12 +51,12 @@ def audit(
         quiet: show no progress.
 
     Raises:
-        ConfigError: images with several labels; fields beside a run.
+        ConfigError: images with several labels; fields beside a run; `write` that is no .csv file.
         DataError: no such data set or backbone; `write` where images are no files.
     """
     subject = open_subject(source, backbone, fields or {}, device, data_root)
     if write is not None:
-        cleaned.check_files(subject)
+        cleaned.check_target(Path(write), subject)
     found = judge(subject, quiet)
     if write is not None:
         found = replace(found, cleaned=cleaned.write_cleaned(found, subject, Path(write)))

@@ -5,19 +5,26 @@ from pathlib import Path
 
 from vitlab.auditing.findings import Audit
 from vitlab.auditing.subject import Image, Subject
-from vitlab.errors import DataError
+from vitlab.errors import ConfigError, DataError
 from vitlab.files import write_text
 from vitlab.formatting import FORMULA, csv_cell, csv_text
 
 
-def check_files(subject: Subject) -> None:
-    """DataError unless every image has a file of its own, which a CSV file can name."""
+def check_target(path: Path, subject: Subject) -> None:
+    """Refuse a file that training would not read, or that is the data set's own.
+
+    And DataError where images have no files of their own, which a CSV file could name.
+    """
+    if path.suffix.lower() != ".csv":
+        raise ConfigError([f"--write {path}: training reads it by its suffix: call it .csv"])
     if not subject.files("train"):
         raise DataError(
             f"--write lists files, and the images of {subject.dataset.config.dataset} have none of "
             "their own: save each in a folder named like its class, or leave --write out and take "
             "the rows from audit.json"
         )
+    if path.resolve() == Path(subject.dataset.config.dataset).expanduser().resolve():
+        raise ConfigError([f"--write {path} is the data set itself, which stays as it is"])
 
 
 def write_cleaned(found: Audit, subject: Subject, path: Path) -> dict[str, int]:
@@ -36,7 +43,7 @@ def write_cleaned(found: Audit, subject: Subject, path: Path) -> dict[str, int]:
             lines.append((_relative(image, path), image.label, image.split))
     columns = 3 if subject.has_splits else 2
     head = ("path", "label", "split")
-    write_text(path, csv_text(line[:columns] for line in (head, *lines)))
+    write_text(path, csv_text(line[:columns] for line in (head, *sorted(lines))))
     return counts
 
 

@@ -49,7 +49,7 @@ class Image:
     """Name of the class that it is labelled with."""
 
     def __str__(self) -> str:
-        return self.file or f"{self.split} image {self.row}"
+        return self.file or f"{self.split} row {self.row}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +170,7 @@ def open_subject(
         examples, test = dataset.examples, load_test(dataset)
     else:
         examples, test = read(dataset.config, Undivided(dataset.source), "train"), None
-    name = Path(dataset.config.dataset).stem
+    name = Path(dataset.config.dataset).resolve().name
     return Subject(name, dataset, examples, test, frozen, network, None)
 
 
