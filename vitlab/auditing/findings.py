@@ -122,7 +122,7 @@ def wrong_labels(subject: Subject, probabilities: np.ndarray) -> Iterator[Findin
     known = np.flatnonzero(~np.isnan(probabilities[:, 0]))
     found = label_errors(probabilities[known], subject.examples.labels[known])
     for place, proposed, margin in zip(*map(np.ndarray.tolist, found), strict=True):
-        row = probabilities[known[place]]
+        row = probabilities[known[place]].tolist()
         image, given = subject.named[known[place]], row[subject.examples.labels[known[place]]]
         name = subject.class_names[proposed]
         why = f"{image.label} {share(given)}, {name} {share(row[proposed])}"
@@ -225,7 +225,7 @@ def confusions(
         images, of = int(table[i, j]), int(table[i].sum())
         if i != j and images > CONFUSED * of:
             interval = wilson(images, of)
-            names = class_names[i], class_names[j]
+            names = class_names[int(i)], class_names[int(j)]
             found.append(Confusion(*names, images, of, images / of, interval))
     yield from sorted(
         (one for one in found if one.interval[0] > CONFUSED), key=lambda one: -one.interval[0]

@@ -99,10 +99,10 @@ class Subject:
             for index, (row, label) in enumerate(zip(rows, labels, strict=True))
         ]
 
-    def files(self, split: Split) -> Sequence[str]:
+    def files(self, split: Split) -> list[str]:
         """The files of a split of the source, or all of a source without; none of other sources."""
         items, _ = self._items(split)
-        return [str(item) for item in items] if isinstance(items[0], Path) else ()
+        return [str(item) for item in items] if isinstance(items[0], Path) else []
 
     def _items(self, split: Split) -> tuple[Any, np.ndarray]:
         if self.dataset.config.dataset == ARRAYS:
@@ -112,17 +112,18 @@ class Subject:
     @cached_property
     def unreadable(self) -> list[tuple[Image, str]]:
         """Images that were left out as they cannot be read, and why."""
-        found = []
-        for split, named in (("train", self.named), ("test", self.named_test)):
-            if named:
-                items, labels = self._items(split)
-                files = self.files(split)
-                for row in _missing(len(labels), named):
-                    if why := why_unreadable(items[row], self.dataset.config):
-                        label = self.class_names[labels[row]]
-                        found.append(
-                            (Image(split, None, row, files[row] if files else None, label), why)
-                        )
+        found: list[tuple[Image, str]] = []
+        parts: dict[Split, list[Image]] = {"train": self.named, "test": self.named_test}
+        for split, named in parts.items():
+            if not named:
+                continue
+            files, (items, labels) = self.files(split), self._items(split)
+            for row in _missing(len(labels), named):
+                if why := why_unreadable(items[row], self.dataset.config):
+                    file = files[row] if files else None
+                    found.append(
+                        (Image(split, None, row, file, self.class_names[labels[row]]), why)
+                    )
         return found
 
     def every(self) -> Iterator[Image]:

@@ -393,6 +393,7 @@ def _keep(cached: Path, examples: LabelledImages, file: Path | None) -> None:
                 opened.truncate(opened.tell() + examples.images.nbytes)
                 os.fsync(opened.fileno())
             os.replace(file, kept)
+        assert examples.places is not None
         with replacing(cached.with_name(f"{cached.name}-facts.npz")) as opened:
             np.savez(
                 opened,
