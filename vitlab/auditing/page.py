@@ -279,8 +279,12 @@ def _table(
         [cell(place, each) for cell in columns.values()]
         for place, each in enumerate(findings[:SHOWN], 1)
     ]
-    more = "" if len(findings) <= SHOWN else f" The first {SHOWN}."
-    yield Table(list(columns), rows, f"All of them: {one.file}.csv.{more}")
+    yield Table(list(columns), rows, _caption(one, len(findings)))
+
+
+def _caption(one: List, number: int) -> str:
+    first = f"The first {SHOWN} of {number:,}. " if number > SHOWN else ""
+    return f"{first}All of them: {one.file}.csv."
 
 
 def _confusions(found: Audit, at: Callable[[str, str], Number]) -> Panel:
@@ -297,10 +301,10 @@ def _confusions(found: Audit, at: Callable[[str, str], Number]) -> Panel:
     head = ("class", "taken for", "images", "share", "95 % interval")
     blocks: list[Block] = [Text(say(CONFUSIONS.means))]
     if rows:
-        blocks.append(Table(head, rows, f"All of them: {CONFUSIONS.file}.csv."))
+        blocks.append(Table(head, rows, _caption(CONFUSIONS, len(found.confusions))))
     headline = say(
         "{n} {what}",
-        n=at(whole(len(rows)) if rows else "No", CONFUSIONS.field),
+        n=at(whole(len(found.confusions)) if rows else "No", CONFUSIONS.field),
         what=CONFUSIONS.one if len(found.confusions) == 1 else CONFUSIONS.many,
     )
     return Panel(CONFUSIONS.file, CONFUSIONS.title, headline, blocks)
