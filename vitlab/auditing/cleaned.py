@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from vitlab.auditing.findings import Audit
-from vitlab.auditing.subject import Image, Subject
+from vitlab.auditing.subject import Subject
 from vitlab.errors import ConfigError, DataError
 from vitlab.files import write_text
 from vitlab.formatting import FORMULA, csv_cell, csv_text
@@ -13,7 +13,7 @@ from vitlab.formatting import FORMULA, csv_cell, csv_text
 def check_target(path: Path, subject: Subject) -> None:
     """Refuse a file that training would not read, or that is the data set's own.
 
-    And DataError where images have no files of their own, which a CSV file could name.
+    And DataError where images have no files of their own, or some that a CSV file cannot name.
     """
     if path.suffix.lower() != ".csv":
         raise ConfigError([f"--write {path}: training reads it by its suffix: call it .csv"])
@@ -23,8 +23,10 @@ def check_target(path: Path, subject: Subject) -> None:
             "their own: save each in a folder named like its class, or leave --write out and take "
             "the rows from audit.json"
         )
-    if path.resolve() == Path(subject.dataset.config.dataset).expanduser().resolve():
+    if path.resolve() in (file.resolve() for file in subject.dataset.source.files("train")[:1]):
         raise ConfigError([f"--write {path} is the data set itself, which stays as it is"])
+    for file in (*subject.files("train"), *subject.files("test")):
+        _relative(file, path)
 
 
 def write_cleaned(found: Audit, subject: Subject, path: Path) -> dict[str, int]:
@@ -40,7 +42,8 @@ def write_cleaned(found: Audit, subject: Subject, path: Path) -> dict[str, int]:
         reason = reasons.get((image.split, image.row), "kept")
         counts[reason] += 1
         if reason == "kept":
-            lines.append((_relative(image, path), image.label, image.split))
+            assert image.file
+            lines.append((_relative(image.file, path), image.label, image.split))
     columns = 3 if subject.has_splits else 2
     head = ("path", "label", "split")
     write_text(path, csv_text(line[:columns] for line in (head, *sorted(lines))))
@@ -73,10 +76,9 @@ def left_out(found: Audit) -> dict[tuple[str, int], str]:
     return reasons
 
 
-def _relative(image: Image, table: Path) -> str:
-    """The path of an image from the folder of a table, so that it names no formula."""
-    assert image.file
-    path = os.path.relpath(image.file, table.parent)
+def _relative(file: str, table: Path) -> str:
+    """The path of a file from the folder of a table, written so that it is no formula."""
+    path = os.path.relpath(file, table.parent)
     path = os.path.join(os.curdir, path) if path.startswith(FORMULA) else path
     if csv_cell(path) != path:
         raise DataError(f"{path!r} cannot be written into a CSV file: rename it")
