@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from cleanlab import __version__ as version
-from cleanlab.filter import find_label_issues
+from cleanlab import __version__ as version  # type: ignore[reportMissingImports]
+from cleanlab.filter import find_label_issues  # type: ignore[reportMissingImports]
 
 from vitlab.auditing.audit import DECAY
 from vitlab.auditing.confident import label_errors
