@@ -29,6 +29,7 @@ LAYERS = (
     {"reproduce", "selection"},
     {"sklearn"},
     {"report"},
+    {"auditing"},
     {"cli"},
     {"__main__"},
 )

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pages import docs, fit, goals, reliability, results, shipped, speed, unknown
+from pages import audit, docs, fit, goals, reliability, results, shipped, speed, unknown
 from pages.docs import fill
 from pages.results import PICTURES
 from pages.runs import RECORDS
@@ -34,6 +34,7 @@ from vitlab.run import LOCK, Run
 
 MARKED: tuple[tuple[Path, str, Callable[[], str]], ...] = (
     (Path("README.md"), "results", results.summary),
+    (Path("docs/audit.md"), "label-errors", audit.label_errors),
     (Path("docs/explain.md"), "maps", shipped.gains),
     (Path("docs/own-images.md"), "memory", speed.memory),
     (Path("docs/explore.md"), "copies", shipped.copies),

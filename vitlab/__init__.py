@@ -2,6 +2,7 @@
 
     model = vitlab.load("cpu")                      # a trained model that ships
     model.classify("photo.jpg")
+    vitlab.audit("photos")                          # wrong labels, copies and the like: a page
     run = vitlab.fit("photos")                      # the best one for pictures of your own
     run = vitlab.train(vitlab.recipe("digits"))     # one of your own design
     vitlab.load(run).logits(images)
@@ -13,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vitlab.auditing import audit
     from vitlab.config import Config
     from vitlab.inference import TrainedModel, load, predict
     from vitlab.models import build_model
@@ -25,6 +27,7 @@ __all__ = [
     "Config",
     "Run",
     "TrainedModel",
+    "audit",
     "build_model",
     "fit",
     "load",
@@ -38,6 +41,7 @@ HOMES = {
     "Config": "vitlab.config",
     "Run": "vitlab.run",
     "TrainedModel": "vitlab.inference",
+    "audit": "vitlab.auditing",
     "build_model": "vitlab.models",
     "fit": "vitlab.selection",
     "load": "vitlab.inference",

@@ -387,8 +387,9 @@ def inputs_of(layer: nn.Module) -> Iterator[list[Tensor]]:
     caught: list[Tensor] = []
     thread = threading.get_ident()
 
-    def keep(_: nn.Module, given: tuple[Tensor, ...]) -> None:
-        if threading.get_ident() == thread:  # others may be using the model too
+    def keep(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        # Others may be using the model too, and copies of a model have its hooks.
+        if module is layer and threading.get_ident() == thread:
             caught.extend(given)
 
     hook = layer.register_forward_pre_hook(keep)

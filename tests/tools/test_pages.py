@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import results
-from pages import docs, fit, goals, reliability, shipped, speed
+from pages import audit, docs, fit, goals, reliability, shipped, speed
 from pages.results import row
 from pages.runs import RECORDS, by_row, facts
 from results import check, fill, keep
@@ -72,6 +72,15 @@ def test_runs_that_differ_in_their_seed_are_one_line(tmp_path):
     (name, runs), *others = by_row(tmp_path).items()
     assert name == "digits" and not others
     assert row(name, runs)[1:3] == ["**97.00 %** (94.52 % to 99.48 %)", "3"]
+
+
+def test_as_many_planted_label_errors_are_found_as_by_cleanlab(tmp_path):
+    assert audit.label_errors(tmp_path) == "Not yet measured."
+    rows = json.loads((ROOT / RECORDS / audit.NAME).read_text())["rows"]
+    for measure in ("recall", "precision", "precision_at_planted"):
+        ours, theirs = (sum(row[who][measure] for row in rows) for who in audit.COLUMNS)
+        assert ours > theirs - 0.001 * len(rows), measure
+    assert "| 8 %, 800 | cleanlab |" in audit.label_errors(ROOT / RECORDS)
 
 
 def test_the_page_of_fit_names_the_sets_on_which_it_loses(tmp_path):

@@ -12,7 +12,7 @@ from vitlab.cli.check import bench, doctor, reproduce
 from vitlab.cli.compare import compare, leaderboard, report
 from vitlab.cli.study import study
 from vitlab.cli.train import datasets, fit, recipes, show, train
-from vitlab.cli.understand import evaluate, explain, explore, features
+from vitlab.cli.understand import audit, evaluate, explain, explore, features
 from vitlab.cli.use import export, predict, serve
 from vitlab.config import MODELS, Config, field_types, fields_of, section_types
 from vitlab.errors import ConfigError
@@ -33,6 +33,7 @@ GROUPS = {
         "explain": explain,
         "features": features,
         "explore": explore,
+        "audit": audit,
     },
     "compare": {
         "compare": compare,

@@ -1,4 +1,4 @@
-"""Verbs that look into a model or a data set: evaluate, explore, features, explain."""
+"""Verbs that look into a model or a data set: evaluate, explore, features, explain, audit."""
 
 from argparse import Namespace
 from collections.abc import Mapping
@@ -229,4 +229,51 @@ def explore(args: Namespace) -> int:
         print_table(rows[0], [list(row.values()) for row in rows])
         print()
     print(f"figures in {folder / 'index.md'}")
+    return 0
+
+
+@verb(
+    argument("source", "a run, a shipped model's name, or whatever data.dataset takes"),
+    argument(
+        "--write",
+        "CSV file to write of the images that are left without those found, to train on",
+        metavar="FILE.csv",
+    ),
+    argument(
+        "--backbone",
+        "pretrained network that describes images: efficientnet-lite0, timm:NAME, or a name or "
+        "folder in the form of the Hugging Face Hub; of a run the default is its own",
+        metavar="NAME",
+    ),
+    out("folder of the page and the lists; default audit/NAME"),
+    DEVICE,
+    DATA_ROOT,
+    QUIET,
+    JSON,
+    examples=("vitlab audit photos --write cleaned.csv", "vitlab audit cpu"),
+    sections=("data",),
+)
+def audit(args: Namespace) -> int:
+    """Find what may be wrong with labelled images, and change nothing.
+
+    Probable label errors, near-duplicates, images unlike the rest, unreadable and nearly empty
+    ones, and classes that cannot be told apart, on a page.
+    """
+    from vitlab.auditing.audit import audit, default_folder
+    from vitlab.auditing.page import PAGE, summary
+
+    fields = {name: value for name, value in args.overrides.items() if name != "data.dataset"}
+    where = {"device": args.device, "data_root": args.data_root, "quiet": args.quiet}
+    files = {"out": args.out, "write": args.write}
+    found = audit(args.source, backbone=args.backbone, fields=fields, **files, **where)
+    if args.json:
+        print_json(found.to_dict())
+        return 0
+    print_table(("list", "found", "worst example"), summary(found))
+    folder = Path(args.out) if args.out else default_folder(found.source)
+    if found.cleaned:
+        left = [f"{number:,} {reason}" for reason, number in found.cleaned.items()][1:]
+        print(f"\n{args.write}: {count(found.cleaned['kept'], 'image')}; left out: "
+              f"{', '.join(left) or 'none'}")  # fmt: skip
+    print(f"\npage in {folder / PAGE}")
     return 0

@@ -1,4 +1,4 @@
-"""Near-duplicates between two sets of images: what makes a held-out accuracy look too good.
+"""Near-duplicates between two sets of images, or within one: what makes an accuracy look too good.
 
 Two images are as far apart as 1 minus the correlation of their sketches. A sketch is the image
 shrunk to 8x8 by area, less its own mean per channel, less the mean sketch of all images, and
@@ -7,7 +7,7 @@ counts little, and what only two images share counts much. Brightness and contra
 compression and another resolution move a sketch little; so does a shift by a pixel where there are
 hundreds of images to whiten by. A mirror image is another image.
 
-Shapes: N images in both sets, D numbers in a sketch, at most 8 * 8 * C.
+Shapes: N images in all sets, D numbers in a sketch, at most 8 * 8 * C.
 """
 
 import hashlib
@@ -51,7 +51,9 @@ class Pair(NamedTuple):
 
 
 def near_duplicates(
-    images_a: np.ndarray | Subset, images_b: np.ndarray | Subset, threshold: float = THRESHOLD
+    images_a: np.ndarray | Subset,
+    images_b: np.ndarray | Subset,
+    threshold: float = THRESHOLD,
 ) -> list[Pair]:
     """Find the images of one set that have a near copy in another.
 
@@ -87,6 +89,33 @@ def near_duplicates(
     return sorted(pairs, key=lambda pair: (pair.distance, pair.b))
 
 
+def earlier_copies(images: np.ndarray | Subset, threshold: float = THRESHOLD) -> list[Pair]:
+    """Find the images of a set that have a near copy before them in it.
+
+    Args:
+        images: uint8 (N, H, W, C).
+        threshold: largest distance of two images that count as copies, 0 to 1.
+
+    Returns:
+        One pair for every such image, b, with the nearest image before it, a; the nearest first.
+        Without their second images the set has no near-duplicates.
+    """
+    if not len(images):
+        return []
+    sketches, first, pairs = _sketches(images), {}, []
+    for start in range(0, len(images), BLOCK):
+        own = sketches[start : start + BLOCK]
+        correlation = own @ sketches[: start + len(own)].T
+        correlation[:, start:][np.triu_indices(len(own))] = -np.inf  # itself, and what comes later
+        nearest = correlation.argmax(axis=1)
+        for place, near in enumerate(nearest.tolist(), start):
+            if (twin := first.setdefault(_digest(images[place]), place)) != place:
+                pairs.append(Pair(twin, place, 0.0))
+            elif (distance := float(1 - correlation[place - start, near])) <= threshold:
+                pairs.append(Pair(near, place, max(distance, 0.0)))
+    return sorted(pairs, key=lambda pair: (pair.distance, pair.b))
+
+
 def duplicates_warning(
     training: np.ndarray | Subset, validation: np.ndarray | Subset
 ) -> str | None:
@@ -105,13 +134,13 @@ def _digest(image: np.ndarray) -> bytes:
     return hashlib.sha256(image.tobytes()).digest()
 
 
-def _sketches(images_a: np.ndarray | Subset, images_b: np.ndarray | Subset) -> np.ndarray:
-    """Images of two sets as whitened sketches of length 1: float32 (N, D); flat ones are 0."""
-    block = max(1, min(BLOCK, NUMBERS // math.prod(images_a.shape[1:])))
+def _sketches(*sets: np.ndarray | Subset) -> np.ndarray:
+    """Images of some sets as whitened sketches of length 1: float32 (N, D); flat ones are 0."""
+    block = max(1, min(BLOCK, NUMBERS // math.prod(sets[0].shape[1:])))
     sketches = np.concatenate(
         [
             _shrink(images[start : start + block])
-            for images in (images_a, images_b)
+            for images in sets
             for start in range(0, len(images), block)
         ]
     )

@@ -42,6 +42,9 @@ class LabelledImages:
     """The keys, where they were computed before, from pixels of another size."""
     weights: np.ndarray | None = None
     """How often an image is shown beside others, positive (N,); None shows all equally often."""
+    places: np.ndarray | None = None
+    """Place of each image among the items that its source has for the split, (N,); of images handed
+    in as arrays, place in them; None where it is not known."""
 
     @cached_property
     def keys(self) -> np.ndarray:
@@ -81,6 +84,7 @@ class LabelledImages:
             labels=self.labels[order],
             known_keys=self.keys[order],
             weights=None if self.weights is None else self.weights[order],
+            places=None if self.places is None else self.places[order],
         )
 
     def split(self, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
@@ -149,11 +153,13 @@ def from_arrays(
         labels = check_multi_hot(labels, len(images), class_names)
         names = tuple(map(str, range(labels.shape[1]) if class_names is None else class_names))
         check_classes("the arrays", names)
-        return LabelledImages(np.ascontiguousarray(images), labels, names).canonical()
-    labels = check_labels(labels, len(images), class_names)
-    names = numbered(labels) if class_names is None else tuple(map(str, class_names))
-    check_range("the arrays", labels, names)
-    return LabelledImages(np.ascontiguousarray(images), labels, names).canonical()
+    else:
+        labels = check_labels(labels, len(images), class_names)
+        names = numbered(labels) if class_names is None else tuple(map(str, class_names))
+        check_range("the arrays", labels, names)
+    places = np.arange(len(images))
+    images = np.ascontiguousarray(images)
+    return LabelledImages(images, labels, names, places=places).canonical()
 
 
 def check_range(dataset: str, labels: np.ndarray, class_names: tuple[str, ...]) -> None:

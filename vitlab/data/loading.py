@@ -148,6 +148,7 @@ def _decode(config: DataConfig, source: Source, split: Split) -> LabelledImages:
                 skipped,
                 scale,
                 keys[part],
+                places=places[part],
             )
             for (name, part), end in zip(parts.items(), ends, strict=True)
         }
@@ -312,6 +313,16 @@ def _each(
     raise DataError("\n".join([f"{head}:", *lines, way_out]))
 
 
+def why_unreadable(item: Any, config: DataConfig) -> str:
+    """Why an image of a resolved config cannot be read; "" if it can."""
+    try:
+        _check_file(item)
+        _pixels(item, config)
+    except DataError as error:
+        return str(error)
+    return ""
+
+
 def _check_file(item: Any) -> None:
     """Refuse what is not there, and what reading would wait for."""
     if not isinstance(item, Path):
@@ -358,8 +369,9 @@ def _from_cache(path: Path, class_names: tuple[str, ...]) -> LabelledImages | No
         facts = np.load(f"{path}-facts.npz", allow_pickle=False)
         grey_range = tuple(facts["grey_range"].tolist()) or None
         return LabelledImages(
-            np.asarray(images), facts["labels"], class_names, 0, grey_range, facts["keys"]
-        )
+            np.asarray(images), facts["labels"], class_names, 0, grey_range, facts["keys"],
+            places=facts["places"],
+        )  # fmt: skip
     except Exception:  # not there, or damaged in any way: decoded anew
         return None
 
@@ -381,11 +393,13 @@ def _keep(cached: Path, examples: LabelledImages, file: Path | None) -> None:
                 opened.truncate(opened.tell() + examples.images.nbytes)
                 os.fsync(opened.fileno())
             os.replace(file, kept)
+        assert examples.places is not None
         with replacing(cached.with_name(f"{cached.name}-facts.npz")) as opened:
             np.savez(
                 opened,
                 labels=examples.labels,
                 keys=examples.keys,
+                places=examples.places,
                 grey_range=np.array(examples.grey_range or (), np.int64),
             )
     except OSError as error:

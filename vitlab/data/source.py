@@ -8,6 +8,7 @@ their labels, int64 (N,). Where a set comes without a test split, its `train` is
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -80,6 +81,37 @@ class Source(Protocol):
     def read(self, split: Split) -> tuple[Items, np.ndarray]:
         """Items and labels of a split, train or test."""
         ...
+
+
+@dataclass(frozen=True)
+class Undivided:
+    """A source without a test split, of which none is drawn: all its images are in `train`."""
+
+    source: Source
+    has_test = True
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names in the order of the labels."""
+        return self.source.class_names
+
+    @property
+    def uses(self) -> str:
+        """Which files, folders or columns are used for what, in words."""
+        return self.source.uses
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """A sentence for each kind of thing that is not used, and why; empty for none."""
+        return self.source.notes
+
+    def files(self, split: Split) -> list[Path]:
+        """The files that hold the images."""
+        return self.source.files(split)
+
+    def read(self, split: Split) -> tuple[Items, np.ndarray]:
+        """Items and labels."""
+        return self.source.read(split)
 
 
 def split_of(name: str) -> tuple[Split | None, tuple[str, ...]]:

@@ -32,7 +32,8 @@ class Detector(NamedTuple):
     means: np.ndarray
     """Of the features of each class, (M, D) float32; of several labels an image a single one."""
     whitening: np.ndarray
-    """(D, D) float32: the squared length of a difference times this is its squared distance."""
+    """(D, D) float32, lower triangular: the squared length of a difference times this is its
+    squared distance."""
     threshold: float
     """Squared distance up to which an image is taken for known."""
     held_out: bool
@@ -79,7 +80,7 @@ def fit_detector(
 def write_detector(file: Path, detector: Detector, checkpoint_sha256: str) -> None:
     """Store the detector of a checkpoint, as npz."""
     with replacing(file) as opened:
-        np.savez(opened, checkpoint_sha256=checkpoint_sha256, **detector._asdict())
+        np.savez_compressed(opened, checkpoint_sha256=checkpoint_sha256, **detector._asdict())
 
 
 def read_detector(file: Path, checkpoint_sha256: str) -> Detector | None:
@@ -111,7 +112,8 @@ def _fit(features: np.ndarray, labels: np.ndarray) -> Detector:
         covariance, _ = ledoit_wolf(features - means[which], assume_centered=True)
     values, directions = np.linalg.eigh(covariance)
     floor = max(1e-6 * values.max(), np.finfo(np.float32).tiny)
-    whitening = directions / np.sqrt(np.maximum(values, floor))
+    precision = directions / np.maximum(values, floor) @ directions.T
+    whitening = np.linalg.cholesky(precision)
     return Detector(means.astype(np.float32), whitening.astype(np.float32), np.inf, False)
 
 

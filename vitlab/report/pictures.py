@@ -21,6 +21,9 @@ from vitlab.report.subject import Subject
 LARGEST = 1400
 """Most pixels that a raster picture is wide or high in a page."""
 
+SMALL = (128, 128)
+"""Most pixels in width and height of an image of the data."""
+
 HEAVY = 4_000_000
 """Most bytes of an SVG file that a page takes over; of a heavier one it takes the PNG."""
 
@@ -141,13 +144,15 @@ def _of_images(one: Subject) -> Sources:
     return one.at(kept, "images"), one.at(one.run.predictions(one.split), "logits, labels")
 
 
-def small(image: np.ndarray, alt: str, caption: str, good: bool | None) -> Picture:
-    """An image of the data, uint8 (H, W, C), as it is."""
+def small(
+    image: np.ndarray, alt: str, caption: str, good: bool | None, largest: tuple[int, int] = SMALL
+) -> Picture:
+    """An image of the data, uint8 (H, W, C), as it is, or with (width, height) of `largest`."""
     from PIL import Image
 
     pixels = image[..., 0] if image.shape[-1] == 1 else image
     picture = Image.fromarray(pixels)
-    picture.thumbnail((128, 128))
+    picture.thumbnail(largest)
     return Picture(_address(picture), alt, caption, good, *picture.size)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from vitlab.config import BackboneConfig, Config, DataConfig, refuse_multilabel
-from vitlab.data import ARRAYS, Data, LabelledImages, Root, open_dataset
+from vitlab.data import ARRAYS, Data, Dataset, Root, open_dataset
 from vitlab.device import choose_device, multiplies_bf16
 from vitlab.errors import ConfigError, DataError, Interrupted, RunError
 from vitlab.evaluate import store_cross_validation
@@ -111,7 +111,8 @@ def fit(
     where, logger = choose_device(device), ConsoleLogger(quiet)
     networks = list(backbones) if backbones is not None else at_hand()
     licenses = {each: introduce(each, logger) for each in networks}
-    config, examples = open_pictures(data, networks, fields or {}, data_root)
+    config, dataset = open_pictures(data, networks, fields or {}, data_root)
+    examples = dataset.examples
     config = replace(config, train=replace(config.train, seed=seed))
     path = new_path(config, out, name or f"{Path(config.data.dataset).stem}-fit")
     if path.exists():
@@ -178,8 +179,8 @@ def open_pictures(
     networks: Sequence[str],
     fields: Mapping[str, Any],
     root: Root,
-) -> tuple[Config, LabelledImages]:
-    """The pictures but their test images, and a linear classifier's config on the first network.
+) -> tuple[Config, Dataset]:
+    """The pictures, and a linear classifier's config on the first network.
 
     Pictures as large as the network's input, or of several sizes, are brought to that; smaller
     ones stay as they are, and are enlarged inside the network.
@@ -189,7 +190,7 @@ def open_pictures(
         config = replace(config, model=BackboneConfig(name=networks[0]))
     if not isinstance(data, str | os.PathLike):
         dataset = open_dataset(config.data, data)
-        return replace(config, data=dataset.config), dataset.examples
+        return replace(config, data=dataset.config), dataset
     config = config.override({"data.dataset": os.fspath(data)})
     model = resolve(config).model if networks else None
     size = (SIDE, SIDE) if model is None else getattr(model, "input_size", None)
@@ -200,7 +201,7 @@ def open_pictures(
         if found is None or found[0] > size[0] or found[1] > size[1]:
             crop = {} if "data.fit" in fields else {"data.fit": "crop"}
             config = config.override({"data.image_size": size, **crop})
-    return config, open_dataset(config.data, root=root).examples
+    return config, open_dataset(config.data, root=root)
 
 
 def majority(pool: Pool) -> Candidate:
