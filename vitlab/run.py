@@ -15,6 +15,7 @@
     features/                  written by features
     explain/                   written by explain
     export/                    written by export
+    audit/                     written by audit
     report/                    written by report
     .lock .evaluate.lock       held by the process that trains it, and by one that evaluates it
 
@@ -72,7 +73,7 @@ if TYPE_CHECKING:
 
 CONFIG, PROVENANCE, METRICS = "config.json", "provenance.json", "metrics.jsonl"
 FINISHED, RESULTS, TIMING = "finished.json", "results.json", "timing.json"
-SELECTION = "selection.json"
+SELECTION, AUDIT = "selection.json", "audit.json"
 LOCK = ".lock"
 
 STUDY, SUMMARY = "study.json", "summary.json"
@@ -393,6 +394,16 @@ class Run:
         if stored.get("checkpoint_sha256") != checkpoint_sha256:
             return {}
         return {one["method"]: one["verdict"] for one in stored["methods"] if "verdict" in one}
+
+    @property
+    def audit(self) -> Path:
+        """Folder of what may be wrong with its images."""
+        return self.path / "audit"
+
+    @property
+    def ships(self) -> bool:
+        """True of a run that comes with vitlab, in whose folder nothing is written."""
+        return self.path.resolve().parent == PRETRAINED
 
     @property
     def exports(self) -> Path:

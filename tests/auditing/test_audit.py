@@ -19,6 +19,8 @@ from vitlab.config import DataConfig
 from vitlab.data import open_dataset
 from vitlab.data.duplicates import earlier_copies
 from vitlab.errors import ConfigError, DataError
+from vitlab.evaluate import evaluate
+from vitlab.report import report
 
 SHAPES = ("circle", "cross", "square")
 EACH = 30
@@ -169,16 +171,24 @@ def test_the_page_names_every_list_and_is_one_self_contained_file(audited):
 
 
 def test_a_run_is_audited_by_its_own_body_and_its_page_says_so(digits_run, tmp_path, capsys):
-    words = ["audit", str(digits_run.path), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    words = ["audit", str(digits_run.path), "--device", "cpu"]
     assert main([*words, "--quiet"]) == 0
     out = capsys.readouterr().out
     assert "Probable label errors" in out and out.splitlines()[-1].endswith("index.html")
-    assert (
-        "which saw the labels of its training images" in (tmp_path / "out/index.html").read_text()
-    )
+    page = (digits_run.path / "audit/index.html").read_text()
+    assert "which saw the labels of its training images" in page
     assert main([*words, "--data.image_size", "16,16"]) == 2
     assert main([*words, "--write", str(tmp_path / "rest.csv")]) == 1
     assert "have none of their own" in capsys.readouterr().err
+
+
+def test_the_report_of_a_run_says_what_audit_found_and_what_the_model_does_not_know(digits_run):
+    evaluate(digits_run, pictures=False, quiet=True)
+    found = vitlab.audit(digits_run, device="cpu", quiet=True)
+    text = report([digits_run]).read_text()
+    assert f"{len(found.unlike)} image" in text and "audit/index.html" in text
+    assert "are called unlike anything it was trained on" in text
+    assert "sets of classes that are to hold the true one" in text
 
 
 def test_training_images_that_are_copies_of_test_images_are_listed(backbone, tmp_path):

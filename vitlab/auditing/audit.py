@@ -41,7 +41,7 @@ def audit(
     Args:
         source: a run, its folder or the name of one that ships; or a data set: a folder of class
             folders, a CSV, Parquet, a known name, or images and labels.
-        out: folder to write; default audit/NAME.
+        out: folder to write; default `audit` in a run, audit/NAME of a data set.
         write: CSV file to write of the images that are left without those found, for training.
         backbone: pretrained network that describes images, as `pretrained.backbones` names it;
             default efficientnet-lite0, of a run its own body.
@@ -60,13 +60,14 @@ def audit(
     found = judge(subject, quiet)
     if write is not None:
         found = replace(found, cleaned=cleaned.write_cleaned(found, subject, Path(write)))
-    page.write(found, subject, Path(out) if out is not None else default_folder(found.source))
+    folder = Path(out) if out is not None else default_folder(subject.name, subject.run)
+    page.write(found, subject, folder)
     return found
 
 
-def default_folder(name: str) -> Path:
-    """Where the audit of a run or data set lies: audit/NAME."""
-    return Path("audit") / name
+def default_folder(name: str, run: Run | None) -> Path:
+    """Where an audit lies: in the run, where its report finds it, else audit/NAME."""
+    return Path("audit") / name if run is None or run.ships else run.audit
 
 
 def judge(subject: Subject, quiet: bool) -> Audit:

@@ -35,8 +35,9 @@ from vitlab.report.document import (
     whole,
 )
 from vitlab.report.pictures import small
+from vitlab.run import AUDIT
 
-RECORD, PAGE = "audit.json", "index.html"
+PAGE = "index.html"
 
 SHOWN = 50
 """Most images of a list on the page and on its sheet; its CSV file has all."""
@@ -108,7 +109,7 @@ HEAD = ("image", "split", "label", "proposed", "copy of", "label of that", "scor
 
 def write(found: Audit, subject: Subject, folder: Path) -> Path:
     """Write audit.json, a CSV file and a sheet for each list, and the page; return its path."""
-    write_json(folder / RECORD, found.to_dict())
+    write_json(folder / AUDIT, found.to_dict())
     for one in LISTS:
         findings: Sequence[Finding] = getattr(found, one.field)
         write_text(folder / f"{one.file}.csv", csv_text([HEAD, *map(_line, findings)]))
@@ -165,7 +166,7 @@ def report(found: Audit, subject: Subject) -> Report:
     """The page as a report, whose numbers are those of audit.json."""
 
     def at(words: str, field: str) -> Number:
-        return Number(words, (Source(found.source, RECORD, field),))
+        return Number(words, (Source(found.source, AUDIT, field),))
 
     tiles, panels = [], []
     for one in LISTS:
@@ -254,7 +255,7 @@ def _shown(
         below = {"label_errors": "Below each: the given label → the proposed one. ",
                  "copies": "Below each: what it is a copy of. "}  # fmt: skip
         caption = say(f"{below.get(one.field, '')}Numbers are those of the table.")
-        yield Pictures(pictures, caption, (Source(found.source, RECORD, one.field),))
+        yield Pictures(pictures, caption, (Source(found.source, AUDIT, one.field),))
 
 
 def _table(

@@ -245,7 +245,7 @@ def explore(args: Namespace) -> int:
         "folder in the form of the Hugging Face Hub; of a run the default is its own",
         metavar="NAME",
     ),
-    out("folder of the page and the lists; default audit/NAME"),
+    out("folder of the page and the lists; default audit in the run, audit/NAME of a data set"),
     DEVICE,
     DATA_ROOT,
     QUIET,
@@ -270,7 +270,8 @@ def audit(args: Namespace) -> int:
         print_json(found.to_dict())
         return 0
     print_table(("list", "found", "worst example"), summary(found))
-    folder = Path(args.out) if args.out else default_folder(found.source)
+    run = Run(args.source) if Run.exists(Path(args.source)) else None
+    folder = Path(args.out) if args.out else default_folder(found.source, run)
     if found.cleaned:
         left = [f"{number:,} {reason}" for reason, number in found.cleaned.items()][1:]
         print(f"\n{args.write}: {count(found.cleaned['kept'], 'image')}; left out: "

@@ -11,6 +11,7 @@ from vitlab.figures import charts, style
 from vitlab.figures.charts import Row
 from vitlab.figures.comparison import class_rows
 from vitlab.figures.style import GREY, HUES
+from vitlab.files import read_json
 from vitlab.formatting import between, count, percent, points, signed
 from vitlab.metrics import FEW_FOR_TEMPERATURE
 from vitlab.records import ClassResult, SplitResult
@@ -37,7 +38,7 @@ from vitlab.report.document import (
 from vitlab.report.pictures import chart, dot_chart, samples, shared_mistakes
 from vitlab.report.subject import Subject, plainly, resolved, without_folders
 from vitlab.reproduce.rows import PUBLISHED, SYSTEMS, published, row_config
-from vitlab.run import RESULTS
+from vitlab.run import AUDIT, RESULTS
 from vitlab.stats import wilson
 
 MANY = 20
@@ -491,7 +492,7 @@ def confidence(found: Sequence[Subject]) -> Iterator[Panel]:
     errors = [
         sentence
         for one, _ in pairs
-        for sentence in (*of_calibration(one), *of_sets(one), *of_unknown(one))
+        for sentence in (*of_calibration(one), *of_sets(one), *of_unknown(one), *of_audit(one))
     ]
     yield Panel(
         "confidence",
@@ -555,6 +556,26 @@ def of_unknown(one: Subject) -> Iterator[Sentence]:
             share=Number(percent(found["unknown"]), share),
             split=one.split,
         )
+
+
+def of_audit(one: Subject) -> Iterator[Sentence]:
+    """What `vitlab audit` found in its images, where it was asked."""
+    file = one.run.audit / AUDIT
+    if not file.exists():
+        return
+    found: dict[str, list[Any]] = read_json(file)
+
+    def number(name: str, thing: str, things: str = "") -> Number:
+        return Number(count(len(found[name]), thing, things), (one.at(file, name),))
+
+    yield say(
+        "In the images of {name} `vitlab audit` found {errors}, {copies} and {unlike} (`{page}`).",
+        name=one.name,
+        errors=number("label_errors", "probable label error"),
+        copies=number("copies", "near-duplicate"),
+        unlike=number("unlike", "image unlike the rest", "images unlike the rest"),
+        page="audit/index.html",
+    )
 
 
 def of_calibration(one: Subject) -> Iterator[Sentence]:
