@@ -276,18 +276,22 @@ class TrainedModel(Classifier):
         """The network in evaluation mode: normalised images (N, C, height, width) to logits."""
         self.detector = stored_detector(run, checkpoint)
 
+    def __call__(self, images: Tensor) -> Tensor:
+        """Map uint8 images (N, C, H, W) to logits (N, K) float32 on the model's device."""
+        form = self.preprocessing
+        return compute_logits(
+            self.module,
+            images.to(self.device),
+            mean=form.mean,
+            std=form.std,
+            size=form.input_size,
+            precision=self.precision,
+        )
+
     def outputs(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Map uint8 images (N, C, H, W) to logits (N, K) and features (N, D) on its device."""
-        form = self.preprocessing
         with inputs_of(last_layer(self.module)) as features:
-            logits = compute_logits(
-                self.module,
-                images.to(self.device),
-                mean=form.mean,
-                std=form.std,
-                size=form.input_size,
-                precision=self.precision,
-            )
+            logits = self(images)
         return logits, torch.cat(features).float()
 
     def prepare(self, pictures: Pictures) -> Tensor:
