@@ -58,6 +58,8 @@ def evaluate(args: Namespace) -> int:
     scalars = {
         name: value for name, value in result.items() if isinstance(value, int | float | str)
     }
+    if "ood" in result:
+        scalars["unlike_training_images"] = result["ood"]["unknown"]
     print(f"{headline(run, result, args)}\n")
     print_table(("", ""), scalars.items())
     for title, table in tables.items():
@@ -73,6 +75,7 @@ def evaluate(args: Namespace) -> int:
 
 TABLES = {
     "per_class": "classes",
+    "prediction_sets": "sets of classes, and how often they hold the true one",
     "epochs_to_accuracy": "first epoch at which at least this accuracy was measured",
     "top_confusions": "most frequent confusions",
 }
