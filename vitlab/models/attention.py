@@ -26,7 +26,7 @@ Trace = dict[str, Tensor] | None
 EXPLICIT_TOKENS = 260
 """Tokens up to which a CPU may compute attention explicitly: beyond, the weights of a batch take
 gigabytes. In fp32 the kernel is level or faster at any count (docs/speed.md); in bf16 the products
-are faster at any count up to the 1,025 that were measured (docs/speed-bf16.md), so memory decides."""
+are faster up to the 1,025 that were measured (docs/speed-bf16.md), so memory decides."""
 
 
 class Attention(nn.Module):
