@@ -63,8 +63,8 @@ def measured(found: Mapping[str, Any]) -> list[str]:
         f"Four scores were compared on {count(found['images'], 'image')} of each set beside all "
         f"validation images of CIFAR-10. Chosen on {' and '.join(development)} by the mean AUROC "
         f"over the three shipped models ({auroc}): {SCORES[best]}. The choice is theirs "
-        "alone, but not blind: other draws of the other sets had been seen before. Cells are AUROC, "
-        "and the share of the other images that pass for known where "
+        "alone, but not blind: other draws of the other sets had been seen before. Cells are "
+        "AUROC, and the share of the other images that pass for known where "
         "95 % of the validation images do (FPR95); in the literature a WideResNet on CIFAR-10 has "
         "51.0 % of the latter by maximum softmax and 33.0 % by energy, over other sets (Liu et "
         "al., 2020).",
