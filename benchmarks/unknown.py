@@ -5,7 +5,9 @@ VITLAB_RUNS=FOLDER python benchmarks/unknown.py
 
 Four scores tell the validation images of CIFAR-10 from other images: the maximum softmax
 probability (Hendrycks & Gimpel, 2017), energy (Liu et al., 2020), the distance to the 50th nearest
-of 10,000 training images (Sun et al., 2022) and the Mahalanobis distance as `metrics.ood` has it.
+of 10,000 training images (Sun et al., 2022) and the Mahalanobis distance as `metrics.ood` has it;
+beside them, for the log, the relative one (Ren et al., 2021) and virtual-logit matching (Wang et
+al., 2022).
 Which is best is decided on DEVELOPMENT, and what that is worth is measured on the other sets. The
 shipped models are evaluated in FOLDER first, on the test images too; 20 times, half of these
 calibrate prediction sets for the other half.
@@ -123,7 +125,7 @@ def enlarged(image: Image.Image) -> np.ndarray:
 
 
 class Scores:
-    """The four scores of a model, of which more is more like the training images."""
+    """The scores of a model, of which more is more like the training images."""
 
     def __init__(self, model: TrainedModel):
         assert model.detector is not None
@@ -131,8 +133,16 @@ class Scores:
         examples = open_examples(model.run)
         train, self.validation = model.run.split.index
         bank = np.sort(np.random.default_rng(SEED).permutation(train)[:BANK])
-        _, features = self.outputs(examples.images[bank])
+        logits, features = self.outputs(examples.images[bank])
         self.bank = features / np.linalg.norm(features, axis=1, keepdims=True)
+        one_class = np.zeros(len(bank), int)
+        self.background, _ = ood.fit_detector(features, one_class, features)
+        self.center = features.mean(axis=0)
+        # The directions in which features vary least, one half of them.
+        _, directions = np.linalg.eigh(np.cov(features.T))
+        self.residual = directions[:, : features.shape[1] // 2]
+        residual = np.linalg.norm((features - self.center) @ self.residual, axis=1)
+        self.alpha = logits.max(axis=1).mean() / residual.mean()
         self.known = self(examples.images[self.validation])
 
     def outputs(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -147,11 +157,16 @@ class Scores:
         logits, features = self.outputs(images)
         unit = features / np.linalg.norm(features, axis=1, keepdims=True)
         near: np.ndarray = np.partition(unit @ self.bank.T, -NEIGHBOR, axis=1)[:, -NEIGHBOR]
+        energy = np.asarray(logsumexp(logits, axis=1))
+        distances = self.detector.distances(features)
+        residual = np.linalg.norm((features - self.center) @ self.residual, axis=1)
         return {
             "softmax": np.max(softmax(logits, axis=1), axis=1),
-            "energy": np.asarray(logsumexp(logits, axis=1)),
+            "energy": energy,
             "neighbors": near,
-            "mahalanobis": -self.detector.distances(features),
+            "mahalanobis": -distances,
+            "relative_mahalanobis": self.background.distances(features) - distances,
+            "virtual_logit": energy - self.alpha * residual,
         }
 
     def measure(self, images: np.ndarray) -> dict[str, dict[str, float]]:

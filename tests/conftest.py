@@ -61,6 +61,25 @@ def digits_run(trained_on_digits, tmp_path) -> Run:
 
 
 @pytest.fixture(scope="session")
+def backbone(tmp_path_factory) -> str:
+    """A small network in the form of the Hub, not trained."""
+    import torch
+    from transformers import ResNetConfig, ResNetModel
+
+    folder = tmp_path_factory.mktemp("backbone")
+    torch.manual_seed(0)
+    sizes = {"embedding_size": 32, "hidden_sizes": [32, 64], "depths": [1, 1]}
+    ResNetModel(ResNetConfig(**sizes, layer_type="basic")).save_pretrained(folder)
+    settings = {
+        "size": {"height": 32, "width": 32},
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
 def write_run() -> Callable[..., Run]:
     """Writes a run by hand, as train leaves it but without weights: see `written_run`."""
     return written_run

@@ -16,7 +16,7 @@ import io
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -27,6 +27,7 @@ from vitlab.data import Data, LabelledImages, index_sha256
 from vitlab.data.batches import DeviceImages
 from vitlab.data.labels import in_words
 from vitlab.device import choose_device, enough_memory
+from vitlab.errors import VitlabError
 from vitlab.figures import evaluation, training
 from vitlab.files import write_bytes
 from vitlab.formatting import csv_text
@@ -133,11 +134,12 @@ def evaluate(
     run = open_run(run)
     target = StoredResult(run, split, checkpoint, run.checkpoint(checkpoint))
     stored = target.find()
-    if split == "validation" and stored and stored_detector(run, target.checkpoint) is None:
-        stored = None  # it was evaluated by an earlier version
-    if stored == target and (_is_drawn(run, target.name) or not pictures):
-        return target.result
     images = None
+    if split == "validation" and stored and stored_detector(run, target.checkpoint) is None:
+        with suppress(VitlabError):  # what an earlier version stored stands without its images
+            images = open_split(run, split, data, data_root)
+    if images is None and stored == target and (_is_drawn(run, target.name) or not pictures):
+        return target.result
     if stored is None:
         images = open_split(run, split, data, data_root)
         if split == "test" and data is None and run.config.data.validation_fraction:

@@ -7,9 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image, ImageDraw
-from transformers import ResNetConfig, ResNetModel
 
 import vitlab
 from vitlab.auditing.findings import Audit, fence, neighbor_distances
@@ -24,22 +22,6 @@ from vitlab.report import report
 
 SHAPES = ("circle", "cross", "square")
 EACH = 30
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory) -> str:
-    """A small network in the form of the Hub, not trained."""
-    folder = tmp_path_factory.mktemp("backbone")
-    torch.manual_seed(0)
-    sizes = {"embedding_size": 32, "hidden_sizes": [32, 64], "depths": [1, 1]}
-    ResNetModel(ResNetConfig(**sizes, layer_type="basic")).save_pretrained(folder)
-    settings = {
-        "size": {"height": 32, "width": 32},
-        "image_mean": [0.5] * 3,
-        "image_std": [0.5] * 3,
-    }
-    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
-    return str(folder)
 
 
 def drawn(shape: str, number: int) -> Image.Image:

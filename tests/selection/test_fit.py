@@ -1,12 +1,8 @@
 """Which model for these pictures: every way is tried on the same ones, and the best is a run."""
 
-import json
-
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from transformers import ResNetConfig, ResNetModel
 
 import vitlab
 from vitlab.cli import main
@@ -16,22 +12,6 @@ from vitlab.explain import explain
 from vitlab.selection.candidates import Candidate, Trained
 from vitlab.selection.folds import FOLDS, NEVER, assign_folds
 from vitlab.selection.verdict import judge
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory) -> str:
-    """A small network in the form of the Hub, not trained."""
-    folder = tmp_path_factory.mktemp("backbone")
-    torch.manual_seed(0)
-    sizes = {"embedding_size": 16, "hidden_sizes": [16, 32], "depths": [1, 1]}
-    ResNetModel(ResNetConfig(**sizes, layer_type="basic")).save_pretrained(folder)
-    settings = {
-        "size": {"height": 32, "width": 32},
-        "image_mean": [0.5] * 3,
-        "image_std": [0.5] * 3,
-    }
-    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
-    return str(folder)
 
 
 @pytest.fixture(scope="module")

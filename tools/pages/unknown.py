@@ -45,8 +45,8 @@ def page(folder: Path = RECORDS) -> str:
 def measured(found: Mapping[str, Any]) -> list[str]:
     """What the record says."""
     development, models = found["development"], found["models"]
-    best = max(found["development_auroc"].items(), key=lambda one: one[1])[0]
-    auroc = ", ".join(f"{SCORES[k]} {v:.3f}" for k, v in found["development_auroc"].items())
+    best = max(SCORES, key=found["development_auroc"].__getitem__)
+    auroc = ", ".join(f"{SCORES[k]} {found['development_auroc'][k]:.3f}" for k in SCORES)
     parts = [
         "## Unlike the training images",
         "`vitlab evaluate` fits a detector to the features of up to 2,000 training images: the "

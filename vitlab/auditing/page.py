@@ -46,7 +46,7 @@ SIDE = 96
 """Most pixels of an image on a sheet, in width and height."""
 
 
-class List(NamedTuple):
+class FindingList(NamedTuple):
     """One of the lists: where it is and what it means."""
 
     field: str
@@ -65,7 +65,7 @@ class List(NamedTuple):
 
 
 LISTS = (
-    List(
+    FindingList(
         "label_errors", "Probable label errors",
         "image probably carries a wrong label", "images probably carry wrong labels",
         "Each image was judged by a linear classifier that was not trained on it; confident "
@@ -73,30 +73,30 @@ LISTS = (
         "most probably are. The score is the probability of the given label less that of the "
         "likeliest other: -1 is surest. Look at each, and correct it or leave it.",
     ),
-    List(
+    FindingList(
         "copies", "Near-duplicates", "near copy of another image", "near copies of other images",
         "Those of two different labels come first: if both show the same, one label is wrong. A "
         "copy of a test image makes a test accuracy look too good. The score is the distance, 0 "
         f"for equal pixels and at most {THRESHOLD:g}; towards that, look-alikes are among them.",
     ),
-    List(
+    FindingList(
         "unlike", "Images unlike the rest",
         "image is unlike the rest", "images are unlike the rest",
         f"The score is the mean cosine distance to the {NEIGHBORS} nearest images; listed is what "
         f"lies more than {FENCE:g} interquartile ranges above the upper quartile. They may be of "
         "no class, of a class of their own, or only rare: rare ones are worth keeping.",
     ),
-    List(
+    FindingList(
         "unreadable", "Unreadable files", "file cannot be read", "files cannot be read",
         "Training refuses them, or leaves them out with data.unreadable=skip.",
     ),
-    List(
+    FindingList(
         "empty", "Nearly empty images", "image is nearly empty", "images are nearly empty",
         f"The score is the standard deviation of the pixels, at most {FLAT:g} of 255.",
     ),
 )  # fmt: skip
 
-CONFUSIONS = List(
+CONFUSIONS = FindingList(
     "confusions", "Classes that cannot be told apart",
     "class is often taken for another", "classes are often taken for another",
     "The share of images of one class that were given to the other while they were held out, "
@@ -231,7 +231,9 @@ def worst(findings: Sequence[Finding]) -> Sentence:
     return say("{image}: {said}", image=Name(str(findings[0].image)), said=Name(said(findings[0])))
 
 
-def _headline(one: List, findings: Sequence[Finding], at: Callable[[str, str], Number]) -> Sentence:
+def _headline(
+    one: FindingList, findings: Sequence[Finding], at: Callable[[str, str], Number]
+) -> Sentence:
     number = at(whole(len(findings)) if findings else "No", one.field)
     sentence = say("{n} {what}", n=number, what=one.one if len(findings) == 1 else one.many)
     if differ := sum(map(two_labels, findings)):
@@ -241,7 +243,7 @@ def _headline(one: List, findings: Sequence[Finding], at: Callable[[str, str], N
 
 
 def _shown(
-    one: List, findings: Sequence[Finding], subject: Subject, found: Audit
+    one: FindingList, findings: Sequence[Finding], subject: Subject, found: Audit
 ) -> Iterator[Block]:
     yield Text(say(one.means))
     pictures = []
@@ -259,7 +261,7 @@ def _shown(
 
 
 def _table(
-    one: List, findings: Sequence[Finding], at: Callable[[str, str], Number]
+    one: FindingList, findings: Sequence[Finding], at: Callable[[str, str], Number]
 ) -> Iterator[Block]:
     """The same images with their files and reasons."""
     if not findings:
@@ -283,7 +285,7 @@ def _table(
     yield Table(list(columns), rows, _caption(one, len(findings)))
 
 
-def _caption(one: List, number: int) -> str:
+def _caption(one: FindingList, number: int) -> str:
     first = f"The first {SHOWN} of {number:,}. " if number > SHOWN else ""
     return f"{first}All of them: {one.file}.csv."
 

@@ -51,9 +51,7 @@ class Pair(NamedTuple):
 
 
 def near_duplicates(
-    images_a: np.ndarray | Subset,
-    images_b: np.ndarray | Subset,
-    threshold: float = THRESHOLD,
+    images_a: np.ndarray | Subset, images_b: np.ndarray | Subset, threshold: float = THRESHOLD
 ) -> list[Pair]:
     """Find the images of one set that have a near copy in another.
 
