@@ -569,7 +569,7 @@ def of_audit(one: Subject) -> Iterator[Sentence]:
         return Number(count(len(found[name]), thing, things), (one.at(file, name),))
 
     yield say(
-        "In the images of {name} `vitlab audit` found {errors}, {copies} and {unlike} (`{page}`).",
+        "In the images of {name} vitlab audit found {errors}, {copies} and {unlike}: {page}.",
         name=one.name,
         errors=number("label_errors", "probable label error"),
         copies=number("copies", "near-duplicate"),
