@@ -153,6 +153,14 @@ def distances(model: ViT, device: torch.device) -> Tensor:
     return torch.cdist(centres, centres)
 
 
+def added_positions(model: ViT) -> Tensor:
+    """What is added to every token for its place, (T, D); zeros where nothing is."""
+    rows, columns = model.pos_embed.grid
+    nothing = torch.zeros(1, model.cfg.prefix + rows * columns, model.cfg.width)
+    with torch.no_grad():
+        return model.pos_embed.add(nothing.to(model.head.weight.device))[0]
+
+
 def position_similarity(model: ViT) -> Tensor | None:
     """Cosine similarity (rows, columns, rows, columns) of the positions of any two patches.
 
@@ -160,11 +168,9 @@ def position_similarity(model: ViT) -> Tensor | None:
     where patches have no position.
     """
     rows, columns = model.pos_embed.grid
-    tokens = model.cfg.prefix + rows * columns
-    device = model.head.weight.device
+    added = added_positions(model)
     with torch.no_grad():
-        added = model.pos_embed.add(torch.zeros(1, tokens, model.cfg.width, device=device))[0]
-        ones = torch.ones(1, 1, tokens, model.cfg.head_width, device=device)
+        ones = torch.ones(1, 1, len(added), model.cfg.head_width, device=added.device)
         turned = model.pos_embed.rotate(ones)[0, 0]
     vectors = (turned if not added.any() else added)[model.cfg.prefix :]  # (N, numbers)
     if torch.equal(vectors, vectors[:1].expand_as(vectors)):
