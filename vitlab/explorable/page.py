@@ -14,13 +14,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vitlab import __version__
+from vitlab.config import ModelConfig
 from vitlab.errors import VitlabError
-from vitlab.explain.attention import added_positions
+from vitlab.explain.attention import added_positions, attention, gradient_rollout, rollout
+from vitlab.explain.attribution import grad_cam
+from vitlab.explain.filters import feature_maps
 from vitlab.formatting import address
 from vitlab.inference import TrainedModel
 from vitlab.metrics.multilabel import UNTUNED
-from vitlab.models import ViT
+from vitlab.models import ViT, describe_parts, first_paragraph
+from vitlab.models.attention import Attention
 from vitlab.models.position import Rope
+from vitlab.models.vit import Block
+from vitlab.preprocessing import preprocess
 from vitlab.records import PASSED, Faithfulness
 
 SCHEMA = 1
@@ -33,6 +39,35 @@ TEMPLATE = Path(__file__).with_name("page.html")
 
 GAP = '"__PAYLOAD__"'
 """What of the template is replaced."""
+
+
+STATIONS = {
+    "head": "One linear layer turns the pooled vector into a number per class, the logit. Divided "
+    "by a temperature, which makes the model as sure as it is right on validation images, logits "
+    "become probabilities (Guo et al., 2017).",
+    "classifier": "The last maps become one vector, by their means or as they are, which linear "
+    "layers turn into a number per class, the logit. Means leave a single layer to learn, and it "
+    "does not matter to them where something was found (Lin et al., 2014).",
+    "logit-lens": "The last norm, the pool and the head read the tokens of every block as if it "
+    "were the last. Where the answer turns up early, later blocks only make it surer "
+    "(nostalgebraist, 2020; of Vision Transformers Vilas et al., 2023).",
+    "principal-components": "The three directions in which the patch tokens differ most, as red, "
+    "green and blue. Patches of one colour are alike to the model, which often parts an object "
+    "from its background (Oquab et al., 2024).",
+}
+"""What has no class or function of its own to say how it works."""
+
+DESCRIBED = {
+    "attention": Attention,
+    "attention-map": attention,
+    "feature-maps": feature_maps,
+    "grad-cam": grad_cam,
+    "gradient-rollout": gradient_rollout,
+    "pixels": preprocess,
+    "residual": Block,
+    "rollout": rollout,
+}
+"""What says in its docstring how it works."""
 
 
 class Picture(NamedTuple):
@@ -80,10 +115,17 @@ def payload(
         "verdicts": verdicts(tested),
         "tested": tested and f"{tested['images']} {tested['split']} images",
         "explain": f"vitlab explain {run.name if run.ships else address(run.path)}",
-        "parts": {},
+        "parts": parts(run.config.model),
         "tensors": index,
         "weights": in_base64(weights),
     }
+
+
+def parts(cfg: ModelConfig) -> dict[str, str]:
+    """How each part of a model and each view of it works, by name, in two or three sentences."""
+    described = {name: first_paragraph(thing) for name, thing in DESCRIBED.items()}
+    found = describe_parts(cfg) | described | STATIONS
+    return {name: words.replace("`", "") for name, words in found.items()}
 
 
 def thresholds(model: TrainedModel) -> list[float] | None:
