@@ -17,6 +17,7 @@
     export/                    written by export
     audit/                     written by audit
     report/                    written by report
+    inside.html                written by inside
     .lock .evaluate.lock       held by the process that trains it, and by one that evaluates it
 
 What the files hold is in `vitlab.records`. Nothing here is a pickle. A checkpoint is written in a
@@ -409,6 +410,11 @@ class Run:
     def audit(self) -> Path:
         """Folder of what may be wrong with its images."""
         return self.path / "audit"
+
+    @property
+    def inside(self) -> Path:
+        """The page in which its model runs."""
+        return self.path / "inside.html"
 
     @property
     def ships(self) -> bool:

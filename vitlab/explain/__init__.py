@@ -139,10 +139,7 @@ def explain(
             record_opening(run, model.checkpoint, sample.examples.fingerprint)
         pictures = _drawn(sample.examples, sample.places[:count], sample.split)
         total = len(pictures)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"cannot write {folder}: {error.strerror}") from error
+    _make(folder)
     result = check_maps(model, methods, sample, quiet=quiet) if sample else None
     verdicts = run.map_verdicts(split, model.checkpoint.sha256)
     with _enough_memory(model, methods):
@@ -153,6 +150,14 @@ def explain(
         if sample:
             _draw_model(model, sample.examples.images[_measured(model, sample)], folder, quiet)
     return {"folder": str(folder), "pictures": answers, "faithfulness": result}
+
+
+def _make(folder: Path) -> None:
+    """Make a folder; RunError where none can be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot write {folder}: {error.strerror}") from error
 
 
 def _enough_memory(model: TrainedModel, methods: Sequence[str]) -> AbstractContextManager[None]:
@@ -324,6 +329,7 @@ def check_maps(
         with _enough_memory(model, methods):
             result = facts | _measure(model, {*methods, *tested}, examples.images[index], quiet)
         result["indices"] = index.tolist()
+    _make(file.parent)
     title = f"{model.name}: which maps are true, on {result['images']} {sample.split} images"
     explanation.faithfulness(result, file.with_suffix(""), title=title)
     write_text(file.with_suffix(".md"), to_markdown(result))

@@ -63,9 +63,9 @@ def attention(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
 
 
 def rollout(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
-    """Where the model looks, followed through all blocks: the attention of each, half of it kept for
-    what passes by, is multiplied with that of the blocks before. It says from where a token's
-    content came if attention alone had moved it (Abnar & Zuidema, 2020).
+    """Where the model looks, followed through all blocks: the attention of each, averaged with what
+    passes it by, is multiplied with that of the blocks before. It says from where the content of a
+    token came if attention alone had moved it (Abnar & Zuidema, 2020).
 
     Maps images to (B, rows, columns), the same for every class.
     """
@@ -76,9 +76,9 @@ def rollout(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
 
 
 def gradient_rollout(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
-    """The rollout of what helps a class: of the attention of every block, only that part counts whose
-    growth would raise the logit of the class, weighted by how much. It differs from class to class,
-    as attention itself does not (Chefer et al., 2021).
+    """The rollout of what helps a class: of the attention of every block, only that part counts
+    whose growth would raise the logit of the class, weighted by how much. It differs from class to
+    class, as attention itself does not (Chefer et al., 2021).
 
     Maps images and classes (B,) to (B, rows, columns). Of the paper's methods it is the generic
     attention explainability.

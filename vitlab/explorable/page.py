@@ -31,6 +31,10 @@ from vitlab.records import PASSED, Faithfulness
 
 SCHEMA = 1
 
+LARGEST = 100e6
+"""Most bytes of weights in a page: base64 makes a third more of them, and the browser decodes that
+before it shows anything."""
+
 METHODS = ("attention", "rollout", "gradient-rollout", "grad-cam")
 """Maps that the page computes."""
 
@@ -90,10 +94,17 @@ def payload(
 
     Args:
         tested: what `vitlab explain` found of its maps, where it was measured.
+
+    VitlabError if the weights are more than LARGEST.
     """
     run, form = model.run, model.preprocessing
     height, width = form.image_size
     index, weights = pack(tensors(model))
+    if len(weights) > LARGEST:
+        raise VitlabError(
+            f"the weights of {model.name} take {len(weights) / 1e6:,.0f} MB, and a page holds "
+            f"{LARGEST / 1e6:,.0f} MB at most: `vitlab explain` and `vitlab serve` take any model"
+        )
     return {
         "schema": SCHEMA,
         "name": model.name,
@@ -196,10 +207,11 @@ def in_base64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
-def fill(template: str, values: Mapping[str, Any]) -> str:
+def render(values: Mapping[str, Any]) -> str:
     """The page of a payload; VitlabError if the template is not as it was built."""
+    template = TEMPLATE.read_text(encoding="utf-8") if TEMPLATE.is_file() else ""
     if template.count(GAP) != 1:
-        raise VitlabError(f"{TEMPLATE.name} has no single place for {GAP}: build it again")
+        raise VitlabError(f"{TEMPLATE} has no single place for {GAP}: build it with `make page`")
     # `<` could end the script, or begin a comment in it.
     text = json.dumps(values, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
     return template.replace(GAP, text)
