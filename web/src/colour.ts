@@ -38,7 +38,11 @@ export function ofComponents(scores: Float32Array): Rgba {
   return rgba;
 }
 
-function paint(values: ArrayLike<number>, colours: number[][], place: (one: number) => number): Rgba {
+function paint(
+  values: ArrayLike<number>,
+  colours: number[][],
+  place: (one: number) => number,
+): Rgba {
   const rgba = new Uint8ClampedArray(4 * values.length).fill(255);
   for (let i = 0; i < values.length; i++) {
     const t = Math.min(255, Math.max(0, Math.round(255 * place(values[i]))));

@@ -4,7 +4,8 @@ import type { ModelConfig } from "./types.ts";
 
 const PATCH: Record<string, string> = {
   linear: "<i>x</i><sub>i</sub> = <b>E</b> · pixels(<i>i</i>) + <i>b</i>",
-  overlap: "<i>x</i><sub>i</sub> = <b>E</b> · pixels(<i>i</i> and half of its neighbours) + <i>b</i>",
+  overlap:
+    "<i>x</i><sub>i</sub> = <b>E</b> · pixels(<i>i</i> and half of its neighbours) + <i>b</i>",
   conv: "<i>x</i> = conv<sub>3×3</sub>(… GELU(BN(conv<sub>3×3</sub>(pixels))))",
   cct: "<i>x</i> = maxpool(ReLU(conv<sub>3×3</sub>(… maxpool(ReLU(conv<sub>3×3</sub>(pixels))))))",
   spt: "<i>x</i><sub>i</sub> = <b>E</b> · norm(pixels(<i>i</i>) of the image and of four shifted copies) + <i>b</i>",
@@ -24,7 +25,8 @@ const POSITION: Record<string, string> = {
 
 const FFN: Record<string, string> = {
   gelu: "FFN(<i>z</i>) = <b>W</b><sub>2</sub> GELU(<b>W</b><sub>1</sub> <i>z</i>)",
-  swiglu: "FFN(<i>z</i>) = <b>W</b><sub>2</sub> (SiLU(<b>W</b><sub>g</sub> <i>z</i>) ⊙ <b>W</b><sub>1</sub> <i>z</i>)",
+  swiglu:
+    "FFN(<i>z</i>) = <b>W</b><sub>2</sub> (SiLU(<b>W</b><sub>g</sub> <i>z</i>) ⊙ <b>W</b><sub>1</sub> <i>z</i>)",
   dwconv:
     "FFN(<i>z</i>) = <b>W</b><sub>2</sub> GELU(dwconv<sub>3×3</sub>(<b>W</b><sub>1</sub> <i>z</i>))",
 };
@@ -33,7 +35,8 @@ const POOL: Record<string, string> = {
   cls: "<i>v</i> = <i>z</i><sub>CLS</sub>",
   mean: "<i>v</i> = (1/N) Σ<sub>i</sub> <i>z</i><sub>i</sub>",
   "cls+mean": "<i>v</i> = [<i>z</i><sub>CLS</sub>, (1/N) Σ<sub>i</sub> <i>z</i><sub>i</sub>]",
-  seqpool: "<i>v</i> = Σ<sub>i</sub> <i>w</i><sub>i</sub> <i>z</i><sub>i</sub>, <i>w</i> = softmax(<i>z</i> · <i>s</i>)",
+  seqpool:
+    "<i>v</i> = Σ<sub>i</sub> <i>w</i><sub>i</sub> <i>z</i><sub>i</sub>, <i>w</i> = softmax(<i>z</i> · <i>s</i>)",
 };
 
 const ATTENTION =
@@ -47,7 +50,8 @@ const RESIDUAL: Record<string, string> = {
 /** The formulas of a station of a ViT, or of a CNN. */
 export function formulasOf(kind: string, model: ModelConfig): string[] {
   const normalised = "<i>x</i> = (pixel / 255 − mean) / standard deviation";
-  const probabilities = "logits = <b>W</b> <i>v</i> + <i>b</i>, P(<i>k</i>) = exp(logit<sub>k</sub> / t) / Σ exp(logit<sub>j</sub> / t)";
+  const probabilities =
+    "logits = <b>W</b> <i>v</i> + <i>b</i>, P(<i>k</i>) = exp(logit<sub>k</sub> / t) / Σ exp(logit<sub>j</sub> / t)";
   const of: Record<string, string[]> = {
     pixels: [normalised],
     stage: [

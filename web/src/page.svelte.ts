@@ -74,7 +74,8 @@ class Page {
       truth: one.truth,
       pixels: decodeBytes(one.pixels),
     }));
-    if (!this.pictures.length) this.pictures = [{ title: "empty", truth: null, pixels: this.empty() }];
+    if (!this.pictures.length)
+      this.pictures = [{ title: "empty", truth: null, pixels: this.empty() }];
     this.query = this.middle();
     readLink(this);
   }
@@ -172,7 +173,10 @@ class Page {
 
   /** Go to a station by its name. */
   visit(key: string): void {
-    this.station = Math.max(0, this.stations.findIndex((one) => one.key === key));
+    this.station = Math.max(
+      0,
+      this.stations.findIndex((one) => one.key === key),
+    );
   }
 
   private redraw(pixels: Uint8Array): void {

@@ -42,14 +42,21 @@ export function covered(
 }
 
 /** Read a picture file of any size and stretch it to the model's: grey or colour as it needs. */
-export async function readPicture(file: Blob, { height, width, channels }: Size): Promise<Uint8Array> {
+export async function readPicture(
+  file: Blob,
+  { height, width, channels }: Size,
+): Promise<Uint8Array> {
   const picture = await createImageBitmap(file);
   const canvas = new OffscreenCanvas(width, height);
   const context = canvas.getContext("2d")!;
   context.fillStyle = "white";
   context.fillRect(0, 0, width, height);
   // Halved again and again, every pixel of the picture has its share, as in a proper reduction.
-  let [source, w, h]: [CanvasImageSource, number, number] = [picture, picture.width, picture.height];
+  let [source, w, h]: [CanvasImageSource, number, number] = [
+    picture,
+    picture.width,
+    picture.height,
+  ];
   while (w >= 2 * width && h >= 2 * height) {
     const half = new OffscreenCanvas((w = Math.floor(w / 2)), (h = Math.floor(h / 2)));
     half.getContext("2d")!.drawImage(source, 0, 0, w, h);

@@ -44,6 +44,11 @@ function strongest(page: Page): number {
   return best;
 }
 
+function showMaps(page: Page): void {
+  page.visit("answer");
+  document.getElementById("maps")?.scrollIntoView({ behavior: "smooth" });
+}
+
 const VIT: Step[] = [
   {
     title: "An image is numbers",
@@ -85,13 +90,13 @@ const VIT: Step[] = [
     title: "Deeper, tokens know more",
     go: (page) => page.visit(`block${page.model.depth}`),
     text: () =>
-      "The last block: what belongs to the object has one colour now in the principal components, and attention gathers it. Step back with the arrow keys in the row of stations to compare.",
+      "The last block. Does what belongs to the object have one colour now in the principal components? Step back with the arrow keys in the row of stations, and compare.",
   },
   {
     title: "The answer grows from block to block",
     go: (page) => page.visit("answer"),
     text: (page) =>
-      `Read out early, the head is often wrong, as it never learned to read there. At the end it says ${answer(page)}.`,
+      `Read out early, the head may be far off, as it never learned to read there. At the end it says ${answer(page)}.`,
   },
   {
     title: "Without a block",
@@ -112,11 +117,11 @@ const VIT: Step[] = [
   },
   {
     title: "Are the maps true?",
-    go: (page) => page.visit("answer"),
+    go: (page) => showMaps(page),
     text: (page) =>
       page.payload.tested
-        ? "Scroll down: four maps of what the answer rests on, and the verdict of a test on each. A beautiful map can be no better than chance."
-        : "Scroll down: four maps of what the answer rests on. None was tested for this run yet, so believe none.",
+        ? "Maps of what the answer rests on, and the verdict of a test on each. A beautiful map can be no better than chance."
+        : "Maps of what the answer rests on. None was tested for this run yet, so believe none.",
   },
   {
     title: "Your turn",
@@ -182,11 +187,11 @@ const CNN: Step[] = [
   },
   {
     title: "Is the map true?",
-    go: (page) => page.visit("answer"),
+    go: (page) => showMaps(page),
     text: (page) =>
       page.payload.tested
-        ? "Scroll down: Grad-CAM shows what the answer rests on, beside the verdict of a test."
-        : "Scroll down: Grad-CAM shows what the answer should rest on. It was not tested for this run yet.",
+        ? "Grad-CAM shows what the answer rests on, beside the verdict of a test."
+        : "Grad-CAM shows what the answer should rest on. It was not tested for this run yet.",
   },
   VIT[9],
 ];
