@@ -2,9 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -83,20 +81,6 @@ def undrawn(monkeypatch) -> None:
 def study(tmp_path) -> Path:
     """The record of a real study, where it may be written into."""
     return Path(shutil.copytree(DOCS / "studies" / "cpu-small", tmp_path / "cpu-small"))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A headless Chromium; closed after a module, as its loop is in the way of others."""
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    found = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]
-    path = next(filter(None, found), None)
-    if path is None:
-        pytest.skip("needs Chromium: none is on PATH")
-    with api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 HOSTILE = (

@@ -2,17 +2,12 @@
 
 import base64
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 from client import draw
 from PIL import Image, ImageDraw
 from proxy import proxied
-
-CHROMIUM = (
-    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-)
 
 DROP = """([data, type]) => {
   const bytes = Uint8Array.from(atob(data), (sign) => sign.charCodeAt());
@@ -28,17 +23,6 @@ LARGE = """() => {
   transfer.items.add(new File([new Uint8Array(30000001)], "large.png", { type: "image/png" }));
   document.body.dispatchEvent(new DragEvent("drop", { bubbles: true, dataTransfer: transfer }));
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    if CHROMIUM is None:
-        pytest.skip("needs Chromium")
-    with sync.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 class Visit:

@@ -185,4 +185,10 @@ export interface Model {
   explain(pixels: Uint8Array, edits: Edits, label: number): Partial<Record<Method, Heat>>;
 }
 
-export const NOTHING: Edits = { patches: [], heads: [], blocks: [], channels: [], positions: false };
+export const NOTHING: Edits = {
+  patches: [],
+  heads: [],
+  blocks: [],
+  channels: [],
+  positions: false,
+};

@@ -1,0 +1,43 @@
+/** The stations on an image's way through a model. */
+
+import type { Model, Payload } from "./types.ts";
+
+export interface Station {
+  /** Its name in links. */
+  key: string;
+  kind: "pixels" | "patches" | "stage" | "tokens" | "block" | "pooling" | "answer";
+  /** Its name for readers. */
+  title: string;
+  /** Which block, or which stage of a CNN, counted from 0. */
+  index: number;
+}
+
+export function stationsOf(payload: Payload, model: Model): Station[] {
+  const one = (kind: Station["kind"], title: string, index = 0, key: string = kind): Station => ({
+    key,
+    kind,
+    title,
+    index,
+  });
+  const pooling = one("pooling", "Pooling");
+  const answer = one("answer", "Answer");
+  if (model.kind === "cnn") {
+    const stages = model.stages.map((stage, i) =>
+      one("stage", stage.name.replace("stage", "Stage ").replace("stem", "Stem"), i, stage.name),
+    );
+    return [one("pixels", "Pixels"), ...stages, pooling, answer];
+  }
+  const blocks = Array.from({ length: model.depth }, (_, i) =>
+    one("block", `Block ${i + 1}`, i, `block${i + 1}`),
+  );
+  const stage = payload.model.kind === "hybrid" ? [one("stage", "Convolutions")] : [];
+  return [
+    one("pixels", "Pixels"),
+    ...stage,
+    one("patches", "Patches"),
+    one("tokens", "Tokens"),
+    ...blocks,
+    pooling,
+    answer,
+  ];
+}
