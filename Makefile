@@ -5,7 +5,7 @@ VENV = .venv
 BUILT = $(VENV)/built
 BIN = $(VENV)/bin
 
-.PHONY: demo test slow faults check results
+.PHONY: demo test slow faults check results page
 
 demo: $(BUILT)
 	run=$$($(BIN)/vitlab train digits) && \
@@ -28,6 +28,10 @@ check: $(BUILT)
 
 results: $(BUILT)
 	$(BIN)/python tools/results.py page
+
+page:
+	cd web && npm ci && npm run check && npm run build
+	cp web/build/page/index.html vitlab/explorable/page.html
 
 $(BUILT): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

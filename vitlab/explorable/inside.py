@@ -17,8 +17,8 @@ from vitlab.files import write_text
 from vitlab.formatting import address
 from vitlab.inference import TrainedModel, load
 from vitlab.models import ViT
-from vitlab.pretrained import open_run
-from vitlab.run import Run
+from vitlab.pretrained import find_run, open_run
+from vitlab.run import Checkpoint, Run
 
 
 def inside(
@@ -38,7 +38,8 @@ def inside(
     `vitlab explain`; where there are none yet, they are measured if the run's images are at hand.
 
     Args:
-        run: a Run, its path, or the name of a shipped model, of which a copy is taken.
+        run: a Run, its path, or the name of a shipped model; unless `out` is given, the page is
+            written into a copy of that.
         images: picture files of any size to begin with. Without any, `count` validation images,
             drawn with a fixed seed, one of each class before a second of any; of a run that was
             trained on all its images, some of these. A page without images begins with an empty
@@ -60,16 +61,20 @@ def inside(
         raise ConfigError([f"count={count} images cannot be drawn: give 0 or more"])
     if out is not None and Path(out).is_dir():
         raise ConfigError([f"--out {out} is a folder: name a file in it, such as inside.html"])
-    run = open_run(run)
+    run = find_run(run)
     if run.config.model.kind == "backbone":
         raise VitlabError(
             f"{run.name} stands on a pretrained network, which the page does not compute: take a "
             f"run of our own models; `vitlab explain {address(run.path)}` draws maps of this one"
         )
+    checkpoint = run.checkpoint()
+    require_full_size(run, checkpoint)
+    tested = run.faithfulness("validation", checkpoint.sha256)
+    if out is None or not tested:
+        run = open_run(run)  # something will be written into it
     model = load(run, device=device)
-    require_full_size(model)
+    page.require_room(model)
     files = list(read_pictures(model, images))
-    tested = run.faithfulness("validation", model.checkpoint.sha256)
     lacking = {"images to begin with": not files and count > 0, "verdicts on its maps": not tested}
     sample = None
     if any(lacking.values()):
@@ -90,15 +95,16 @@ def inside(
     return path
 
 
-def require_full_size(model: TrainedModel) -> None:
+def require_full_size(run: Run, checkpoint: Checkpoint) -> None:
     """Refuse a checkpoint of the epochs on small images: pictures would have to be resized."""
-    form = model.preprocessing
-    if form.input_size == form.image_size:
+    size = run.config.data.image_size
+    assert size, "a run's config is resolved"
+    if checkpoint.image_size == size:
         return
-    small, full = (" x ".join(map(str, size)) for size in (form.input_size, form.image_size))
+    small, full = (" x ".join(map(str, each)) for each in (checkpoint.image_size, size))
     raise RunError(
-        f"{model.run.path} was left while it trained on small images, of {small} pixels instead of "
-        f"{full}: finish it with `vitlab train --resume {model.run.path}`"
+        f"{run.path} was left while it trained on small images, of {small} pixels instead of "
+        f"{full}: finish it with `vitlab train --resume {run.path}`"
     )
 
 

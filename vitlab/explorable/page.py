@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from torch import nn
 
 from vitlab import __version__
 from vitlab.config import ModelConfig
@@ -94,17 +95,10 @@ def payload(
 
     Args:
         tested: what `vitlab explain` found of its maps, where it was measured.
-
-    VitlabError if the weights are more than LARGEST.
     """
     run, form = model.run, model.preprocessing
     height, width = form.image_size
-    index, weights = pack(tensors(model))
-    if len(weights) > LARGEST:
-        raise VitlabError(
-            f"the weights of {model.name} take {len(weights) / 1e6:,.0f} MB, and a page holds "
-            f"{LARGEST / 1e6:,.0f} MB at most: `vitlab explain` and `vitlab serve` take any model"
-        )
+    index, weights = pack(tensors(model.module))
     return {
         "schema": SCHEMA,
         "name": model.name,
@@ -159,13 +153,12 @@ def verdicts(tested: Faithfulness | None) -> dict[str, dict[str, Any]]:
     }
 
 
-def tensors(model: TrainedModel) -> dict[str, np.ndarray]:
+def tensors(module: nn.Module) -> dict[str, np.ndarray]:
     """What a forward pass needs, float32 by name: the weights, and what is computed of positions.
 
     `position.added` (T, D) is what is added to the tokens, unless that is nothing;
     `position.rotation` (2, T, d / 2) are the cosines and sines that rotate queries and keys.
     """
-    module = model.module
     found = {
         name: tensor
         for name, tensor in module.state_dict().items()
@@ -178,6 +171,16 @@ def tensors(model: TrainedModel) -> dict[str, np.ndarray]:
         if isinstance(module.pos_embed, Rope):
             found["position.rotation"] = module.pos_embed.table
     return {name: tensor.float().cpu().numpy() for name, tensor in found.items()}
+
+
+def require_room(model: TrainedModel) -> None:
+    """VitlabError if the weights of a model are more than a page holds."""
+    _, weights = pack(tensors(model.module))
+    if len(weights) > LARGEST:
+        raise VitlabError(
+            f"the weights of {model.name} take {len(weights) / 1e6:,.1f} MB, and a page holds "
+            f"{LARGEST / 1e6:,.0f} MB at most: `vitlab explain` and `vitlab serve` take any model"
+        )
 
 
 def pack(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, Any], bytes]:

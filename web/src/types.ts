@@ -12,7 +12,7 @@ export interface Payload {
   schema: 1;
   /** The run's name. */
   name: string;
-  /** The model in a sentence: how often it is right, and on what. */
+  /** The model in a sentence without its full stop: how often it is right, and on what. */
   summary: string;
   /** The version of vitlab that wrote the page. */
   version: string;
@@ -27,7 +27,7 @@ export interface Payload {
   temperature: number;
   /** False where the temperature was never measured. */
   calibrated: boolean;
-  /** Of a model of several labels: the probability from which on a label is given. */
+  /** Of a model of several labels: the probability from which on each is given. */
   thresholds: number[] | null;
   pictures: Picture[];
   verdicts: Partial<Record<Method, Verdict>>;
@@ -35,7 +35,10 @@ export interface Payload {
   tested: string | null;
   /** The command that measures the verdicts. */
   explain: string;
-  /** What each choice of the model means, by field: two or three sentences with their paper. */
+  /**
+   * What each choice of the model means, by field, and how each part and each map works: two or
+   * three sentences with their paper. `attention-map` is the map that METHODS call attention.
+   */
   parts: Record<string, string>;
   tensors: Record<string, StoredTensor>;
   /** All tensors one after another, in base64. */
