@@ -160,6 +160,7 @@ def test_a_shipped_model_has_verdicts_where_its_data_set_is_not(tmp_path, capsys
     assert payload["pictures"] == []
     assert set(payload["verdicts"]) == set(page.METHODS)
     assert payload["tested"] == "256 validation images"
+    assert payload["explain"] == "vitlab explain cpu-plain"
     assert main(["inside", "cpu-plain", "--count", "0", "--out", str(tmp_path / "a/b.html")]) == 0
     out, err = capsys.readouterr()
     assert err == "" and out == f"page in {tmp_path / 'a/b.html'}, 1.9 MB\n"

@@ -28,6 +28,7 @@ from vitlab.models.attention import Attention
 from vitlab.models.position import Rope
 from vitlab.models.vit import Block
 from vitlab.preprocessing import preprocess
+from vitlab.pretrained import names, shipped
 from vitlab.records import PASSED, Faithfulness
 
 SCHEMA = 1
@@ -119,11 +120,18 @@ def payload(
         ],
         "verdicts": verdicts(tested),
         "tested": tested and f"{tested['images']} {tested['split']} images",
-        "explain": f"vitlab explain {run.name if run.ships else address(run.path)}",
+        "explain": f"vitlab explain {argument_of(model)}",
         "parts": parts(run.config.model),
         "tensors": index,
         "weights": in_base64(weights),
     }
+
+
+def argument_of(model: TrainedModel) -> str:
+    """How the run of a model is named in a command, without the folders of an absolute path."""
+    name, run = model.name, model.run
+    ships = name in names() and shipped(name).checkpoint().sha256 == model.checkpoint.sha256
+    return name if ships else address(run.path)
 
 
 def parts(cfg: ModelConfig) -> dict[str, str]:
