@@ -23,7 +23,7 @@ LAYERS = (
     {"frozen"},
     {"diagnosis", "ledger", "measured", "robustness"},
     {"training", "evaluate", "explain", "explore", "features"},
-    {"compare", "export"},
+    {"compare", "explorable", "export"},
     {"classifier"},
     {"answers", "bench", "doctor", "serve", "study"},
     {"reproduce", "selection"},

@@ -8,6 +8,8 @@ import vitlab
 from vitlab import pretrained
 from vitlab.data import open_dataset
 from vitlab.errors import RunError
+from vitlab.explain import choose
+from vitlab.records import PASSED
 
 
 @pytest.fixture(params=["cpu", "cpu-plain", "cpu-cnn"])
@@ -41,6 +43,12 @@ def test_the_card_says_what_the_stored_results_say_and_names_no_machine(run):
     assert run.provenance["data"]["class_names"][3] == "cat"
     for file in run.path.rglob("*.json*"):
         assert "/home/" not in file.read_text() and "/root/" not in file.read_text()
+
+
+def test_it_knows_which_of_its_maps_are_true_without_any_images(run):
+    verdicts = run.map_verdicts("validation", run.checkpoint().sha256)
+    assert PASSED in verdicts.values()
+    assert set(verdicts) >= set(choose(vitlab.load(run, device="cpu").module))
 
 
 def test_it_is_as_accurate_on_real_images_as_its_card_says(run, cifar10):

@@ -2,7 +2,8 @@
 
 keep RUN                     copy a finished, tested run's record to docs/results
 ship RUN NAME                ship a run under a name: weights halved, evaluated
-measure FOLDER MODEL [...]   evaluate, explain, export and compare shipped models anew, in a folder
+measure FOLDER MODEL [...]   evaluate, explain, export and compare shipped models anew, in a folder;
+                             then `page`, by which they ship with what their maps came to
 page [--check]               write the pages made of records, and the README's table; with --check
                              name those that are not what the records say, with exit code 1
 docs [--check]               run the blocks of code that show what they print, and write that; with
@@ -115,6 +116,7 @@ def measure(folder: Path, names: Sequence[str]) -> list[Path]:
         run = pretrained.open_run(name)
         evaluate(run)
         evaluate_robustness(run)
+        run.faithfulness_file("validation").unlink(missing_ok=True)  # what it shipped with
         written.append(shipped.EXPLAIN / f"{name}.json")
         write_json(written[-1], explain(run)["faithfulness"])
         written.append(shipped.EXPORT / f"{name}.json")
@@ -153,8 +155,9 @@ def pages() -> dict[Path, str]:
         **speed.pages(),
         measured.FILE: as_json(results.measurements()),
     }
-    for name in pretrained.names():
-        texts[pretrained.FOLDER / name / "README.md"] = shipped.card(pretrained.shipped(name))
+    for run in map(pretrained.shipped, pretrained.names()):
+        texts[run.path / "README.md"] = shipped.card(run)
+        texts[run.faithfulness_file("validation")] = shipped.faithfulness(run.name)
     for path, mark, lines in MARKED:
         texts[path] = fill(texts.get(path) or path.read_text(), mark, lines())
     return texts

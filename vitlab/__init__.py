@@ -3,6 +3,7 @@
     model = vitlab.load("cpu")                      # a trained model that ships
     model.classify("photo.jpg")
     vitlab.audit("photos")                          # wrong labels, copies and the like: a page
+    vitlab.inside("cpu")                            # a page in which the model itself runs
     run = vitlab.fit("photos")                      # the best one for pictures of your own
     run = vitlab.train(vitlab.recipe("digits"))     # one of your own design
     vitlab.load(run).logits(images)
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vitlab.auditing import audit
     from vitlab.config import Config
+    from vitlab.explorable import inside
     from vitlab.inference import TrainedModel, load, predict
     from vitlab.models import build_model
     from vitlab.recipes import recipe
@@ -30,6 +32,7 @@ __all__ = [
     "audit",
     "build_model",
     "fit",
+    "inside",
     "load",
     "predict",
     "recipe",
@@ -44,6 +47,7 @@ HOMES = {
     "audit": "vitlab.auditing",
     "build_model": "vitlab.models",
     "fit": "vitlab.selection",
+    "inside": "vitlab.explorable",
     "load": "vitlab.inference",
     "predict": "vitlab.inference",
     "recipe": "vitlab.recipes",

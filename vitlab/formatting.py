@@ -7,7 +7,9 @@ text that does nothing where it is shown: no markup, no formula, no escape seque
 import csv
 import io
 import re
+import shlex
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 JOINER = "\u200d"
@@ -21,6 +23,12 @@ def plain(name: str) -> str:
     """A name on one line; what a terminal would obey and what turns text around becomes U+FFFD."""
     line = " ".join(name.split())
     return "".join(sign if sign.isprintable() or sign == JOINER else "\ufffd" for sign in line)
+
+
+def address(path: Path) -> str:
+    """A path as an argument of a command, without the folders of an absolute one."""
+    known = path if not path.is_absolute() else Path("…") / path.name
+    return shlex.quote(str(known)) if "…" not in str(known) else str(known)
 
 
 def csv_cell(value: Any) -> Any:

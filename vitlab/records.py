@@ -6,6 +6,7 @@
     finished.json               FinalNumbers
     results.json                Results
     timing.json                 Timing
+    explain/faithfulness.json   Faithfulness
 
 Accuracies and other shares are fractions from 0 to 1, losses are in nats, times in seconds unless
 a name says otherwise, memory is in bytes. Where images have several labels (`data.task`), an
@@ -398,6 +399,34 @@ class Timing(TypedDict):
 PASSED = "beats both"
 """The verdict of `vitlab explain` on maps that are better than a random one and than the centre of
 the image, and that depend on what the model has learned."""
+
+
+class Estimate(TypedDict):
+    """A mean over images and its 95 % interval."""
+
+    mean: float
+    interval: list[float]
+
+
+class TestedMaps(TypedDict):
+    """What covering and uncovering images in the order of a method's maps came to."""
+
+    method: str
+    gain: Estimate
+    """Area under insertion less area under deletion."""
+    verdict: NotRequired[str]
+    """In words; the random and the centre map have none."""
+
+
+class Faithfulness(TypedDict):
+    """What `explain` found of a checkpoint's maps; there is more that only `explain` reads."""
+
+    checkpoint_sha256: str
+    images: int
+    split: str
+    """Of which the images are: a run that held none out was tested on training images."""
+    methods: list[TestedMaps]
+    """Highest gain first."""
 
 
 class Failure(TypedDict):

@@ -17,6 +17,7 @@
     export/                    written by export
     audit/                     written by audit
     report/                    written by report
+    inside.html                written by inside
     .lock .evaluate.lock       held by the process that trains it, and by one that evaluates it
 
 What the files hold is in `vitlab.records`. Nothing here is a pickle. A checkpoint is written in a
@@ -59,6 +60,7 @@ from vitlab.records import (
     CheckpointChoice,
     CheckpointState,
     Failure,
+    Faithfulness,
     FinalNumbers,
     MetricsLine,
     Provenance,
@@ -384,21 +386,35 @@ class Run:
         folder = self.explanations / "test" if split == "test" else self.explanations
         return folder / "faithfulness.json"
 
-    def map_verdicts(self, split: Split, checkpoint_sha256: str) -> dict[str, str]:
-        """By method, what the test of its maps came to; empty where there is none of a checkpoint.
+    def faithfulness(self, split: Split, checkpoint_sha256: str) -> Faithfulness | None:
+        """How faithful the maps of a checkpoint are on a split; None where it was not tested.
 
         RunError if its file is damaged.
         """
         file = self.faithfulness_file(split)
         stored: dict[str, Any] = read_json(file) if file.exists() else {}
         if stored.get("checkpoint_sha256") != checkpoint_sha256:
-            return {}
-        return {one["method"]: one["verdict"] for one in stored["methods"] if "verdict" in one}
+            return None
+        return cast(Faithfulness, stored)
+
+    def map_verdicts(self, split: Split, checkpoint_sha256: str) -> dict[str, str]:
+        """By method, what the test of its maps came to; empty where there is none of a checkpoint.
+
+        RunError if its file is damaged.
+        """
+        tested = self.faithfulness(split, checkpoint_sha256)
+        methods = tested["methods"] if tested else ()
+        return {one["method"]: one["verdict"] for one in methods if "verdict" in one}
 
     @property
     def audit(self) -> Path:
         """Folder of what may be wrong with its images."""
         return self.path / "audit"
+
+    @property
+    def inside(self) -> Path:
+        """The page in which its model runs."""
+        return self.path / "inside.html"
 
     @property
     def ships(self) -> bool:

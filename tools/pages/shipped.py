@@ -6,6 +6,7 @@ under the run's name, the features.json of `vitlab features`, the numbers.json o
 and the compare.json of `vitlab compare` without its lists of single images.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,11 @@ def card(run: Run) -> str:
         table(CLASS_HEAD, class_rows(run)),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def faithfulness(name: str) -> str:
+    """What a shipped model knows of its maps, on one line: models that ship have to be small."""
+    return json.dumps(read_json(EXPLAIN / f"{name}.json"), separators=(",", ":")) + "\n"
 
 
 def exports(folder: Path = EXPORT) -> str:

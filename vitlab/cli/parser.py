@@ -12,7 +12,7 @@ from vitlab.cli.check import bench, doctor, reproduce
 from vitlab.cli.compare import compare, leaderboard, report
 from vitlab.cli.study import study
 from vitlab.cli.train import datasets, fit, recipes, show, train
-from vitlab.cli.understand import audit, evaluate, explain, explore, features
+from vitlab.cli.understand import audit, evaluate, explain, explore, features, inside
 from vitlab.cli.use import export, predict, serve
 from vitlab.config import MODELS, Config, field_types, fields_of, section_types
 from vitlab.errors import ConfigError
@@ -31,6 +31,7 @@ GROUPS = {
     "understand": {
         "evaluate": evaluate,
         "explain": explain,
+        "inside": inside,
         "features": features,
         "explore": explore,
         "audit": audit,

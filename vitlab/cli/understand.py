@@ -1,4 +1,4 @@
-"""Verbs that look into a model or a data set: evaluate, explore, features, explain, audit."""
+"""Verbs that look into a model or a data set: evaluate, explain, inside, features and more."""
 
 from argparse import Namespace
 from collections.abc import Mapping
@@ -155,6 +155,35 @@ def explain(args: Namespace) -> int:
         ]
         print_table(("method", *columns, "verdict"), rows)
     print(f"\npictures in {found['folder']}")
+    return 0
+
+
+@verb(
+    RUN,
+    argument("image", "picture files; default a few validation images, of every class", nargs="*"),
+    argument("--out", "HTML file to write; default inside.html in the run", metavar="FILE"),
+    argument("--count", "validation images to begin with", type=int, default=10, metavar="N"),
+    DEVICE,
+    DATA_ROOT,
+    QUIET,
+    JSON,
+    examples=("vitlab inside cpu-plain", "vitlab inside runs/digits-seed0 cat.jpg --out cat.html"),
+)
+def inside(args: Namespace) -> int:
+    """Write a page in which the model itself runs, to take it apart.
+
+    One HTML file, which needs no network: draw on an image, take out patches, heads and blocks, and
+    see the answer move. Beside each map stands whether it passed the test of vitlab explain.
+    """
+    from vitlab.explorable import inside
+
+    where = {"device": args.device, "data_root": args.data_root, "quiet": args.quiet}
+    path = inside(args.run, args.image, out=args.out, count=args.count, **where)
+    size = path.stat().st_size
+    if args.json:
+        print_json({"page": str(path), "bytes": size})
+        return 0
+    print(f"page in {path}, {size / 1e6:.1f} MB")
     return 0
 
 

@@ -10,7 +10,8 @@ the same ones, and neither has to name a layer or a grid.
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,7 +42,15 @@ from vitlab.progress import tracked
 from vitlab.records import Split
 from vitlab.run import Run
 
-__all__ = ["METHODS", "choose", "compute_maps", "explain"]
+__all__ = [
+    "METHODS",
+    "check_maps",
+    "choose",
+    "compute_maps",
+    "explain",
+    "open_sample",
+    "read_pictures",
+]
 
 MEASURED, FEWEST = 256, 16
 """Images on which the faithfulness of maps is measured, and how few do on a CPU."""
@@ -67,6 +76,16 @@ class Picture(NamedTuple):
     """uint8 (H, W, 3), at its own resolution."""
     pixels: np.ndarray
     """The same as the model's data has it, uint8 (h, w, C)."""
+
+
+class Sample(NamedTuple):
+    """The images of a split in random order, the same every time."""
+
+    examples: LabelledImages
+    places: np.ndarray
+    """Into the examples, (N,)."""
+    split: str
+    """What they are: validation, test, or of a run that held none out training."""
 
 
 def explain(
@@ -109,24 +128,40 @@ def explain(
     run = open_run(run)
     model = load(run, device=device)
     methods = choose(model.module, methods)
-    folder = run.explanations / split if split == "test" else run.explanations
+    folder, sample, total = run.faithfulness_file(split).parent, None, len(images)
     if images:
-        for _ in _files(model, images):
+        for _ in read_pictures(model, images):
             pass  # what cannot be read is refused before anything is written
-        pictures, examples = _files(model, images), None
-        shown, places = "", np.empty(0, int)
-        measured = places
+        pictures = read_pictures(model, images)
     else:
-        examples, index, shown = _some_images(run, split, data, data_root)
+        sample = open_sample(run, split, data, data_root)
         if split == "test":
-            record_opening(run, model.checkpoint, examples.fingerprint)
-        places = np.random.default_rng(SEED).permutation(index)
-        places, measured = places[:count], np.sort(places[: _measured(run, model.device)])
-        pictures = _drawn(examples, places, shown)
+            record_opening(run, model.checkpoint, sample.examples.fingerprint)
+        pictures = _drawn(sample.examples, sample.places[:count], sample.split)
+        total = len(pictures)
+    _make(folder)
+    result = check_maps(model, methods, sample, quiet=quiet) if sample else None
+    verdicts = run.map_verdicts(split, model.checkpoint.sha256)
+    with _enough_memory(model, methods):
+        answers = [
+            _explain(model, methods, picture, folder, verdicts)
+            for picture in tracked(pictures, "pictures", total, quiet=quiet)
+        ]
+        if sample:
+            _draw_model(model, sample.examples.images[_measured(model, sample)], folder, quiet)
+    return {"folder": str(folder), "pictures": answers, "faithfulness": result}
+
+
+def _make(folder: Path) -> None:
+    """Make a folder; RunError where none can be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"cannot write {folder}: {error.strerror}") from error
+
+
+def _enough_memory(model: TrainedModel, methods: Sequence[str]) -> AbstractContextManager[None]:
+    """Turn a lack of memory into a VitlabError that says what to do."""
 
     def too_large() -> str:
         height, width = model.preprocessing.input_size
@@ -136,39 +171,42 @@ def explain(
             f"--methods (now {', '.join(methods)}), or choose another --device"
         )
 
-    result = None
-    with enough_memory(too_large):
-        if examples is not None:
-            result = _faithfulness(model, methods, examples, measured, shown, folder, quiet)
-        verdicts = run.map_verdicts(split, model.checkpoint.sha256)
-        answers = [
-            _explain(model, methods, picture, folder, verdicts)
-            for picture in tracked(pictures, "pictures", len(images) or len(places), quiet=quiet)
-        ]
-        if examples is not None:
-            _draw_model(model, examples.images[measured], folder, quiet)
-    return {"folder": str(folder), "pictures": answers, "faithfulness": result}
+    return enough_memory(too_large)
 
 
-def _measured(run: Run, device: torch.device) -> int:
-    """On how many images the faithfulness of a run's maps is measured."""
-    if device.type != "cpu":
-        return MEASURED
-    return min(MEASURED, max(FEWEST, int(MACS / cost(run.config).macs)))
+def open_sample(
+    run: Run,
+    split: Split = "validation",
+    data: Data = None,
+    data_root: str | os.PathLike[str] | None = None,
+) -> Sample:
+    """The images of a split in random order: of a run that held none out, training images.
 
-
-def _some_images(
-    run: Run, split: Split, data: Data, data_root: str | os.PathLike[str] | None
-) -> tuple[LabelledImages, np.ndarray, str]:
-    """The images of a split and what they are: of a run that held none out, training images."""
+    Raises DataError or RunError where they cannot be opened, as `open_split` says.
+    """
     index, validation = run.split.index
     if split == "validation" and not len(validation):
-        return open_examples(run, data, data_root), index, "training"
-    return *open_split(run, split, data, data_root), split
+        examples, name = open_examples(run, data, data_root), "training"
+    else:
+        (examples, index), name = open_split(run, split, data, data_root), split
+    return Sample(examples, np.random.default_rng(SEED).permutation(index), name)
 
 
-def _files(model: TrainedModel, files: Sequence[str | os.PathLike[str]]) -> Iterator[Picture]:
-    """Picture files, each under a name of its own that any file system takes."""
+def _measured(model: TrainedModel, sample: Sample) -> np.ndarray:
+    """The places of the images on which the faithfulness of a run's maps is measured."""
+    count = MEASURED
+    if model.device.type == "cpu":
+        count = min(MEASURED, max(FEWEST, int(MACS / cost(model.run.config).macs)))
+    return np.sort(sample.places[:count])
+
+
+def read_pictures(
+    model: TrainedModel, files: Sequence[str | os.PathLike[str]]
+) -> Iterator[Picture]:
+    """Picture files, each under a name of its own that any file system takes.
+
+    DataError for a file that is no picture.
+    """
     form = model.preprocessing
     taken = set()
     for path in map(Path, files):
@@ -260,42 +298,54 @@ def _draw_model(model: TrainedModel, images: np.ndarray, folder: Path, quiet: bo
         explanation.positions(similarity.cpu().numpy(), folder / "positions", title=title)
 
 
-def _faithfulness(
-    model: TrainedModel,
-    methods: Sequence[str],
-    examples: LabelledImages,
-    index: np.ndarray,
-    split: str,
-    folder: Path,
-    quiet: bool,
+def check_maps(
+    model: TrainedModel, methods: Sequence[str], sample: Sample, *, quiet: bool = False
 ) -> dict[str, Any]:
-    """Measure which maps are true and write what was found, unless it is written already."""
+    """Measure which maps are true and write what was found into the run, unless it is there.
+
+    What other methods came to stays: they are measured again beside these, as the correction of a
+    verdict is over all comparisons.
+
+    Returns:
+        What `faithfulness.measure` has, with the images it speaks of.
+    """
+    examples, index = sample.examples, _measured(model, sample)
     facts = {
         "run": model.name,
         "checkpoint_sha256": model.checkpoint.sha256,
         "data_fingerprint": examples.fingerprint,
-        "split": split,
+        "split": sample.split,
         "seed": SEED,
         "index_sha256": index_sha256(index),
     }
-    file = folder / "faithfulness.json"
+    file = model.run.faithfulness_file("test" if sample.split == "test" else "validation")
     stored = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    tested = {one["method"] for one in stored.get("methods", ()) if "similarity" in one}
-    if facts.items() <= stored.items() and tested == set(methods):
+    if not facts.items() <= stored.items():
+        stored = {}
+    tested = [one["method"] for one in stored.get("methods", ()) if "similarity" in one]
+    if stored and set(methods) <= set(tested):
         result = stored
     else:
-        images = examples.images[index]
-        classes = torch.from_numpy(model.logits(images).argmax(axis=1)).to(model.device)
-        networks = model.module, _untrained(model)
-        task = model.run.config.data.task
-        pixels = model.prepare(images)
-        found = measure(*networks, pixels, classes, methods, task=task, quiet=quiet)
-        result = {**facts, **found, "indices": index.tolist()}
-    title = f"{model.name}: which maps are true, on {result['images']} {split} images"
-    explanation.faithfulness(result, folder / "faithfulness", title=title)
-    write_text(folder / "faithfulness.md", to_markdown(result))
+        with _enough_memory(model, methods):
+            result = facts | _measure(model, {*methods, *tested}, examples.images[index], quiet)
+        result["indices"] = index.tolist()
+    _make(file.parent)
+    title = f"{model.name}: which maps are true, on {result['images']} {sample.split} images"
+    explanation.faithfulness(result, file.with_suffix(""), title=title)
+    write_text(file.with_suffix(".md"), to_markdown(result))
     write_json(file, result)
     return result
+
+
+def _measure(
+    model: TrainedModel, methods: Collection[str], images: np.ndarray, quiet: bool
+) -> dict[str, Any]:
+    """Measure methods on images uint8 (N, H, W, C), for the class likeliest in each."""
+    classes = torch.from_numpy(model.logits(images).argmax(axis=1)).to(model.device)
+    networks, pixels = (model.module, _untrained(model)), model.prepare(images)
+    names = [name for name in METHODS if name in methods]
+    task = model.run.config.data.task
+    return measure(*networks, pixels, classes, names, task=task, quiet=quiet)
 
 
 def _untrained(model: TrainedModel) -> nn.Module:

@@ -51,9 +51,10 @@ def trace_attention(model: ViT, images: Tensor) -> AttentionTrace:
 
 
 def attention(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
-    """Map images to (B, rows, columns): attention of the last layer, the mean over its heads.
+    """Where the last block looks: the attention of the tokens that the head reads, the mean over
+    heads. What those tokens gathered in earlier blocks is not in it (Dosovitskiy et al., 2021).
 
-    It is the same for every class.
+    Maps images to (B, rows, columns), the same for every class.
     """
     vit = require_attention(model)
     with torch.no_grad():
@@ -62,9 +63,11 @@ def attention(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
 
 
 def rollout(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
-    """Map images to (B, rows, columns): attention rollout (Abnar and Zuidema, 2020).
+    """Where the model looks, followed through all blocks: the attention of each, averaged with what
+    passes it by, is multiplied with that of the blocks before. It says from where the content of a
+    token came if attention alone had moved it (Abnar & Zuidema, 2020).
 
-    It is the same for every class.
+    Maps images to (B, rows, columns), the same for every class.
     """
     vit = require_attention(model)
     with torch.no_grad():
@@ -73,10 +76,12 @@ def rollout(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
 
 
 def gradient_rollout(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
-    """Map images and classes (B,) to (B, rows, columns): the rollout of what helps the class.
+    """The rollout of what helps a class: of the attention of every block, only that part counts
+    whose growth would raise the logit of the class, weighted by how much. It differs from class to
+    class, as attention itself does not (Chefer et al., 2021).
 
-    Of the attention of every layer, only that part counts whose growth would raise the class's
-    logit, weighted by how much (Chefer et al., 2021, generic attention explainability).
+    Maps images and classes (B,) to (B, rows, columns). Of the paper's methods it is the generic
+    attention explainability.
     """
     vit = require_attention(model)
     with torch.enable_grad():
@@ -153,6 +158,14 @@ def distances(model: ViT, device: torch.device) -> Tensor:
     return torch.cdist(centres, centres)
 
 
+def added_positions(model: ViT) -> Tensor:
+    """What is added to every token for its place, (T, D); zeros where nothing is."""
+    rows, columns = model.pos_embed.grid
+    nothing = torch.zeros(1, model.cfg.prefix + rows * columns, model.cfg.width)
+    with torch.no_grad():
+        return model.pos_embed.add(nothing.to(model.head.weight.device))[0]
+
+
 def position_similarity(model: ViT) -> Tensor | None:
     """Cosine similarity (rows, columns, rows, columns) of the positions of any two patches.
 
@@ -160,11 +173,9 @@ def position_similarity(model: ViT) -> Tensor | None:
     where patches have no position.
     """
     rows, columns = model.pos_embed.grid
-    tokens = model.cfg.prefix + rows * columns
-    device = model.head.weight.device
+    added = added_positions(model)
     with torch.no_grad():
-        added = model.pos_embed.add(torch.zeros(1, tokens, model.cfg.width, device=device))[0]
-        ones = torch.ones(1, 1, tokens, model.cfg.head_width, device=device)
+        ones = torch.ones(1, 1, len(added), model.cfg.head_width, device=added.device)
         turned = model.pos_embed.rotate(ones)[0, 0]
     vectors = (turned if not added.any() else added)[model.cfg.prefix :]  # (N, numbers)
     if torch.equal(vectors, vectors[:1].expand_as(vectors)):

@@ -33,11 +33,12 @@ BATCH = 128
 
 
 def grad_cam(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
-    """Map images and classes (B,) to (B, rows, columns): Grad-CAM (Selvaraju et al., 2017).
+    """Channels are weighted by how much the logit of the class grows with them, the mean of their
+    gradient, and summed; what speaks against the class is cut. They are a CNN's last maps, or the
+    tokens that enter a ViT's last block (Selvaraju et al., 2017).
 
-    Channels are weighted by their mean gradient and summed, and what speaks against the class is
-    cut. They are a CNN's last maps, and the tokens that enter a ViT's last block: of those that
-    leave it, a CLS pool reads one and the gradient of all patches is 0.
+    Maps images and classes (B,) to (B, rows, columns). Of the tokens that leave the last block, a
+    CLS pool reads one, and the gradient of all patches is 0.
     """
     with torch.enable_grad():
         trace: dict[str, Tensor] = {}

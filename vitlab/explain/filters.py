@@ -32,8 +32,10 @@ def first_filters(model: nn.Module) -> Tensor:
 
 
 def feature_maps(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """Map images (B, C, height, width) to the maps (B, D, rows, columns) of every stage, by name.
+    """What each channel of a stage finds in the image, and where. Stages further on see more of the
+    image at each place and answer to larger parts of things (Zeiler & Fergus, 2014).
 
+    Maps images (B, C, height, width) to the maps (B, D, rows, columns) of every stage, by name.
     Stages are the first layer and what a traced forward pass names: tokens become maps over their
     patches.
     """

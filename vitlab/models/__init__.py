@@ -2,6 +2,8 @@
 
 import inspect
 import os
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -117,6 +119,6 @@ def describe_parts(cfg: ModelConfig) -> dict[str, str]:
     return texts
 
 
-def first_paragraph(thing: type) -> str:
-    """The first paragraph of a docstring as one line."""
+def first_paragraph(thing: Callable[..., Any]) -> str:
+    """The first paragraph of the docstring of a class or function as one line."""
     return " ".join((inspect.getdoc(thing) or "").split("\n\n")[0].split())

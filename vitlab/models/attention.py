@@ -30,7 +30,9 @@ are faster up to the 1,025 that were measured (docs/speed-bf16.md), so memory de
 
 
 class Attention(nn.Module):
-    """Every token takes a mean of all tokens, weighted by how well their keys fit its query.
+    """The query of every token is compared with the keys of all tokens, and their values are mixed,
+    most of those that match best. Several heads do so side by side with projections of their own,
+    so one block can mix near and far tokens (Vaswani et al., 2017).
 
     Args:
         grid: rows and columns of patches, behind the tokens of `cfg.prefix`.

@@ -40,7 +40,10 @@ class LayerScale(nn.Module):
 
 
 class Block(nn.Module, ABC):
-    """Two residual branches: attention mixes tokens, the feed-forward network works on each."""
+    """Two residual branches: attention mixes tokens, the feed-forward network works on each. What a
+    branch finds is added to what entered it, so that nothing is lost on the way and gradients reach
+    the first block (He et al., 2016).
+    """
 
     def __init__(self, cfg: ViTConfig, grid: Grid, index: int):
         super().__init__()

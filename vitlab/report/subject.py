@@ -13,7 +13,7 @@ from vitlab.compare import RunFacts, changed_fields
 from vitlab.config import Config, DataConfig, fields_of
 from vitlab.data import KNOWN
 from vitlab.files import read_json
-from vitlab.formatting import percent
+from vitlab.formatting import address, percent
 from vitlab.report.document import Name, Number, Source
 from vitlab.run import Run
 
@@ -29,12 +29,6 @@ def without_folders(words: str) -> str:
 def plainly(words: str) -> str:
     """A sentence without its Markdown; what a backslash marks is a letter."""
     return re.sub(r"\\(.)|\*\*|`", lambda found: found[1] or "", words)
-
-
-def address(path: Path) -> str:
-    """A path as an argument of a command, without the folders of an absolute one."""
-    known = path if not path.is_absolute() else Path("…") / path.name
-    return shlex.quote(str(known)) if "…" not in str(known) else str(known)
 
 
 def read_existing(path: Path) -> Any:

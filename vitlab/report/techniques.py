@@ -10,16 +10,11 @@ from typing import NamedTuple
 from vitlab.config import Config, ModelConfig, ViTConfig
 from vitlab.fields import text
 from vitlab.formatting import count
-from vitlab.models import describe_parts
+from vitlab.models import describe_parts, first_paragraph
+from vitlab.models.attention import Attention
 from vitlab.report.document import Word
 
-ATTENTION = Word(
-    "attention",
-    "softmax",
-    "The query of every token is compared with the keys of all tokens, and their values are mixed, "
-    "most of those that match best. Several heads do so side by side with projections of their "
-    "own, so one block can mix near and far tokens (Vaswani et al., 2017).",
-)
+ATTENTION = Word("attention", "softmax", first_paragraph(Attention))
 
 
 def of_model(cfg: ModelConfig) -> list[Word]:
