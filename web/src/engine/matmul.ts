@@ -1,6 +1,6 @@
 /** Matrix products, computed in WebAssembly. */
 
-import kernels from "../../build/kernels.wasm?inline";
+import kernels from "../../build/kernels.wasm?url";
 
 const memory = new WebAssembly.Memory({ initial: 64 });
 const bytes = Uint8Array.from(atob(kernels.split(",")[1]), (letter) => letter.charCodeAt(0));
