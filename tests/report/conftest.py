@@ -61,7 +61,7 @@ def look_into(run: Run) -> None:
     images = torch.randn(4, 3, 32, 32)
     classes = model(images).argmax(dim=-1)
     found = measure(model, build_model(run.config).eval(), images, classes, ["attention"])
-    run.explanations.mkdir()
+    run.explanations.mkdir(exist_ok=True)  # it ships with what its maps came to
     facts = {"run": run.name, "split": "validation", **found}
     (run.explanations / "faithfulness.json").write_text(json.dumps(facts))
     with style.figure(run.explanations / "validation-00001", 2, 1, "maps") as figure:
