@@ -57,7 +57,7 @@ COMPUTED = """(texts) => texts.map((text) => {
 })"""
 
 SHOTS = {
-    "inside": ("cpu-plain#station=block5&picture=9", "light", 1280, 900),
+    "inside": ("cpu-plain#station=block5&picture=9", "light", 1280, 1330),
     "inside-dark": ("cpu-cnn#station=stage3&picture=4", "dark", 1280, 900),
     "inside-phone": ("cpu#station=block3&picture=2", "light", 390, 1800),
 }
