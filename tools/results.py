@@ -37,6 +37,7 @@ MARKED: tuple[tuple[Path, str, Callable[[], str]], ...] = (
     (Path("README.md"), "results", results.summary),
     (Path("docs/audit.md"), "label-errors", audit.label_errors),
     (Path("docs/explain.md"), "maps", shipped.gains),
+    (Path("docs/inside.md"), "pages", shipped.inside),
     (Path("docs/own-images.md"), "memory", speed.memory),
     (Path("docs/explore.md"), "copies", shipped.copies),
     (Path("docs/explore.md"), "distances", shipped.distances),

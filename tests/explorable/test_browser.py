@@ -150,7 +150,7 @@ def test_a_picture_of_ones_own_is_opened_and_one_that_is_none_refused(open_page,
     Image.new("RGB", (300, 200), (200, 30, 30)).save(tmp_path / "red.png")
     (tmp_path / "text.png").write_text("no picture")
     page.set_input_files("input[type=file]", tmp_path / "red.png")
-    page.wait_for_function("vitlab.page.pictures.length === 3")
+    page.locator(".thumb").nth(2).wait_for()
     pixels = page.evaluate("Array.from(vitlab.page.pixels)")
     assert pixels == [200, 30, 30] * 32 * 32
     page.set_input_files("input[type=file]", tmp_path / "text.png")

@@ -24,6 +24,9 @@ EXPORT = RECORDS / "export"
 EXPLORE = RECORDS / "explore-cifar10.json"
 SPEED = RECORDS / "speed" / "bench.json"
 FEATURES = RECORDS / "features-cpu-cpu-cnn.json"
+INSIDE = RECORDS / "inside.json"
+EXACT = {"logits": "logits off by", "attention": "attention off by"}
+
 COMPARE = RECORDS / "compare.json"
 SERVE = RECORDS / "serve.json"
 
@@ -182,3 +185,26 @@ def comparison(record: Path = COMPARE) -> str:
 def findings(record: Path = COMPARE) -> str:
     """The comparison in sentences, as a quotation."""
     return "\n>\n".join(f"> {sentence}" for sentence in read_json(record)["findings"])
+
+
+def inside(record: Path = INSIDE) -> str:
+    """How large, fast and exact the pages of the models are, as a table, and where that was."""
+    found = read_json(record)
+    rows = [
+        [
+            f"[`{one['model']}`](inside/{one['model']}.html)",
+            f"{one['bytes'] / 1e6:.1f} MB",
+            f"{one['open_seconds']:.1f} s",
+            f"{one['answer_ms']:.0f} ms",
+            f"{one['maps_ms']:.0f} ms",
+            *(f"{one['difference'][k]:.0e}" if k in one["difference"] else "" for k in EXACT),
+        ]
+        for one in found["models"]
+    ]
+    head = ["page", "size", "opens in", "answer after an edit", "all maps", *EXACT.values()]
+    (images,) = {one["images"] for one in found["models"]}
+    return (
+        f"{table(head, rows)}\n\n{found['device']}, {found['browser']}, median of "
+        f"{found['repeats']}; differences from torch are the largest on {images} validation "
+        f"images. `{found['command']}`"
+    )

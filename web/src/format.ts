@@ -1,7 +1,7 @@
 /** Numbers as readers see them. */
 
 export function percent(share: number, digits = 1): string {
-  return `${(100 * share).toFixed(digits)} %`;
+  return `${(100 * share).toFixed(digits)}\u00a0%`;
 }
 
 /** A number with its sign, three digits behind the point. */

@@ -1,33 +1,33 @@
 /** Ten steps through a model for a lecture. Numbers in the texts are those of the moment. */
 
 import { percent } from "./format.ts";
-import type { Page } from "./page.svelte.ts";
+import { largest, type Page } from "./page.svelte.ts";
 
 export interface Step {
   title: string;
   text: (page: Page) => string;
   /** Brings the page, with nothing changed in it, to what the step shows. */
   go: (page: Page) => void;
+  /** What comes into view, by its id; the way, if nothing is said. */
+  shows?: "maps";
 }
 
 export function tourOf(kind: "vit" | "cnn"): Step[] {
   return kind === "vit" ? VIT : CNN;
 }
 
-/** The likeliest class and its probability, and what it was before the changes. */
+/** The likeliest class and its probability. */
 function answer(page: Page): string {
   const name = page.payload.classes[page.likeliest];
   return `${name}, ${percent(page.trace.probabilities[page.likeliest])}`;
 }
 
 function changed(page: Page): string {
-  const before = page.before.probabilities;
-  const was = page.before.logits.indexOf(Math.max(...page.before.logits));
+  const was = largest(page.before.logits);
   const name = page.payload.classes[was];
-  return (
-    `The answer is now ${answer(page)}; ${name} went from ${percent(before[was])} to ` +
-    `${percent(page.trace.probabilities[was])}.`
-  );
+  const [before, after] = [page.before, page.trace].map((one) => percent(one.probabilities[was]));
+  if (was === page.likeliest) return `The answer is still ${name}: ${before} before, ${after} now.`;
+  return `The answer is now ${answer(page)}; ${name} went from ${before} to ${after}.`;
 }
 
 /** The patch that the answer rests on most, by gradient rollout. */
@@ -42,11 +42,6 @@ function strongest(page: Page): number {
     if (value > most) [best, most] = [i, value];
   }
   return best;
-}
-
-function showMaps(page: Page): void {
-  page.visit("answer");
-  document.getElementById("maps")?.scrollIntoView({ behavior: "smooth" });
 }
 
 const VIT: Step[] = [
@@ -117,7 +112,8 @@ const VIT: Step[] = [
   },
   {
     title: "Are the maps true?",
-    go: (page) => showMaps(page),
+    shows: "maps",
+    go: (page) => page.visit("answer"),
     text: (page) =>
       page.payload.tested
         ? "Maps of what the answer rests on, and the verdict of a test on each. A beautiful map can be no better than chance."
@@ -187,7 +183,8 @@ const CNN: Step[] = [
   },
   {
     title: "Is the map true?",
-    go: (page) => showMaps(page),
+    shows: "maps",
+    go: (page) => page.visit("answer"),
     text: (page) =>
       page.payload.tested
         ? "Grad-CAM shows what the answer rests on, beside the verdict of a test."
