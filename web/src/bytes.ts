@@ -1,8 +1,10 @@
 /** Bytes as text, in base64 with the letters that addresses allow. */
 
 export function decodeBytes(text: string): Uint8Array {
-  const letters = text.replaceAll("-", "+").replaceAll("_", "/");
-  return Uint8Array.from(atob(letters), (letter) => letter.charCodeAt(0));
+  const letters = atob(text.replaceAll("-", "+").replaceAll("_", "/"));
+  const bytes = new Uint8Array(letters.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = letters.charCodeAt(i);
+  return bytes;
 }
 
 export function encodeBytes(bytes: Uint8Array): string {

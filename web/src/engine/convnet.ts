@@ -2,7 +2,7 @@
 
 import type { ConvTrace, Edits, ModelConfig } from "../types.ts";
 import type { Grid } from "./maps.ts";
-import { add, affine, flat, multiply, relu, Tensor, transpose } from "./tensor.ts";
+import { add, constant, flat, multiply, relu, scaleRows, Tensor, transpose } from "./tensor.ts";
 import { halve, reluMaps, sequence, type Weights } from "./weights.ts";
 
 type MapLayer = (maps: Grid) => Grid;
@@ -42,22 +42,37 @@ export class ConvNet {
 
   /** Run the model on a normalised image (C, height * width). */
   run(image: Grid, edits: Edits): ConvPass {
+    const stages = constant(() => this.convolve(image, edits)); // Grad-CAM asks what follows them
+    const last = stages.at(-1)!;
+    const { pooled, logits } = this.head(last);
+    return {
+      logits,
+      last,
+      trace: {
+        kind: "cnn",
+        logits: logits.values,
+        stages: stages.map(({ x, height, width }, i) => ({
+          name: this.stages[i].name,
+          channels: x.rows,
+          rows: height,
+          columns: width,
+          values: x.values,
+        })),
+        pooled: pooled.values,
+      },
+    };
+  }
+
+  /** The maps that leave each stage. */
+  private convolve(image: Grid, edits: Edits): Grid[] {
     let maps = image;
-    const stages = this.layers.map(({ name, before, blocks }, i) => {
+    return this.layers.map(({ name, before, blocks }, i) => {
       if (before) maps = before(maps);
       blocks.forEach((block, j) => {
         maps = block(maps, edits.blocks.includes(this.stages[i].blocks[j]));
       });
-      maps = without(maps, name, edits.channels);
-      const { x, height, width } = maps;
-      return { name, channels: x.rows, rows: height, columns: width, values: x.values };
+      return (maps = without(maps, name, edits.channels));
     });
-    const { pooled, logits } = this.head(maps);
-    return {
-      logits,
-      last: maps,
-      trace: { kind: "cnn", logits: logits.values, stages, pooled: pooled.values },
-    };
   }
 }
 
@@ -65,9 +80,9 @@ export class ConvNet {
 function without(maps: Grid, stage: string, channels: string[]): Grid {
   const places = channels.map((name) => name.split(".")).filter(([name]) => name === stage);
   if (!places.length) return maps;
-  const out = new Set(places.map(([, channel]) => Number(channel)));
-  const count = maps.x.columns;
-  return { ...maps, x: affine(maps.x, (i) => Number(!out.has(Math.floor(i / count)))) };
+  const kept = new Float32Array(maps.x.rows).fill(1);
+  for (const [, channel] of places) kept[Number(channel)] = 0;
+  return { ...maps, x: scaleRows(maps.x, kept) };
 }
 
 function resnetStages(weights: Weights): Stage[] {

@@ -18,13 +18,18 @@ export function explainViT(
     ({ logits }) => [logits, label],
   );
   const onGrid = (tokens: Float32Array) => toGrid(vit, tokens, image);
-  const layers = pass.attention.map(mean);
-  const used = layers.filter((_, i) => !edits.blocks.includes(i));
+  const { attention, readout } = pass;
+  // A block that tokens pass by has no say.
+  const used = [...attention.keys()].filter((i) => !edits.blocks.includes(i));
+  const layers = used.map((i) => mean(attention[i]));
+  const nowhere = new Float32Array(readout.length);
+  const cam = gradCam(vit, pass.tokens[used.at(-1) ?? 0]);
+  for (const patch of edits.patches) cam[vit.prefix.length + patch] = 0;
   return {
-    attention: onGrid(readOut(pass.readout, layers.at(-1)!)),
-    rollout: onGrid(readOut(pass.readout, rollOut(used, pass.readout.length))),
+    attention: onGrid(layers.length ? readOut(readout, layers.at(-1)!) : nowhere),
+    rollout: onGrid(readOut(readout, rollOut(layers, readout.length))),
     "gradient-rollout": onGrid(gradientRollout(pass)),
-    "grad-cam": onGrid(gradCam(vit, pass)),
+    "grad-cam": onGrid(cam),
   };
 }
 
@@ -90,8 +95,7 @@ function gradientRollout({ attention, readout }: Pass): Float32Array {
 }
 
 /** Grad-CAM of the tokens that enter the last block. */
-function gradCam(vit: ViT, { tokens }: Pass): Float32Array {
-  const { rows, columns, values, slope } = tokens[vit.depth - 1];
+function gradCam(vit: ViT, { rows, columns, values, slope }: Tensor): Float32Array {
   const [first, patches] = [vit.prefix.length, rows - vit.prefix.length];
   const weights = new Float32Array(columns);
   for (let i = first * columns; i < rows * columns; i++) weights[i % columns] += slope[i] / patches;

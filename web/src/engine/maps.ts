@@ -1,7 +1,7 @@
 /** Convolutions and their like on maps, a matrix (C, places) with the places' rows and columns. */
 
 import { matmul } from "./matmul.ts";
-import { note, Tensor, transposed } from "./tensor.ts";
+import { note, Tensor } from "./tensor.ts";
 
 /** A tensor whose columns are places on a grid. */
 export interface Grid {
@@ -50,7 +50,7 @@ export interface Convolution {
   padding: number;
 }
 
-/** A convolution over all channels. */
+/** A convolution over all channels; no gradient goes back through it. */
 export function convolve(maps: Grid, layer: Convolution): Grid {
   const { x } = maps;
   const { weight, bias, outputs, size } = layer;
@@ -67,18 +67,7 @@ export function convolve(maps: Grid, layer: Convolution): Grid {
   }
   const y = matmul(weight, squares, outputs, inputs, count);
   if (bias) for (let i = 0; i < y.length; i++) y[i] += bias[Math.floor(i / count)];
-  const result = note(new Tensor(outputs, count, y), (grad) => {
-    const back = matmul(transposed(weight, outputs, inputs), grad, inputs, outputs, count);
-    const slope = x.slope;
-    for (let row = 0; row < inputs; row++) {
-      const [channel, cell] = [Math.floor(row / cells) * x.columns, (row % cells) * count];
-      for (let i = 0; i < count; i++) {
-        const place = steps.places[cell + i];
-        if (place >= 0) slope[channel + place] += back[row * count + i];
-      }
-    }
-  });
-  return { x: result, height: steps.height, width: steps.width };
+  return { x: new Tensor(outputs, count, y), height: steps.height, width: steps.width };
 }
 
 /** A convolution of each channel by itself, which keeps the size of the maps. */
@@ -111,12 +100,11 @@ export function convolveEach(maps: Grid, layer: Convolution): Grid {
   return { ...maps, x: result };
 }
 
-/** The largest number under a window. */
+/** The largest number under a window; no gradient goes back through it. */
 export function maxPool(maps: Grid, size: number, stride: number, padding: number): Grid {
   const { x } = maps;
   const steps = stepsOf(maps, size, stride, padding);
   const count = steps.height * steps.width;
-  const from = new Int32Array(x.rows * count);
   const y = new Float32Array(x.rows * count).fill(-Infinity);
   for (let channel = 0; channel < x.rows; channel++)
     for (let i = 0; i < count; i++)
@@ -124,14 +112,9 @@ export function maxPool(maps: Grid, size: number, stride: number, padding: numbe
         const place = steps.places[cell * count + i];
         if (place < 0) continue;
         const at = channel * count + i;
-        const value = x.values[channel * x.columns + place];
-        if (value > y[at]) [y[at], from[at]] = [value, channel * x.columns + place];
+        y[at] = Math.max(y[at], x.values[channel * x.columns + place]);
       }
-  const result = note(new Tensor(x.rows, count, y), (grad) => {
-    const slope = x.slope;
-    for (let i = 0; i < grad.length; i++) slope[from[i]] += grad[i];
-  });
-  return { x: result, height: steps.height, width: steps.width };
+  return { x: new Tensor(x.rows, count, y), height: steps.height, width: steps.width };
 }
 
 /** Maps with `right` and `below` more columns and rows of zeros. */

@@ -46,6 +46,17 @@ export function record<T>(compute: () => T, score: (result: T) => [Tensor, numbe
   }
 }
 
+/** Compute what no gradient is wanted of: nothing is noted. */
+export function constant<T>(compute: () => T): T {
+  const before = tape;
+  tape = null;
+  try {
+    return compute();
+  } finally {
+    tape = before;
+  }
+}
+
 /** Note how the gradient of a result goes back, for when it has one. */
 export function note(result: Tensor, back: (grad: Float32Array) => void): Tensor {
   tape?.push(() => result.grad && back(result.grad));
@@ -132,16 +143,31 @@ export function times(a: Tensor, b: Tensor): Tensor {
   });
 }
 
-/** Each number times the factor that `of` gives for its place, plus an offset. */
-export function affine(
-  x: Tensor,
-  factor: (index: number) => number,
-  offset: (index: number) => number = () => 0,
-): Tensor {
-  const values = x.values.map((value, i) => value * factor(i) + offset(i));
-  return note(new Tensor(x.rows, x.columns, values), (grad) => {
+/** Each number times the factor of its column, plus an offset. */
+export function scaleColumns(x: Tensor, factors: Float32Array, offsets?: Float32Array): Tensor {
+  const { rows, columns, values } = x;
+  const y = new Float32Array(values.length);
+  for (let i = 0, at = 0; i < rows; i++)
+    for (let j = 0; j < columns; j++, at++)
+      y[at] = values[at] * factors[j] + (offsets ? offsets[j] : 0);
+  return note(new Tensor(rows, columns, y), (grad) => {
     const to = x.slope;
-    for (let i = 0; i < grad.length; i++) to[i] += grad[i] * factor(i);
+    for (let i = 0, at = 0; i < rows; i++)
+      for (let j = 0; j < columns; j++, at++) to[at] += grad[at] * factors[j];
+  });
+}
+
+/** Each number times the factor of its row, plus an offset. */
+export function scaleRows(x: Tensor, factors: Float32Array, offsets?: Float32Array): Tensor {
+  const { rows, columns, values } = x;
+  const y = new Float32Array(values.length);
+  for (let i = 0, at = 0; i < rows; i++)
+    for (let j = 0; j < columns; j++, at++)
+      y[at] = values[at] * factors[i] + (offsets ? offsets[i] : 0);
+  return note(new Tensor(rows, columns, y), (grad) => {
+    const to = x.slope;
+    for (let i = 0, at = 0; i < rows; i++)
+      for (let j = 0; j < columns; j++, at++) to[at] += grad[at] * factors[i];
   });
 }
 
@@ -151,6 +177,14 @@ function each(x: Tensor, of: (value: number) => number, slope: (value: number) =
     const to = x.slope;
     for (let i = 0; i < grad.length; i++) to[i] += grad[i] * slope(x.values[i]);
   });
+}
+
+export function scale(x: Tensor, factor: number): Tensor {
+  return each(
+    x,
+    (v) => v * factor,
+    () => factor,
+  );
 }
 
 export function relu(x: Tensor): Tensor {
@@ -190,22 +224,20 @@ function normal(v: number): number {
   return v < 0 ? tail : 1 - tail;
 }
 
-/** Softmax of each row over what `open` lets through; a row that is closed whole becomes zeros. */
-export function softmax(
-  x: Tensor,
-  open: (row: number, column: number) => boolean = () => true,
-): Tensor {
+/**
+ * Softmax of each row over the numbers whose place in `closed` is 0; a row that is closed whole
+ * becomes zeros.
+ */
+export function softmax(x: Tensor, closed: Uint8Array): Tensor {
   const { rows, columns } = x;
   const y = new Float32Array(rows * columns);
   for (let i = 0; i < rows; i++) {
-    let [most, sum] = [-Infinity, 0];
-    for (let j = 0; j < columns; j++)
-      if (open(i, j)) most = Math.max(most, x.values[i * columns + j]);
-    for (let j = 0; j < columns; j++) {
-      if (!open(i, j)) continue;
-      sum += y[i * columns + j] = Math.exp(x.values[i * columns + j] - most);
-    }
-    for (let j = 0; j < columns; j++) y[i * columns + j] /= sum || 1;
+    const [from, to] = [i * columns, (i + 1) * columns];
+    let most = -Infinity;
+    for (let j = from; j < to; j++) if (!closed[j]) most = Math.max(most, x.values[j]);
+    let sum = 0;
+    for (let j = from; j < to; j++) if (!closed[j]) sum += y[j] = Math.exp(x.values[j] - most);
+    for (let j = from; j < to; j++) y[j] /= sum || 1;
   }
   return note(new Tensor(rows, columns, y), (grad) => {
     const to = x.slope;
@@ -232,12 +264,14 @@ function normalise(x: Tensor, eps: number, centred: boolean): Tensor {
   const y = new Float32Array(values.length);
   const inverse = new Float32Array(rows);
   for (let i = 0; i < rows; i++) {
-    const row = values.subarray(i * columns, (i + 1) * columns);
-    let [mean, square] = [0, 0];
-    if (centred) for (const value of row) mean += value / columns;
-    for (const value of row) square += (value - mean) ** 2 / columns;
-    inverse[i] = 1 / Math.sqrt(square + eps);
-    for (let j = 0; j < columns; j++) y[i * columns + j] = (row[j] - mean) * inverse[i];
+    const [from, to] = [i * columns, (i + 1) * columns];
+    let sum = 0;
+    if (centred) for (let j = from; j < to; j++) sum += values[j];
+    const mean = sum / columns;
+    let squares = 0;
+    for (let j = from; j < to; j++) squares += (values[j] - mean) ** 2;
+    inverse[i] = 1 / Math.sqrt(squares / columns + eps);
+    for (let j = from; j < to; j++) y[j] = (values[j] - mean) * inverse[i];
   }
   return note(new Tensor(rows, columns, y), (grad) => {
     const to = x.slope;

@@ -10,12 +10,15 @@ import type { BlockTrace, Edits, Matrix, ModelConfig, ViTTrace } from "../types.
 import { maxPool, padded, shifted, unshuffle, type Grid } from "./maps.ts";
 import {
   add,
-  affine,
   beside,
   columnsOf,
+  constant,
   gelu,
   multiply,
   rowsOf,
+  scale,
+  scaleColumns,
+  scaleRows,
   silu,
   softmax,
   stack,
@@ -95,22 +98,27 @@ export class ViT {
 
   /** Run the model on a normalised image (C, height * width). */
   run(image: Grid, edits: Edits): Pass {
-    const { stage, patches } = this.embed(image);
-    const plain = stack([...this.learned, patches]);
     const added = edits.positions ? null : this.added;
+    // No map asks for gradients of what lies before the first block.
+    const { stage, patches, entering } = constant(() => {
+      const { stage, patches } = this.embed(image);
+      const plain = stack([...this.learned, patches]);
+      return { stage, patches, entering: added ? add(plain, added) : plain };
+    });
     const rotation = edits.positions ? null : this.rotation;
     const out = new Set(edits.patches.map((patch) => this.prefix.length + patch));
     const grid = { rows: this.rows, columns: this.columns };
-    const tokens = [added ? add(plain, added) : plain];
+    const masked = this.mask(entering.rows, out);
+    const tokens = [entering];
     const attention: Tensor[][] = [];
     const blocks = this.blocks.map((block, i): BlockTrace => {
       const heads = edits.heads.map((name) => name.split(".").map(Number));
       const skipped = edits.blocks.includes(i);
       const closed = new Set(heads.filter(([at]) => at === i).map(([, head]) => head));
-      const found = block.run(tokens[i], { grid, rotation, out, closed });
+      const found = block.run(tokens[i], { grid, rotation, masked, out, closed });
       attention.push(found.attention);
       tokens.push(skipped ? tokens[i] : found.tokens);
-      const nothing = () => matrix(Tensor.zeros(plain.rows, plain.columns));
+      const nothing = () => matrix(Tensor.zeros(entering.rows, entering.columns));
       return {
         attention: found.attention.map(matrix),
         mixed: skipped ? nothing() : matrix(found.mixed),
@@ -146,6 +154,16 @@ export class ViT {
     };
   }
 
+  /** Which keys (T, T) no query reads: those taken out, and with `lsa` a query's own. */
+  private mask(tokens: number, out: Set<number>): Uint8Array {
+    const masked = new Uint8Array(tokens * tokens);
+    for (let query = 0; query < tokens; query++) {
+      for (const key of out) masked[query * tokens + key] = 1;
+      if (this.cfg.lsa) masked[query * tokens + query] = 1;
+    }
+    return masked;
+  }
+
   /** Norm, pool and head on tokens (T, D): logits (1, K), and how they come about. */
   private readOut(
     tokens: Tensor,
@@ -158,17 +176,19 @@ export class ViT {
     const token = Number(Boolean(this.cfg.cls_token));
     const other = this.distilled(rowsOf(final, token, token + 1));
     const halved = readout.map((one, i) => (one + Number(i === token)) / 2);
-    return { logits: affine(add(logits, other), () => 1 / 2), pooled, readout: halved };
+    return { logits: scale(add(logits, other), 1 / 2), pooled, readout: halved };
   }
 
   /** Tokens (T, D) to the vector that the head reads, and how much of each token is in it. */
   private pool(tokens: Tensor, out: Set<number>): { pooled: Tensor; readout: Float32Array } {
     const first = this.prefix.length;
-    const open = (token: number) => token >= first && !out.has(token);
+    const closed = Uint8Array.from({ length: tokens.rows }, (_, i) =>
+      Number(i < first || out.has(i)),
+    );
     const left = tokens.rows - first - out.size;
     const cls = new Float32Array(tokens.rows);
     cls[0] = 1;
-    const even = cls.map((_, i) => (open(i) ? 1 / left : 0));
+    const even = cls.map((_, i) => (closed[i] ? 0 : 1 / left));
     const mean = () => multiply(new Tensor(1, tokens.rows, even), tokens);
     switch (this.cfg.pool) {
       case "cls":
@@ -180,7 +200,7 @@ export class ViT {
         return { pooled, readout: even.map((one, i) => (one + cls[i]) / 2) };
       }
       default: {
-        const weights = softmax(transpose(this.score!(tokens)), (_, token) => open(token));
+        const weights = softmax(transpose(this.score!(tokens)), closed);
         return { pooled: multiply(weights, tokens), readout: weights.values };
       }
     }
@@ -192,6 +212,8 @@ interface Circumstances {
   grid: { rows: number; columns: number };
   /** Cosines and sines (2, T, d/2) of rotary positions. */
   rotation: Float32Array | null;
+  /** (T, T): 1 where a query must not read a key. */
+  masked: Uint8Array;
   /** Tokens that are taken out, and heads. */
   out: Set<number>;
   closed: Set<number>;
@@ -250,7 +272,7 @@ class Block {
   }
 
   /** Every token takes a mean of all tokens, weighted by how well their keys fit its query. */
-  private attend(tokens: Tensor, { rotation, out, closed }: Circumstances) {
+  private attend(tokens: Tensor, { rotation, masked, closed }: Circumstances) {
     const heads = Number(this.cfg.heads);
     const width = tokens.columns / heads;
     const qkv = this.qkv(tokens); // (T, 3D): queries, keys and values, each head by head
@@ -258,18 +280,13 @@ class Block {
       const from = which * tokens.columns + head * width;
       return columnsOf(qkv, from, from + width);
     };
-    const open = (query: number, key: number) =>
-      !out.has(key) && !(this.temperature && query === key);
     const attention: Tensor[] = [];
     const mixed = Array.from({ length: heads }, (_, head) => {
-      const scale = this.temperature ? 1 / this.temperature[head] : width ** -0.5;
+      const factor = this.temperature ? 1 / this.temperature[head] : width ** -0.5;
       const q = rotate(this.qNorm(part(0, head)), rotation);
       const k = rotate(this.kNorm(part(1, head)), rotation);
-      const scores = multiply(
-        affine(q, () => scale),
-        transpose(k),
-      );
-      attention.push(softmax(scores, open)); // (T, T)
+      const scores = multiply(scale(q, factor), transpose(k));
+      attention.push(softmax(scores, masked)); // (T, T)
       const found = multiply(attention[head], part(2, head)); // (T, d)
       return closed.has(head) ? Tensor.zeros(found.rows, found.columns) : found;
     });
@@ -290,8 +307,8 @@ class Block {
   /** The 3x3 convolution between the layers of ffn='dwconv': the prefix passes it by. */
   private mixNeighbours(hidden: Tensor, grid: Circumstances["grid"], out: Set<number>): Tensor {
     const prefix = hidden.rows - grid.rows * grid.columns;
-    const there = (i: number) => Number(!out.has(Math.floor(i / hidden.columns)));
-    const present = out.size ? affine(hidden, there) : hidden;
+    const kept = Float32Array.from({ length: hidden.rows }, (_, i) => Number(!out.has(i)));
+    const present = out.size ? scaleRows(hidden, kept) : hidden;
     const maps = transpose(rowsOf(present, prefix, hidden.rows));
     const mixed = this.depthwise!({ x: maps, height: grid.rows, width: grid.columns });
     const patches = transpose(mixed.x);
@@ -302,7 +319,7 @@ class Block {
 function layerScale(weights: Weights, name: string): Layer {
   if (!weights.has(`${name}.gamma`)) return (x) => x;
   const gamma = weights.numbers(`${name}.gamma`);
-  return (x) => affine(x, (i) => gamma[i % gamma.length]);
+  return (x) => scaleColumns(x, gamma);
 }
 
 /** Rotate pairs of numbers in queries or keys (T, d) by the angles of their tokens. */
@@ -315,7 +332,7 @@ function rotate(x: Tensor, rotation: Float32Array | null): Tensor {
   };
   const [cosine, sine] = [table(0), table(1)];
   const [a, b] = [columnsOf(x, 0, half), columnsOf(x, half, x.columns)];
-  const minus = affine(times(b, sine), () => -1);
+  const minus = scale(times(b, sine), -1);
   return beside([add(times(a, cosine), minus), add(times(a, sine), times(b, cosine))]);
 }
 
@@ -373,7 +390,7 @@ function patchLayers(cfg: ModelConfig, weights: Weights, at: string, step: numbe
     }
     default: {
       const rest = halvings - 1 > 0 ? Array(halvings - 1).fill(2) : [1];
-      const whiten = weights.convolution(`${at}.0.weight`, 2);
+      const whiten = weights.convolution(`${at}.0`, 2);
       return sequence([whiten, geluMaps, stem(weights, at, [1, ...rest], 2)]);
     }
   }

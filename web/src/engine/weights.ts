@@ -3,7 +3,16 @@
 import { decodeBytes } from "../bytes.ts";
 import type { StoredTensor } from "../types.ts";
 import { convolve, convolveEach, maxPool, type Convolution, type Grid } from "./maps.ts";
-import { affine, gelu, Linear, overRms, relu, standardise, type Tensor } from "./tensor.ts";
+import {
+  gelu,
+  Linear,
+  overRms,
+  relu,
+  scaleColumns,
+  scaleRows,
+  standardise,
+  type Tensor,
+} from "./tensor.ts";
 
 type Layer = (x: Tensor) => Tensor;
 
@@ -49,10 +58,8 @@ export class Weights {
   norm(name: string, eps: number): Layer {
     const scale = this.numbers(`${name}.weight`);
     const shift = this.bias(name);
-    const width = scale.length;
-    const factor = (i: number) => scale[i % width];
-    if (!shift) return (x) => affine(overRms(x, eps), factor);
-    return (x) => affine(standardise(x, eps), factor, (i) => shift[i % width]);
+    if (!shift) return (x) => scaleColumns(overRms(x, eps), scale);
+    return (x) => scaleColumns(standardise(x, eps), scale, shift);
   }
 
   convolution(name: string, stride = 1, padding = 0): (maps: Grid) => Grid {
@@ -67,11 +74,9 @@ export class Weights {
   }
 
   private kernel(name: string, stride: number, padding: number): Convolution {
-    const bare = this.has(name); // whitening's filters are no layer's weight
-    const full = bare ? name : `${name}.weight`;
-    const [outputs, , , size] = this.shape(full);
-    const bias = bare ? null : this.bias(name);
-    return { weight: this.numbers(full), bias, outputs, size, stride, padding };
+    const [outputs, , , size] = this.shape(`${name}.weight`);
+    const weight = this.numbers(`${name}.weight`);
+    return { weight, bias: this.bias(name), outputs, size, stride, padding };
   }
 
   /** Batch norm by the statistics of its training: a factor and an offset a channel. */
@@ -81,18 +86,7 @@ export class Weights {
     );
     const factors = scale.map((one, c) => one / Math.sqrt(variance[c] + 1e-5));
     const offsets = shift.map((one, c) => one - mean[c] * factors[c]);
-    return (maps) => {
-      const count = maps.x.columns;
-      const channel = (i: number) => Math.floor(i / count);
-      return {
-        ...maps,
-        x: affine(
-          maps.x,
-          (i) => factors[channel(i)],
-          (i) => offsets[channel(i)],
-        ),
-      };
-    };
+    return onMaps((x) => scaleRows(x, factors, offsets));
   }
 }
 
