@@ -30,7 +30,7 @@ export function stationsOf(payload: Payload, model: Model): Station[] {
   const blocks = Array.from({ length: model.depth }, (_, i) =>
     one("block", `Block ${i + 1}`, i, `block${i + 1}`),
   );
-  const stage = payload.model.kind === "hybrid" ? [one("stage", "Convolutions")] : [];
+  const stage = payload.model.kind === "hybrid" ? [one("stage", "Stage")] : [];
   return [
     one("pixels", "Pixels"),
     ...stage,
