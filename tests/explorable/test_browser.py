@@ -145,6 +145,28 @@ def test_stations_are_walked_by_keyboard(open_page):
         page.keyboard.press("ArrowRight")
 
 
+def test_patches_are_walked_by_keyboard_on_the_picture_and_beside_it(open_page):
+    page = open_page("cpu", "#station=patches&query=9")
+    page.locator(".canvas").focus()
+    page.keyboard.press("ArrowDown")
+    assert page.evaluate("vitlab.page.query") == 17
+    page.locator(".cut [aria-pressed=true]").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("vitlab.page.query") == 18
+    assert page.locator(".cut [aria-pressed=true]").evaluate(
+        "(one) => one === document.activeElement"
+    )
+
+
+def test_the_keyboard_draws(open_page):
+    page = open_page("cpu-cnn")
+    before = answer(page)
+    page.check("input[value=cover]")
+    page.locator(".canvas").focus()
+    page.keyboard.press("Enter")
+    assert answer(page) != before
+
+
 def test_a_picture_of_ones_own_is_opened_and_one_that_is_none_refused(open_page, tmp_path):
     page = open_page("cpu")
     Image.new("RGB", (300, 200), (200, 30, 30)).save(tmp_path / "red.png")

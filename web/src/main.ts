@@ -15,4 +15,6 @@ declare global {
 
 window.vitlab = { openModel, principal, page };
 document.title = `Inside ${page.payload.name}`;
-mount(App, { target: document.getElementById("app")! });
+const target = document.getElementById("app")!;
+target.replaceChildren();
+mount(App, { target });
