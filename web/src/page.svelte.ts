@@ -74,8 +74,7 @@ class Page {
       truth: one.truth,
       pixels: decodeBytes(one.pixels),
     }));
-    if (!this.pictures.length)
-      this.pictures = [{ title: "empty", truth: null, pixels: this.empty() }];
+    if (!this.pictures.length) this.addEmpty();
     this.query = this.middle();
     readLink(this);
   }
@@ -111,6 +110,12 @@ class Page {
   add(one: Shown): void {
     this.pictures = [...this.pictures, one];
     this.choose(this.pictures.length - 1);
+  }
+
+  /** Show a picture of the mean colour, to draw on. */
+  addEmpty(): void {
+    this.add({ title: "an empty picture, to draw on", truth: null, pixels: this.empty() });
+    this.tool = "draw";
   }
 
   /** Set the pixels of a disc to a colour. */
@@ -156,8 +161,7 @@ class Page {
     this.edits = NOTHING;
   }
 
-  /** A picture of the mean colour. */
-  empty(): Uint8Array {
+  private empty(): Uint8Array {
     const { height, width, channels } = this.payload.image;
     const mean = this.mean;
     return Uint8Array.from({ length: height * width * channels }, (_, i) => mean[i % channels]);
