@@ -1,6 +1,6 @@
 /** The formula of each part by field and value, as HTML. Numbers are those of one image. */
 
-import type { ModelConfig } from "./types.ts";
+import type { Payload } from "./types.ts";
 
 const PATCH: Record<string, string> = {
   linear: "<i>x</i><sub>i</sub> = <b>E</b> · pixels(<i>i</i>) + <i>b</i>",
@@ -48,10 +48,13 @@ const RESIDUAL: Record<string, string> = {
 };
 
 /** The formulas of a station of a ViT, or of a CNN. */
-export function formulasOf(kind: string, model: ModelConfig): string[] {
+export function formulasOf(kind: string, { model, task }: Payload): string[] {
   const normalised = "<i>x</i> = (pixel / 255 − mean) / standard deviation";
+  const logits = "logits = <b>W</b> <i>v</i> + <i>b</i>";
   const probabilities =
-    "logits = <b>W</b> <i>v</i> + <i>b</i>, P(<i>k</i>) = exp(logit<sub>k</sub> / t) / Σ exp(logit<sub>j</sub> / t)";
+    task === "multilabel"
+      ? "P(<i>k</i>) = 1 / (1 + exp(−logit<sub>k</sub> / t))"
+      : "P(<i>k</i>) = exp(logit<sub>k</sub> / t) / Σ exp(logit<sub>j</sub> / t)";
   const of: Record<string, string[]> = {
     pixels: [normalised],
     stage: [
@@ -65,7 +68,7 @@ export function formulasOf(kind: string, model: ModelConfig): string[] {
     tokens: [POSITION[String(model.position)]],
     block: [RESIDUAL[String(model.norm_place)], ATTENTION, FFN[String(model.ffn)]],
     pooling: [POOL[String(model.pool)] ?? "<i>v</i> = the mean of each map, or all of its numbers"],
-    answer: [probabilities],
+    answer: [logits, probabilities],
   };
   return of[kind].filter(Boolean);
 }
