@@ -116,7 +116,7 @@ def test_a_link_keeps_what_is_shown(open_page):
     page = open_page("cpu-plain", "#station=block3")
     drag(page, "draw")
     page.get_by_label("Head 2", exact=True).uncheck()
-    page.get_by_label("Beside it").select_option(index=1)
+    page.get_by_label("Beside it").select_option(index=2)
     link, seen = page.evaluate("[vitlab.page.link, vitlab.page.trace.logits.join()]")
     again = open_page("cpu-plain", link)
     assert again.evaluate("vitlab.page.trace.logits.join()") == seen
@@ -128,12 +128,64 @@ def test_a_link_keeps_what_is_shown(open_page):
     "fragment",
     [
         "#station=nowhere&picture=99&query=-3&class=x&patches=9999,a&heads=77.1,&pixels=AAAA",
-        "#pixels=%%%&shift=1&channels=none.3&blocks=1e9",
+        "#pixels=%%%&shift=1&channels=none.3,stage1.99999&blocks=1e9",
     ],
 )
 def test_a_link_that_makes_no_sense_is_a_plain_page(open_page, fragment):
     page = open_page("cpu-plain", fragment)
     assert answer(page) == answer(open_page("cpu-plain"))
+
+
+def test_a_link_that_names_a_part_twice_takes_it_out_once(open_page):
+    page = open_page("cpu-plain", "#patches=3,3&blocks=0,0&heads=1.1,1.1")
+    assert page.locator(".changes li").count() == 4  # three parts, and what undoes all
+
+
+def test_a_picture_stands_beside_itself_unchanged(open_page):
+    page = open_page("cpu-plain", "#station=answer")
+    before = answer(page)
+    page.get_by_label("Beside it").select_option("this picture, unchanged")
+    drag(page, "draw")
+    assert answer(page) != before
+    assert page.evaluate("Array.from(vitlab.page.otherTrace.logits)") == before
+
+
+def test_a_new_link_in_an_open_page_is_followed(open_page):
+    page = open_page("cpu-plain", "#picture=1&blocks=2")
+    page.evaluate("location.hash = '#station=block3'")
+    page.locator("#panel h3", has_text="Block 3").wait_for()
+    assert page.evaluate("[vitlab.page.chosen, vitlab.page.edited]") == [0, False]
+
+
+def test_a_picture_of_ones_own_is_in_the_link(open_page, tmp_path):
+    page = open_page("cpu")
+    Image.new("RGB", (32, 32), (10, 200, 30)).save(tmp_path / "green.png")
+    page.set_input_files("input[type=file]", tmp_path / "green.png")
+    page.locator(".thumb").nth(2).wait_for()
+    again = open_page("cpu", page.evaluate("vitlab.page.link"))
+    assert answer(again) == answer(page)
+    assert "True:" not in again.locator("aside").inner_text()
+    assert not again.evaluate("vitlab.page.edited")
+
+
+def test_the_tour_gives_back_what_was_there(open_page):
+    page = open_page("cpu-plain", "#station=block2&heads=1.2&picture=1&class=3")
+    drag(page, "draw")
+    before = page.evaluate("vitlab.page.link")
+    page.get_by_text("Tour in ten steps").click()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Escape")
+    assert page.evaluate("vitlab.page.link") == before
+
+
+def test_a_channel_can_be_put_back(open_page):
+    page = open_page("cpu-cnn", "#station=stage4")
+    before = answer(page)
+    first = page.locator(".maps button").first
+    first.click()
+    assert answer(page) != before
+    first.click()
+    assert answer(page) == before
 
 
 def test_stations_are_walked_by_keyboard(open_page):

@@ -342,7 +342,18 @@ def test_a_head_taken_out_adds_nothing(engine, fields):
     images = noise(2)
     found = engine(model.payload, images, [0, 1], {"heads": ["0.1"]})
     with without_head(model.module, 0, 1):
-        check(found, model.module, model.normalised(images), [0, 1])
+        check(found, model.module, model.normalised(images))
+        for method in ("gradient-rollout", "grad-cam"):
+            maps = METHODS[method](model.module, model.normalised(images), torch.tensor([0, 1]))
+            is_close(found[method], maps, float(maps.max()))
+
+
+def test_heads_taken_out_have_no_say_in_maps(engine):
+    payload = Small.make(vit(pool="mean")).payload
+    heads = engine(payload, noise(2), [0, 1], {"heads": ["1.0", "1.1"]})
+    block = engine(payload, noise(2), [0, 1], {"blocks": [1]})
+    for method in ("attention", "rollout"):
+        np.testing.assert_allclose(heads[method], block[method], rtol=1e-5)
 
 
 @pytest.mark.parametrize("place", BLOCKS)

@@ -19,6 +19,7 @@ from vitlab.config import ModelConfig
 from vitlab.errors import VitlabError
 from vitlab.explain.attention import added_positions, attention, gradient_rollout, rollout
 from vitlab.explain.attribution import grad_cam
+from vitlab.explain.faithfulness import CENTRE, RANDOM
 from vitlab.explain.filters import feature_maps
 from vitlab.formatting import address
 from vitlab.inference import TrainedModel
@@ -26,7 +27,6 @@ from vitlab.metrics.multilabel import UNTUNED
 from vitlab.models import ViT, describe_parts, first_paragraph
 from vitlab.models.attention import Attention
 from vitlab.models.position import Rope
-from vitlab.models.vit import Block
 from vitlab.preprocessing import preprocess
 from vitlab.pretrained import names, shipped
 from vitlab.records import PASSED, Faithfulness
@@ -70,7 +70,6 @@ DESCRIBED = {
     "grad-cam": grad_cam,
     "gradient-rollout": gradient_rollout,
     "pixels": preprocess,
-    "residual": Block,
     "rollout": rollout,
 }
 """What says in its docstring how it works."""
@@ -119,6 +118,7 @@ def payload(
             for picture in pictures
         ],
         "verdicts": verdicts(tested),
+        "baselines": baselines(tested),
         "tested": tested and f"{tested['images']} {tested['split']} images",
         "explain": f"vitlab explain {argument_of(model)}",
         "parts": parts(run.config.model),
@@ -159,6 +159,14 @@ def verdicts(tested: Faithfulness | None) -> dict[str, dict[str, Any]]:
         for one in (tested["methods"] if tested else ())
         if one["method"] in METHODS and "verdict" in one
     }
+
+
+def baselines(tested: Faithfulness | None) -> dict[str, float] | None:
+    """The mean gain of a random map and of one that says "the middle"; None if never measured."""
+    gains = {one["method"]: one["gain"]["mean"] for one in (tested["methods"] if tested else ())}
+    if RANDOM not in gains or CENTRE not in gains:
+        return None
+    return {"random": gains[RANDOM], "centre": gains[CENTRE]}
 
 
 def tensors(module: nn.Module) -> dict[str, np.ndarray]:

@@ -1,6 +1,6 @@
 /** What the reader has changed, in words, each with its way back. */
 
-import { placeOf, plural } from "./format.ts";
+import { placeOf } from "./format.ts";
 import type { Page } from "./page.svelte.ts";
 
 export interface Change {
@@ -20,7 +20,7 @@ export function changesOf(page: Page): Change[] {
     found.push({ text: `moved by ${right}, ${down} pixels`, undo: () => (page.shift = [0, 0]) });
   if (patches.length > FEW)
     found.push({
-      text: `${plural(patches.length, "patch").replace("patchs", "patches")} out`,
+      text: `${patches.length} patches out`,
       undo: () => (page.edits = { ...page.edits, patches: [] }),
     });
   else

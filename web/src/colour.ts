@@ -32,7 +32,7 @@ export function ofComponents(scores: Float32Array): Rgba {
   const rgba = new Uint8ClampedArray(4 * rows).fill(255);
   for (let c = 0; c < 3; c++) {
     const column = Array.from({ length: rows }, (_, i) => scores[3 * i + c]);
-    const [low, high] = [Math.min(...column), Math.max(...column)];
+    const [low, high] = [-largest(column, (one) => -one), largest(column)];
     column.forEach((one, i) => (rgba[4 * i + c] = 30 + (215 * (one - low)) / (high - low || 1)));
   }
   return rgba;
@@ -61,8 +61,9 @@ function table(colour: (t: number) => string): number[][] {
   });
 }
 
-function largest(values: ArrayLike<number>, of = (value: number) => value): number {
-  let most = 0;
+/** The largest number, or the largest of a function of them; of any count of numbers. */
+export function largest(values: ArrayLike<number>, of = (value: number) => value): number {
+  let most = values.length ? -Infinity : 0;
   for (let i = 0; i < values.length; i++) most = Math.max(most, of(values[i]));
   return most;
 }

@@ -19,7 +19,3 @@ export function tokenName(token: number, grid: { columns: number; prefix: string
   const patch = token - grid.prefix.length;
   return patch < 0 ? grid.prefix[token] : `the patch in ${placeOf(patch, grid.columns)}`;
 }
-
-export function plural(count: number, word: string): string {
-  return `${count} ${word}${count === 1 ? "" : "s"}`;
-}

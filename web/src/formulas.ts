@@ -1,6 +1,7 @@
 /** The formula of each part by field and value, as HTML. Numbers are those of one image. */
 
-import type { Payload } from "./types.ts";
+import type { Station } from "./stations.ts";
+import type { ModelConfig, Payload } from "./types.ts";
 
 const PATCH: Record<string, string> = {
   linear: "<i>x</i><sub>i</sub> = <b>E</b> · pixels(<i>i</i>) + <i>b</i>",
@@ -39,36 +40,45 @@ const POOL: Record<string, string> = {
     "<i>v</i> = Σ<sub>i</sub> <i>w</i><sub>i</sub> <i>z</i><sub>i</sub>, <i>w</i> = softmax(<i>z</i> · <i>s</i>)",
 };
 
-const ATTENTION =
-  "<b>A</b> = softmax(<b>Q</b> <b>K</b><sup>T</sup> / √d), Attention(<i>z</i>) = [<b>A</b><sub>1</sub><b>V</b><sub>1</sub>, …, <b>A</b><sub>H</sub><b>V</b><sub>H</sub>] <b>W</b><sub>O</sub>";
-
 const RESIDUAL: Record<string, string> = {
   pre: "<i>z</i> ← <i>z</i> + Attention(norm(<i>z</i>)), <i>z</i> ← <i>z</i> + FFN(norm(<i>z</i>))",
   post: "<i>z</i> ← norm(<i>z</i> + Attention(<i>z</i>)), <i>z</i> ← norm(<i>z</i> + FFN(<i>z</i>))",
 };
 
-/** The formulas of a station of a ViT, or of a CNN. */
-export function formulasOf(kind: string, { model, task }: Payload): string[] {
-  const normalised = "<i>x</i> = (pixel / 255 − mean) / standard deviation";
+const STAGE: Record<string, string> = {
+  stem: "<i>y</i> = ReLU(BN(conv(<i>x</i>)))",
+  resnet18: "<i>y</i> = ReLU(<i>x</i> + BN(conv(ReLU(BN(conv(<i>x</i>))))))",
+  cnn6: "<i>y</i> = BN(maxpool(ReLU(conv(ReLU(conv(<i>x</i>))))))",
+  hybrid:
+    "<i>y</i> = <i>x</i> + <b>W</b><sub>2</sub> GELU(<b>W</b><sub>1</sub> norm(dwconv<sub>7×7</sub>(<i>x</i>)))",
+};
+
+const HEAD: Record<string, string> = {
+  resnet18: "<i>v</i> = the mean of each map",
+  cnn6: "<i>v</i> = ReLU(<b>W</b><sub>2</sub> ReLU(<b>W</b><sub>1</sub> [all numbers of the maps]))",
+};
+
+/** Attention with what `qk_norm` and `lsa` change in it. */
+function attention({ qk_norm, lsa }: ModelConfig): string {
+  const [q, k] = qk_norm ? ["norm(<b>Q</b>)", "norm(<b>K</b>)"] : ["<b>Q</b>", "<b>K</b>"];
+  const scale = lsa ? "τ, own key left out" : "√d";
+  return `<b>A</b> = softmax(${q} ${k}<sup>T</sup> / ${scale}), Attention(<i>z</i>) = [<b>A</b><sub>1</sub><b>V</b><sub>1</sub>, …, <b>A</b><sub>H</sub><b>V</b><sub>H</sub>] <b>W</b><sub>O</sub>`;
+}
+
+/** The formulas of a station. */
+export function formulasOf({ kind, key }: Station, { model, task }: Payload): string[] {
   const logits = "logits = <b>W</b> <i>v</i> + <i>b</i>";
   const probabilities =
     task === "multilabel"
       ? "P(<i>k</i>) = 1 / (1 + exp(−logit<sub>k</sub> / t))"
       : "P(<i>k</i>) = exp(logit<sub>k</sub> / t) / Σ exp(logit<sub>j</sub> / t)";
-  const of: Record<string, string[]> = {
-    pixels: [normalised],
-    stage: [
-      model.kind === "resnet18"
-        ? "<i>y</i> = ReLU(<i>x</i> + BN(conv(ReLU(BN(conv(<i>x</i>))))))"
-        : model.kind === "cnn6"
-          ? "<i>y</i> = BN(maxpool(ReLU(conv(ReLU(conv(<i>x</i>))))))"
-          : "<i>y</i> = <i>x</i> + <b>W</b><sub>2</sub> GELU(<b>W</b><sub>1</sub> norm(dwconv<sub>7×7</sub>(<i>x</i>)))",
-    ],
+  return {
+    pixels: ["<i>x</i> = (pixel / 255 − mean) / standard deviation"],
+    stage: [STAGE[key] ?? STAGE[model.kind]],
     patches: [PATCH[String(model.patch)]],
     tokens: [POSITION[String(model.position)]],
-    block: [RESIDUAL[String(model.norm_place)], ATTENTION, FFN[String(model.ffn)]],
-    pooling: [POOL[String(model.pool)] ?? "<i>v</i> = the mean of each map, or all of its numbers"],
+    block: [RESIDUAL[String(model.norm_place)], attention(model), FFN[String(model.ffn)]],
+    pooling: [POOL[String(model.pool)] ?? HEAD[model.kind]],
     answer: [logits, probabilities],
-  };
-  return of[kind].filter(Boolean);
+  }[kind];
 }

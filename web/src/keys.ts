@@ -2,11 +2,16 @@
 export function neighbour(
   key: string,
   at: number,
-  grid: { rows: number; columns: number },
+  { rows, columns }: { rows: number; columns: number },
 ): number | null {
-  const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -grid.columns, ArrowDown: grid.columns }[
-    key
-  ];
-  if (step === undefined) return null;
-  return Math.min(grid.rows * grid.columns - 1, Math.max(0, at + step));
+  const steps: Record<string, [number, number]> = {
+    ArrowLeft: [0, -1],
+    ArrowRight: [0, 1],
+    ArrowUp: [-1, 0],
+    ArrowDown: [1, 0],
+  };
+  if (!(key in steps)) return null;
+  const within = (place: number, count: number) => Math.min(count - 1, Math.max(0, place));
+  const row = within(Math.floor(at / columns) + steps[key][0], rows);
+  return row * columns + within((at % columns) + steps[key][1], columns);
 }

@@ -30,7 +30,7 @@ class Page {
   readonly stations: Station[];
 
   pictures = $state.raw<Shown[]>([]);
-  /** Which picture is shown, and which one beside it; null for none. */
+  /** Which picture is shown, and which beside it: null for none, the same for it unchanged. */
   chosen = $state(0);
   other = $state<number | null>(null);
   /** The chosen picture as it was drawn on; null where it was not. */
@@ -57,9 +57,11 @@ class Page {
   trace: Trace = $derived.by(() => this.model.run(this.pixels, this.edits));
   /** What the model said before anything was changed. */
   before: Trace = $derived.by(() => this.model.run(this.original, NOTHING));
-  otherTrace: Trace | null = $derived.by(() =>
-    this.other === null ? null : this.model.run(this.pictures[this.other].pixels, this.edits),
-  );
+  otherTrace: Trace | null = $derived.by(() => {
+    if (this.other === null) return null;
+    if (this.other === this.chosen) return this.before;
+    return this.model.run(this.pictures[this.other].pixels, this.edits);
+  });
   likeliest = $derived.by(() => largest(this.trace.logits));
   explained = $derived.by(() => this.label ?? this.likeliest);
   /** Maps of what the answer rests on: they follow a moment after the answer. */
@@ -104,6 +106,14 @@ class Page {
     this.drawn = null;
     this.shift = [0, 0];
     this.label = null;
+    if (this.other === index) this.other = null;
+  }
+
+  /** What brings back all that is chosen and changed now. */
+  keep(): () => void {
+    const { chosen, other, drawn, shift, edits, station, tool, query, label } = this;
+    const kept = { chosen, other, drawn, shift, edits, station, tool, query, label };
+    return () => Object.assign(this, kept);
   }
 
   /** Add a picture and show it. */

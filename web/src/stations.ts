@@ -12,6 +12,25 @@ export interface Station {
   index: number;
 }
 
+/** Whether a model is told where its patches lie. */
+export function hasPositions({ model }: Payload): boolean {
+  return model.position !== undefined && model.position !== "none";
+}
+
+/** Whether something besides positions tells it: convolutions see what is beside what. */
+export function hasConvolutions({ model }: Payload): boolean {
+  return (
+    model.kind === "hybrid" ||
+    model.ffn === "dwconv" ||
+    !["linear", "spt"].includes(String(model.patch))
+  );
+}
+
+/** Whether a token is made of the pixels of its own patch alone. */
+export function cutsSquares({ model }: Payload): boolean {
+  return model.kind === "vit" && model.patch === "linear";
+}
+
 export function stationsOf(payload: Payload, model: Model): Station[] {
   const one = (kind: Station["kind"], title: string, index = 0, key: string = kind): Station => ({
     key,

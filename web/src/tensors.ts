@@ -50,3 +50,11 @@ export function spread(values: Float32Array): { rows: number; columns: number; c
   while (values.length % columns) columns++;
   return { rows: values.length / columns, columns, colours: sequential(values.map(Math.abs)) };
 }
+
+/** The channels of maps, those of the largest numbers first. */
+export function strongestChannels({ channels, rows, columns, values }: Maps): number[] {
+  const places = rows * columns;
+  const strength = new Float32Array(channels);
+  values.forEach((value, i) => (strength[Math.floor(i / places)] += Math.abs(value)));
+  return Array.from(strength, (_, c) => c).sort((a, b) => strength[b] - strength[a]);
+}

@@ -1,6 +1,8 @@
 /** Ten steps through a model for a lecture. Numbers in the texts are those of the moment. */
 
 import { percent } from "./format.ts";
+import { hasConvolutions } from "./stations.ts";
+import { strongestChannels } from "./tensors.ts";
 import { largest, type Page } from "./page.svelte.ts";
 
 export interface Step {
@@ -70,10 +72,16 @@ const VIT: Step[] = [
   {
     title: "Where each patch lies",
     go: (page) => page.visit("tokens"),
-    text: (page) =>
-      page.payload.model.position === "none"
-        ? "This model is not told where a patch lies: its convolutions carry that. In others, a position is added to every token."
-        : "Attention alone does not know what is beside what, so every token is given its position. Choose a patch, and see which positions are alike.",
+    text: ({ payload }) => {
+      const { position } = payload.model;
+      if (position === "rope")
+        return "Attention alone does not know what is beside what. Here every block rotates queries and keys by the place of their patch, so that their product depends on the distance.";
+      if (position !== "none")
+        return "Attention alone does not know what is beside what, so every token is given its position. Choose a patch, and see which positions are alike.";
+      return hasConvolutions(payload)
+        ? "This model is not told where a patch lies: its convolutions see what is beside what. In others, a position is added to every token."
+        : "This model is not told where a patch lies: shuffle the patches, and it says the same. In others, a position is added to every token.";
+    },
   },
   {
     title: "Tokens look at each other",
@@ -85,7 +93,7 @@ const VIT: Step[] = [
     title: "Deeper, tokens know more",
     go: (page) => page.visit(`block${page.model.depth}`),
     text: () =>
-      "The last block. Does what belongs to the object have one colour now in the principal components? Step back with the arrow keys in the row of stations, and compare.",
+      "The last block. Within its square, does what belongs to the object have one colour? And in the squares before it?",
   },
   {
     title: "The answer grows from block to block",
@@ -160,16 +168,16 @@ const CNN: Step[] = [
   {
     title: "The answer",
     go: (page) => page.visit("answer"),
-    text: (page) => `One logit a class, and a softmax: ${answer(page)}.`,
+    text: (page) => `One logit a class, from which probabilities are made: ${answer(page)}.`,
   },
   {
     title: "Without a channel",
     go: (page) => {
-      const last = page.model.stages.at(-1)!.name;
+      const last = page.before.kind === "cnn" ? page.before.stages.at(-1)! : null;
       page.visit(page.stations[page.model.stages.length].key);
-      page.toggle("channels", `${last}.0`);
+      if (last) page.toggle("channels", `${last.name}.${strongestChannels(last)[0]}`);
     },
-    text: (page) => `The first channel of the last maps is out. ${changed(page)} Press others.`,
+    text: (page) => `The strongest channel of the last maps is out. ${changed(page)} Press others.`,
   },
   {
     title: "Covered",

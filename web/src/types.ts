@@ -31,6 +31,8 @@ export interface Payload {
   thresholds: number[] | null;
   pictures: Picture[];
   verdicts: Partial<Record<Method, Verdict>>;
+  /** The gain in that test of a random map and of one that says "the middle". */
+  baselines: { random: number; centre: number } | null;
   /** On what the verdicts were measured, in words: "256 validation images". Null: never. */
   tested: string | null;
   /** The command that measures the verdicts. */

@@ -19,9 +19,12 @@ export function explainViT(
   );
   const onGrid = (tokens: Float32Array) => toGrid(vit, tokens, image);
   const { attention, readout } = pass;
-  // A block that tokens pass by has no say.
+  // A block that tokens pass by has no say, nor has a head that is taken out.
   const used = [...attention.keys()].filter((i) => !edits.blocks.includes(i));
-  const layers = used.map((i) => mean(attention[i]));
+  const open = used.map((i) =>
+    attention[i].filter((_, head) => !edits.heads.includes(`${i}.${head}`)),
+  );
+  const layers = open.filter((heads) => heads.length).map(mean);
   const nowhere = new Float32Array(readout.length);
   const cam = gradCam(vit, pass.tokens[used.at(-1) ?? 0]);
   for (const patch of edits.patches) cam[vit.prefix.length + patch] = 0;
