@@ -62,7 +62,7 @@ class Page {
     if (this.other === this.chosen) return this.before;
     return this.model.run(this.pictures[this.other].pixels, this.edits);
   });
-  likeliest = $derived.by(() => largest(this.trace.logits));
+  likeliest = $derived.by(() => argmax(this.trace.logits));
   explained = $derived.by(() => this.label ?? this.likeliest);
   /** Maps of what the answer rests on: they follow a moment after the answer. */
   heats = $state.raw<Partial<Record<Method, Heat>>>({});
@@ -207,13 +207,13 @@ export const page = new Page(
 );
 
 /** The index of the largest number. */
-export function largest(numbers: ArrayLike<number>): number {
+export function argmax(numbers: ArrayLike<number>): number {
   let best = 0;
   for (let i = 1; i < numbers.length; i++) if (numbers[i] > numbers[best]) best = i;
   return best;
 }
 
 /** The indices of the largest numbers, largest first. */
-export function ranked(numbers: ArrayLike<number>): number[] {
+export function argsort(numbers: ArrayLike<number>): number[] {
   return Array.from(numbers, (_, i) => i).sort((a, b) => numbers[b] - numbers[a]);
 }

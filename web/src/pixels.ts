@@ -68,8 +68,12 @@ export async function readPicture(
   const pixels = new Uint8Array(height * width * channels);
   for (let i = 0; i < height * width; i++) {
     const rgb = rgba.subarray(4 * i, 4 * i + 3);
-    const grey = Math.round(0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2]);
-    pixels.set(channels === 1 ? [grey] : rgb, i * channels);
+    pixels.set(channels === 1 ? [luma(rgb)] : rgb, i * channels);
   }
   return pixels;
+}
+
+/** The grey of a colour, as ITU-R 601 weighs red, green and blue. */
+export function luma(rgb: ArrayLike<number>): number {
+  return Math.round(0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2]);
 }

@@ -3,7 +3,7 @@
 import { percent } from "./format.ts";
 import { hasConvolutions } from "./stations.ts";
 import { strongestChannels } from "./tensors.ts";
-import { largest, type Page } from "./page.svelte.ts";
+import { argmax, type Page } from "./page.svelte.ts";
 
 export interface Step {
   title: string;
@@ -25,7 +25,7 @@ function answer(page: Page): string {
 }
 
 function changed(page: Page): string {
-  const was = largest(page.before.logits);
+  const was = argmax(page.before.logits);
   const name = page.payload.classes[was];
   const [before, after] = [page.before, page.trace].map((one) => percent(one.probabilities[was]));
   if (was === page.likeliest) return `The answer is still ${name}: ${before} before, ${after} now.`;

@@ -18,7 +18,8 @@ export function explainViT(
     ({ logits }) => [logits, label],
   );
   const onGrid = (tokens: Float32Array) => toGrid(vit, tokens, image);
-  const { attention, readout } = pass;
+  const { attention } = pass;
+  const { readout } = pass.trace;
   // A block that tokens pass by has no say, nor has a head that is taken out.
   const used = [...attention.keys()].filter((i) => !edits.blocks.includes(i));
   const open = used.map((i) =>
@@ -83,7 +84,7 @@ function rollOut(layers: Float32Array[], tokens: number): Float32Array {
 }
 
 /** The rollout of the attention whose growth would raise the class's logit (Chefer et al., 2021). */
-function gradientRollout({ attention, readout }: Pass): Float32Array {
+function gradientRollout({ attention, trace: { readout } }: Pass): Float32Array {
   let relevance = readout;
   for (const heads of [...attention].reverse()) {
     const helpful = new Float32Array(heads[0].values.length);

@@ -33,13 +33,13 @@ type MapLayer = (maps: Grid) => Grid;
 
 /** What a run of the model leaves, with the tensors that gradients are wanted of. */
 export interface Pass {
-  trace: Omit<ViTTrace, "probabilities" | "lens"> & { lens: Float32Array[] };
+  /** With logits where `ViTTrace` has probabilities: those of the lens. */
+  trace: Omit<ViTTrace, "probabilities">;
   logits: Tensor;
   /** Attention of every block and head. */
   attention: Tensor[][];
   /** The tokens that enter each block, and those that leave the last. */
   tokens: Tensor[];
-  readout: Float32Array;
 }
 
 export class ViT {
@@ -132,7 +132,6 @@ export class ViT {
       logits: last.logits,
       attention,
       tokens,
-      readout: last.readout,
       trace: {
         kind: "vit",
         logits: last.logits.values,
